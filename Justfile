@@ -1,0 +1,39 @@
+# Three-Arc: one recipe per question. Everything a recipe needs is installed by `setup`.
+set positional-arguments
+
+venv := justfile_directory() / ".venv"
+threearc := venv / "bin" / "threearc"
+
+# List the recipes.
+default:
+    @just --list
+
+# Make .venv and install threearc with every engine this platform runs; nothing when up to date.
+setup:
+    @sh .ci/setup all
+
+# Does a LoRA on disposition data change behaviour without costing capability, at every n_predict?
+arc1 *args: setup
+    @"{{threearc}}" arc1 "$@"
+
+# The models threearc knows, and what is on disk.
+models *args: setup
+    @"{{threearc}}" models "$@"
+
+# All tests that take seconds; `just test-all` runs the slow ones too.
+test *args: setup-test
+    @"{{venv}}/bin/python" -m backends.blas "{{venv}}/bin/python" -m pytest -m "not slow" "$@"
+
+# Every test.
+test-all *args: setup-test
+    @"{{venv}}/bin/python" -m backends.blas "{{venv}}/bin/python" -m pytest "$@"
+
+# Format, lint and types, as CI runs them.
+check: setup-test
+    "{{venv}}/bin/ruff" format --check .
+    "{{venv}}/bin/ruff" check .
+    "{{venv}}/bin/mypy"
+
+# What the tests need on top of `setup`.
+setup-test: setup
+    @sh .ci/setup test
