@@ -1,0 +1,1 @@
+"""Arc 1: does a LoRA on disposition data change behaviour without costing capability?"""

@@ -1,0 +1,181 @@
+"""The result of an Arc 1 run: what metrics.json holds and --json prints.
+
+Nothing in it depends on when or how fast the run was: a killed and continued run gives the
+same bytes. docs/arc1-metrics.schema.json is the JSON schema of :class:`Arc1Metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from arcs.arc1.config import Arc1Config
+from arcs.verdicts import Comparison
+from backends.training import TrainResult
+
+
+class Model(BaseModel):
+    """Base of the records below: frozen, and no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Interval(Model):
+    """A confidence interval."""
+
+    low: float
+    high: float
+    level: float
+
+
+class ArmAtBudget(Model):
+    """One arm at one n_predict."""
+
+    n_items: int
+    passed: int
+    missing: int = Field(description="items without a result (infrastructure); not in the rate")
+    pass_at_1: float | None
+    interval: Interval | None = Field(description="Wilson, of pass_at_1")
+    outcomes: dict[str, int] = Field(description="every item in exactly one kind")
+    truncated: int | None = Field(description="finish_reason 'length' at this n_predict")
+    truncated_share: float | None
+    loops: int | None = Field(description="truncated answers that end in an exact repetition")
+    unfinished: int | None = Field(description="truncated answers that do not")
+    resolved_by_larger_budget: int | None
+    answers_changed_from_primary: int
+
+
+class Bound(Model):
+    """The comparison when each arm's unfinished answers all fail or all pass."""
+
+    base_unfinished: Literal["fail", "pass"]
+    edited_unfinished: Literal["fail", "pass"]
+    delta: float
+    interval: Interval
+    p_value: float
+    verdict: str
+
+
+class Gate(Model):
+    """What a claim is held to."""
+
+    smallest_effect: float
+    alpha: float
+
+
+class Claim(Model):
+    """A claim with its verdict and the numbers behind it."""
+
+    statement: str
+    verdict: Literal["SUPPORTED", "REFUTED", "INCONCLUSIVE", "INVALID"]
+    reasons: list[str]
+    explanation: str
+    n_predict: int
+    n_items: int
+    delta: float | None = Field(description="pass@1, trained minus base")
+    interval: Interval | None
+    p_value: float | None = Field(description="exact McNemar, two-sided")
+    null: str
+    gate: Gate
+    statistic_verdict: str | None
+    statistic_reason: str | None
+    n_to_settle: int | None = Field(description="items in all that would settle the claim")
+
+
+class BudgetResult(Model):
+    """Both arms at one n_predict."""
+
+    n_predict: int
+    base: ArmAtBudget
+    trained: ArmAtBudget
+    gained: int | None
+    lost: int | None
+    missing_pairs: int | None
+    minimum_detectable_effect: float | None
+    bounds: list[Bound]
+    interaction_p: float | None
+    claim: Claim
+
+
+class HeldOutLoss(Model):
+    """Validation loss (nats a response token) after some optimiser steps."""
+
+    step: int
+    loss: float
+    tokens: int
+
+
+class TrainingSummary(Model):
+    """How the adapter was trained."""
+
+    optimiser_steps: int
+    examples: int
+    examples_dropped: list[str] = Field(description="response wholly beyond max_length")
+    examples_partly_cut: int
+    response_tokens: int
+    positions: int = Field(description="ids run forward and backward, padding not counted")
+    padding_share: list[float] = Field(description="by epoch")
+    first_loss: float
+    last_loss: float
+    held_out: list[HeldOutLoss]
+    adapted_modules: int
+    weights_sha256: str
+
+    @classmethod
+    def of(cls, result: TrainResult) -> Self:
+        """Take from a training what belongs into the result."""
+        kept = {name: result.summary[name] for name in cls.model_fields if name in result.summary}
+        return cls(
+            **kept,
+            positions=result.positions,
+            first_loss=result.steps[0].loss,
+            last_loss=result.steps[-1].loss,
+            held_out=[
+                HeldOutLoss(step=record.step, loss=record.loss, tokens=record.tokens)
+                for record in result.evals
+            ],
+            adapted_modules=len(result.modules),
+        )
+
+
+class Arc1Metrics(Model):
+    """The whole result."""
+
+    schema_version: Literal["threearc-arc1-1"] = "threearc-arc1-1"
+    claim: Claim = Field(description="the run's claim: the one at the largest n_predict")
+    primary_n_predict: int
+    budgets: list[BudgetResult]
+    training: TrainingSummary | None = Field(description="null for an adapter given by the user")
+    config: dict[str, Any]
+    made_with: dict[str, Any] = Field(
+        description="model, adapter, data, prompts, engines, sandbox, gates and versions"
+    )
+
+
+MADE_WITH = (
+    "model", "adapter", "training_backend", "engine_training", "engine_base", "engine_trained",
+    "chat", "data", "evaluation", "sandbox", "gates", "versions", "environment",
+)  # fmt: skip
+
+
+def build(
+    config: Arc1Config,
+    manifest: Mapping[str, Any],
+    comparison: Comparison,
+    training: TrainingSummary | None,
+) -> Arc1Metrics:
+    """Put the result together."""
+    plain = comparison.to_json()
+    return Arc1Metrics(
+        claim=Claim(**plain["claim"]),
+        primary_n_predict=plain["primary_n_predict"],
+        budgets=[
+            BudgetResult(**{("trained" if k == "edited" else k): v for k, v in budget.items()})
+            for budget in plain["budgets"]
+        ],
+        training=training,
+        config=config.model_dump(mode="json"),
+        made_with={name: manifest[name] for name in MADE_WITH if name in manifest},
+    )

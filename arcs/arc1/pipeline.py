@@ -1,0 +1,272 @@
+"""The phases of Arc 1, each of which picks up where an earlier process was stopped.
+
+prepare -> train -> export -> decode (base, trained) -> execute -> compare
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arcs import provenance
+from arcs.arc1 import evaluation, problems
+from arcs.arc1.config import Arc1Config
+from arcs.arc1.metrics import Arc1Metrics, TrainingSummary, build
+from arcs.arc1.training import train_or_take
+from arcs.gates import Gates, load_gates
+from arcs.progress import Reporter
+from arcs.runs import METRICS, RunDirectory, canonical_json
+from arcs.training_data import Record, built_in_paths, data_sha256, load
+from arcs.verdicts import compare
+from backends import choose_backend
+from backends.llamacpp import require_installed
+from backends.lora import adapter_sha256
+from backends.verification import verify
+from evals.humaneval.execution import Limits
+from evals.humaneval.problems import dataset_sha256
+from evals.humaneval.prompts import template_sha256
+from evals.humaneval.sandbox import IsolationLevel, detect_level
+from models.chat import ChatEncoder
+from models.directory import ModelDirectory
+from models.errors import UserError
+from models.geometry import read_geometry
+from models.gguf.llama import llama_shape
+from models.store import prepare
+
+ITEMS = "items.jsonl"
+EXECUTIONS = "executions.jsonl"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is decided before anything is trained or decoded."""
+
+    directory: ModelDirectory
+    backend: str
+    encoder: ChatEncoder
+    items: tuple[problems.Item, ...]
+    records: tuple[Record, ...]
+    context: int
+    quantisation: str
+    level: IsolationLevel
+    limits: Limits
+    gates: Gates
+
+
+def run_arc1(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Arc1Metrics:
+    """Run or continue Arc 1 in ``run``; returns what stands in its metrics.json."""
+    with run.timed("prepare"):
+        prepared = prepare_run(config, run, reporter)
+    with run.timed("train") as counts:
+        adapter, training = train_or_take(
+            config, run, prepared.directory, prepared.backend, prepared.encoder,
+            prepared.records, reporter, counts,
+        )  # fmt: skip
+    run.extend_manifest(adapter={"sha256": adapter_sha256(adapter)})
+    with run.timed("export"):
+        gguf, adapter_gguf = export(config, run, prepared, adapter, reporter)
+    for arm, its_adapter in zip(evaluation.ARMS, (None, adapter_gguf), strict=True):
+        with run.timed(f"decode {arm}") as counts:
+            counts["tokens"] = decode_arm(config, run, prepared, arm, gguf, its_adapter, reporter)
+    return judge(config, run, prepared, training, reporter)
+
+
+def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Prepared:
+    """Find or make everything the run needs, and fail before any long work where it cannot go on.
+
+    Raises UserError for each mistake a user can make here.
+    """
+    backend = choose_backend(config.backend)
+    require_installed()
+    level = detect_level(allow_weak=config.allow_weak_sandbox)
+    records = () if config.adapter else load(config.data or built_in_paths())
+    directory = prepare(config.model, say=reporter.say)
+    encoder = ChatEncoder(directory, thinking=config.thinking)
+    llama_shape(directory, doing="quantised evaluation of a trained adapter")
+    context = problems.context_for(encoder, config.prompt_style, config.n_predict[-1])
+    _require_context(directory, context, config)
+    verification = verify(directory, say=reporter.say)
+    items = tuple(
+        problems.encode(encoder, problem, config.prompt_style)
+        for problem in problems.choose(config.limit)
+    )
+    prepared = Prepared(
+        directory=directory,
+        backend=backend,
+        encoder=encoder,
+        items=items,
+        records=records,
+        context=context,
+        quantisation=_quantisation(config, directory),
+        level=level,
+        limits=Limits(),
+        gates=load_gates(),
+    )
+    run.extend_manifest(**_describe(config, prepared, verification))
+    return prepared
+
+
+def _require_context(directory: ModelDirectory, context: int, config: Arc1Config) -> None:
+    longest = read_geometry(directory.path).context_length
+    if context > longest:
+        raise UserError(
+            f"--n-predict {config.n_predict[-1]}: with the longest prompt it needs a context of "
+            f"{context} tokens, and {directory.name} has {longest}; lower --n-predict"
+        )
+
+
+def _quantisation(config: Arc1Config, directory: ModelDirectory) -> str:
+    if config.quantisation != "auto":
+        return config.quantisation
+    return "original" if directory.gguf is not None else "q8_0"
+
+
+def _describe(config: Arc1Config, prepared: Prepared, verification: str) -> dict[str, Any]:
+    directory = prepared.directory
+    return {
+        "model": {
+            "name": directory.name,
+            "family": directory.family,
+            "source": directory.source,
+            "fingerprint": directory.fingerprint,
+            "gguf_sha256": directory.gguf_sha256,
+            "verification": verification,
+        },
+        "training_backend": prepared.backend,
+        "chat": prepared.encoder.describe(),
+        "data": {"sha256": data_sha256(prepared.records), "records": len(prepared.records)},
+        "evaluation": {
+            "dataset": "HumanEval",
+            "dataset_sha256": dataset_sha256(),
+            "prompt_style": config.prompt_style,
+            "prompt_template_sha256": template_sha256(config.prompt_style),
+            "prompts_sha256": problems.prompts_sha256(prepared.items),
+            "items": len(prepared.items),
+            "context": prepared.context,
+            "quantisation": prepared.quantisation,
+        },
+        "sandbox": {
+            "level": prepared.level.name,
+            "description": prepared.level.description(),
+            "limits": prepared.limits.description(),
+        },
+        "gates": prepared.gates.to_json(),
+    }
+
+
+def export(
+    config: Arc1Config, run: RunDirectory, prepared: Prepared, adapter: Path, reporter: Reporter
+) -> tuple[Path, Path]:
+    """Make the two files llama.cpp reads: the model's GGUF and the adapter's."""
+    from backends.llamacpp.adapter import convert_adapter
+    from backends.llamacpp.quantise import evaluation_gguf
+    from models.store import cache_root
+
+    gguf = evaluation_gguf(
+        prepared.directory, prepared.quantisation, cache_root() / "gguf", say=reporter.say
+    )
+    adapter_gguf = run.path / "adapter.gguf"
+    if not adapter_gguf.exists():
+        convert_adapter(adapter, prepared.directory, adapter_gguf)
+    return gguf, adapter_gguf
+
+
+def decode_arm(
+    config: Arc1Config,
+    run: RunDirectory,
+    prepared: Prepared,
+    arm: str,
+    gguf: Path,
+    adapter: Path | None,
+    reporter: Reporter,
+) -> int:
+    """Decode one arm's missing items; returns the ids generated now."""
+    from backends.llamacpp.model import open_gguf
+
+    store = evaluation.store_of(run, arm)
+    if len(evaluation.completions(store, prepared.items, config)) == len(prepared.items):
+        return 0
+    with open_gguf(
+        gguf,
+        adapter=adapter,
+        context=prepared.context,
+        width=config.width,
+        kv_dtype=config.kv_dtype,
+        threads=config.threads,
+    ) as model:
+        run.extend_manifest(**{f"engine_{arm}": model.describe()})
+        return evaluation.decode(
+            model, prepared.encoder, prepared.items, config, store, f"decode {arm}", reporter
+        )
+
+
+def judge(
+    config: Arc1Config,
+    run: RunDirectory,
+    prepared: Prepared,
+    training: TrainingSummary | None,
+    reporter: Reporter,
+) -> Arc1Metrics:
+    """Run the code, compare the arms, write items.jsonl and metrics.json."""
+    given = _all_answers(config, run, prepared)
+    with run.timed("execute") as counts:
+        store = run.json_lines(EXECUTIONS)
+        before = len(store.records)
+        executions = evaluation.execute(
+            given, store, prepared.level, prepared.limits, os.cpu_count() or 1, reporter
+        )
+        counts["programs"] = len(store.records) - before
+    table = evaluation.results(given, executions)
+    with run.timed("compare"):
+        comparison = compare(
+            table["base"],
+            table["trained"],
+            prepared.gates,
+            base_settings=settings_sha256(run, "base"),
+            edited_settings=settings_sha256(run, "trained"),
+        )
+        evaluation.write_items(run.path / ITEMS, evaluation.item_records(given, executions, table))
+        metrics = build(config, run.manifest(), comparison, training)
+        run.write_json(METRICS, metrics.model_dump(mode="json"))
+    return metrics
+
+
+def _all_answers(
+    config: Arc1Config, run: RunDirectory, prepared: Prepared
+) -> Sequence[evaluation.Answer]:
+    given: list[evaluation.Answer] = []
+    for arm in evaluation.ARMS:
+        store = evaluation.store_of(run, arm)
+        done = evaluation.completions(store, prepared.items, config)
+        given.extend(evaluation.answers(arm, done, prepared.items, prepared.encoder, config))
+    return given
+
+
+def settings_sha256(run: RunDirectory, arm: str) -> str:
+    """Hash of everything about an arm's evaluation that must be the same in the other arm.
+
+    That is all of it except the edit itself.
+    """
+    manifest = run.manifest()
+    engine = {k: v for k, v in manifest[f"engine_{arm}"].items() if not k.startswith("adapter")}
+    shared = {name: manifest[name] for name in ("evaluation", "chat", "sandbox")}
+    text = canonical_json({"engine": engine, **shared})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def first_manifest(config: Arc1Config, command: Sequence[str]) -> dict[str, Any]:
+    """What is known before anything is opened."""
+    return {
+        "schema": "threearc-manifest-1",
+        "arc": "arc1",
+        "config": config.model_dump(mode="json"),
+        "command": list(command),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+        "environment": provenance.environment(),
+        "code": provenance.code_state(),
+    }

@@ -1,0 +1,73 @@
+"""Which HumanEval problems a run evaluates, and their prompts as token ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backends.interface import Prompt
+from evals.humaneval.problems import Problem, load_problems
+from evals.humaneval.prompts import PromptStyle, chat_instruction, raw_prompt
+from models.chat import ChatEncoder, EncodedPrompt, Message
+
+CONTEXT_STEP = 256
+
+
+@dataclass(frozen=True)
+class Item:
+    """One problem with its encoded prompt."""
+
+    problem: Problem
+    prompt: Prompt
+    think_open: bool
+    prompt_sha: str
+
+
+def choose(limit: int | None) -> tuple[Problem, ...]:
+    """All 164 problems, or ``limit`` of them.
+
+    The choice is ordered by a hash of the task id: free of any seed, not biased to the easy
+    beginning of the set, and a smaller limit is a subset of a larger one. The result keeps the
+    set's own order.
+    """
+    problems = load_problems()
+    if limit is None or limit >= len(problems):
+        return problems
+    ranked = sorted(problems, key=lambda p: hashlib.sha256(p.task_id.encode()).hexdigest())
+    chosen = {problem.task_id for problem in ranked[:limit]}
+    return tuple(problem for problem in problems if problem.task_id in chosen)
+
+
+def encode(encoder: ChatEncoder, problem: Problem, style: PromptStyle) -> Item:
+    """Encode one problem's prompt, once, for every engine and arm."""
+    encoded = _encode(encoder, problem, style)
+    ids_text = ",".join(map(str, encoded.ids))
+    return Item(
+        problem=problem,
+        prompt=Prompt(problem.task_id, encoded.ids),
+        think_open=encoded.think_open,
+        prompt_sha=hashlib.sha256(ids_text.encode()).hexdigest(),
+    )
+
+
+def _encode(encoder: ChatEncoder, problem: Problem, style: PromptStyle) -> EncodedPrompt:
+    if style == "raw":
+        return encoder.encode_raw(raw_prompt(problem))
+    return encoder.encode_prompt([Message("user", chat_instruction(problem))])
+
+
+def context_for(encoder: ChatEncoder, style: PromptStyle, largest: int) -> int:
+    """Context per sequence: the longest prompt of the *whole* set plus the largest n_predict.
+
+    Taken over all 164 problems so that ``--limit`` changes nothing, and rounded up to a
+    multiple of 256.
+    """
+    longest = max(len(encode(encoder, problem, style).prompt.ids) for problem in load_problems())
+    return -(-(longest + largest) // CONTEXT_STEP) * CONTEXT_STEP
+
+
+def prompts_sha256(items: Sequence[Item]) -> str:
+    """One hash over all prompts' token ids: both arms must have seen the same."""
+    joined = "\n".join(f"{item.problem.task_id} {item.prompt_sha}" for item in items)
+    return hashlib.sha256(joined.encode()).hexdigest()

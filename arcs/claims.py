@@ -1,0 +1,166 @@
+"""A claim's verdict: the vocabulary, and the rule for a paired difference.
+
+Two levels are kept apart. A *statistic* is held to its gate and is SUPPORTED, REFUTED or
+INCONCLUSIVE. A *claim* rests on a statistic, and is INVALID when its instrument failed,
+whatever the statistic says: the paper's artifact at n_predict 512 has McNemar p = 4.9e-6.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from arcs.gates import Gates
+from evals.statistics import Interval, PairedCounts, mcnemar_exact, n_to_settle, tango_interval
+
+
+class Verdict(StrEnum):
+    """What became of a claim."""
+
+    SUPPORTED = "SUPPORTED"
+    REFUTED = "REFUTED"
+    """The interval excludes the smallest effect that matters. "p > 0.05" refutes nothing."""
+    INCONCLUSIVE = "INCONCLUSIVE"
+    INVALID = "INVALID"
+    """The instrument failed."""
+
+
+class ReasonCode(StrEnum):
+    """Why a claim got its verdict."""
+
+    EFFECT_SHOWN = "effect_shown"
+    EFFECT_EXCLUDED = "effect_excluded"
+    UNDERPOWERED = "underpowered"
+    FLOOR = "floor"
+    CEILING = "ceiling"
+    UNFINISHED_ANSWERS = "unfinished_answers"
+    """The effect is excluded as the answers stand, but not for every way they could end."""
+    FINISH_REASONS_UNKNOWN = "finish_reasons_unknown"
+    """Nothing stored tells whether truncation made the result."""
+    TRUNCATED = "truncated"
+    TRUNCATION_ARTIFACT = "truncation_artifact"
+    INFRASTRUCTURE = "infrastructure"
+    DIFFERENT_ITEMS = "different_items"
+    INSTRUMENT_DIFFERS = "instrument_differs"
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A paired difference of pass@1, held to its gate."""
+
+    counts: PairedCounts
+    interval: Interval
+    """Of the difference, edited minus base."""
+    p_value: float
+    """Exact McNemar, two-sided."""
+    verdict: Verdict
+    reason: ReasonCode
+
+    @property
+    def conclusion(self) -> int:
+        """Say what is claimed: +1 a gain is shown, -1 a loss is shown, 0 neither."""
+        if self.verdict is not Verdict.SUPPORTED:
+            return 0
+        return 1 if self.counts.delta > 0 else -1
+
+    def n_to_settle(self, gates: Gates) -> int | None:
+        """Items that would decide it; None where it is decided, or no number would.
+
+        More items of the same benchmark do not help at its floor or ceiling.
+        """
+        if self.reason is not ReasonCode.UNDERPOWERED:
+            return None
+        return n_to_settle(
+            self.counts.gained,
+            self.counts.lost,
+            self.counts.n,
+            gates.smallest_effect.pass_at_1,
+            alpha=gates.test.alpha,
+            power=gates.test.power,
+        )
+
+
+def paired_statistic(counts: PairedCounts, gates: Gates) -> Statistic:
+    """Hold "the edit changes pass@1 by at least the smallest effect" to its gate.
+
+    Raises ValueError when there is no complete pair.
+    """
+    interval = tango_interval(counts.gained, counts.lost, counts.n, gates.level)
+    p_value = mcnemar_exact(counts.gained, counts.lost)
+    verdict, reason = _judge(counts, interval, p_value, gates)
+    return Statistic(counts, interval, p_value, verdict, reason)
+
+
+def _judge(
+    counts: PairedCounts, interval: Interval, p_value: float, gates: Gates
+) -> tuple[Verdict, ReasonCode]:
+    smallest = gates.smallest_effect.pass_at_1
+    # Floor and ceiling come first: with both arms below the smallest effect, a drop of that
+    # size has nowhere to go, and an interval that "excludes" it says nothing about the edit.
+    # A difference of that size between two such arms is impossible, so nothing that could be
+    # SUPPORTED is lost here.
+    if max(counts.base_rate, counts.edited_rate) < smallest:
+        return Verdict.INCONCLUSIVE, ReasonCode.FLOOR
+    if min(counts.base_rate, counts.edited_rate) > 1 - smallest:
+        return Verdict.INCONCLUSIVE, ReasonCode.CEILING
+    if p_value < gates.test.alpha and abs(counts.delta) >= smallest:
+        return Verdict.SUPPORTED, ReasonCode.EFFECT_SHOWN
+    if interval.excludes_effect(smallest):
+        return Verdict.REFUTED, ReasonCode.EFFECT_EXCLUDED
+    return Verdict.INCONCLUSIVE, ReasonCode.UNDERPOWERED
+
+
+@dataclass(frozen=True)
+class ClaimVerdict:
+    """A claim, its verdict, and the numbers behind it."""
+
+    statement: str
+    verdict: Verdict
+    reasons: tuple[ReasonCode, ...]
+    explanation: str
+    """One sentence for people."""
+    n_predict: int
+    n_items: int
+    """Complete pairs that the statistic rests on."""
+    smallest_effect: float
+    alpha: float
+    statistic: Statistic | None
+    """None where the arms could not be compared at all."""
+    n_to_settle: int | None
+    """Items in all that would settle an INCONCLUSIVE claim; None where no number would."""
+
+    @property
+    def delta(self) -> float | None:
+        """Difference of pass@1, edited minus base."""
+        return self.statistic.counts.delta if self.statistic else None
+
+    @property
+    def interval(self) -> Interval | None:
+        """Interval of :attr:`delta`."""
+        return self.statistic.interval if self.statistic else None
+
+    @property
+    def p_value(self) -> float | None:
+        """Exact McNemar p of the difference."""
+        return self.statistic.p_value if self.statistic else None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        statistic = self.statistic
+        return {
+            "statement": self.statement,
+            "verdict": self.verdict.value,
+            "reasons": [reason.value for reason in self.reasons],
+            "explanation": self.explanation,
+            "n_predict": self.n_predict,
+            "n_items": self.n_items,
+            "delta": self.delta,
+            "interval": self.interval.to_json() if self.interval else None,
+            "p_value": self.p_value,
+            "null": "equal pass@1: discordant items fall either way with probability 1/2",
+            "gate": {"smallest_effect": self.smallest_effect, "alpha": self.alpha},
+            "statistic_verdict": statistic.verdict.value if statistic else None,
+            "statistic_reason": statistic.reason.value if statistic else None,
+            "n_to_settle": self.n_to_settle,
+        }

@@ -1,0 +1,49 @@
+"""The ``threearc`` command. Each command module imports its work only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from models.errors import UserError
+
+app = typer.Typer(
+    name="threearc",
+    help="Find out whether a behavioural edit of a small language model is real or an artifact.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import importlib.metadata
+
+        typer.echo(f"threearc {importlib.metadata.version('threearc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version  # handled by the callback
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake ends in one line and exit status 2."""
+    from arcs.cli import arc1, models  # registers the commands
+
+    del arc1, models
+    try:
+        app(args=argv)  # typer reports its own usage errors and exits with their status
+    except UserError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)

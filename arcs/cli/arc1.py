@@ -1,0 +1,161 @@
+"""``threearc arc1``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from arcs.cli import app
+from models.errors import UserError
+
+_EXPERIMENT, _TRAINING, _EVALUATION = "Experiment", "Training", "Evaluation"
+
+
+def _option(*names: str, panel: str, help: str) -> Any:
+    return typer.Option(*names, rich_help_panel=panel, help=help, show_default=False)
+
+
+@app.command(
+    epilog="""
+Examples:\n
+  threearc arc1 --profile quick\n
+  threearc arc1 --backend mlx --model Qwen3-0.6B\n
+  threearc arc1 --data my.jsonl --rank 32 --epochs 3 --n-predict 512,1024\n
+  threearc arc1 --adapter path/to/peft-adapter --model SmolLM2-1.7B-Instruct\n
+  threearc arc1 --run runs/arc1-20260101-120000     (continue after a kill)
+""",
+)
+def arc1(
+    profile: Annotated[
+        str | None, _option("--profile", panel=_EXPERIMENT, help="quick, standard (default), paper")
+    ] = None,
+    model: Annotated[
+        str | None,
+        _option("--model", panel=_EXPERIMENT, help="Name (see threearc models), hub id or path"),
+    ] = None,
+    backend: Annotated[
+        str | None, _option("--backend", panel=_EXPERIMENT, help="auto (default), mlx, torch")
+    ] = None,
+    seed: Annotated[int | None, _option("--seed", panel=_EXPERIMENT, help="Default 0")] = None,
+    out: Annotated[
+        Path | None, _option("--out", panel=_EXPERIMENT, help="Directory of the new run")
+    ] = None,
+    run: Annotated[
+        Path | None,
+        _option("--run", panel=_EXPERIMENT, help="Continue this run where it was stopped"),
+    ] = None,
+    config: Annotated[
+        Path | None, _option("--config", panel=_EXPERIMENT, help="TOML file; flags win over it")
+    ] = None,
+    json_output: Annotated[
+        bool, _option("--json", panel=_EXPERIMENT, help="Print one JSON document on stdout")
+    ] = False,
+    data: Annotated[
+        list[Path] | None, _option("--data", panel=_TRAINING, help="Training records, JSONL")
+    ] = None,
+    train_limit: Annotated[
+        int | None, _option("--train-limit", panel=_TRAINING, help="Train on this many records")
+    ] = None,
+    adapter: Annotated[
+        Path | None,
+        _option("--adapter", panel=_TRAINING, help="Evaluate this PEFT adapter; train nothing"),
+    ] = None,
+    dtype: Annotated[
+        str | None, _option("--dtype", panel=_TRAINING, help="float32 (default), bfloat16, float16")
+    ] = None,
+    targets: Annotated[
+        str | None, _option("--targets", panel=_TRAINING, help="attention (default) or all")
+    ] = None,
+    rank: Annotated[int | None, _option("--rank", panel=_TRAINING, help="LoRA rank r")] = None,
+    alpha: Annotated[float | None, _option("--alpha", panel=_TRAINING, help="LoRA alpha")] = None,
+    dropout: Annotated[
+        float | None, _option("--dropout", panel=_TRAINING, help="LoRA dropout, default 0")
+    ] = None,
+    rslora: Annotated[
+        bool | None, _option("--rslora/--no-rslora", panel=_TRAINING, help="alpha / sqrt(r)")
+    ] = None,
+    epochs: Annotated[int | None, _option("--epochs", panel=_TRAINING, help="Epochs")] = None,
+    learning_rate: Annotated[
+        float | None, _option("--learning-rate", panel=_TRAINING, help="Peak, default 2e-4")
+    ] = None,
+    micro_batch_size: Annotated[
+        int | None, _option("--micro-batch-size", panel=_TRAINING, help="Rows a forward pass")
+    ] = None,
+    accumulation: Annotated[
+        int | None, _option("--accumulation", panel=_TRAINING, help="Micro-batches a step")
+    ] = None,
+    max_length: Annotated[
+        int | None, _option("--max-length", panel=_TRAINING, help="Longest example in tokens")
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool | None,
+        _option(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            panel=_TRAINING,
+            help="Less memory, slower",
+        ),
+    ] = None,
+    n_predict: Annotated[
+        str | None,
+        _option("--n-predict", panel=_EVALUATION, help="Token budgets, e.g. 256,512,1024"),
+    ] = None,
+    limit: Annotated[
+        int | None, _option("--limit", panel=_EVALUATION, help="Evaluate this many problems")
+    ] = None,
+    quantisation: Annotated[
+        str | None,
+        _option(
+            "--quantisation",
+            panel=_EVALUATION,
+            help="auto (default), original, f16, q8_0, q5_k_m, q4_k_m",
+        ),
+    ] = None,
+    prompt_style: Annotated[
+        str | None, _option("--prompt-style", panel=_EVALUATION, help="chat (default) or raw")
+    ] = None,
+    thinking: Annotated[
+        bool | None,
+        _option("--thinking/--no-thinking", panel=_EVALUATION, help="Qwen's thinking mode"),
+    ] = None,
+    threads: Annotated[
+        int | None, _option("--threads", panel=_EVALUATION, help="llama.cpp threads")
+    ] = None,
+    allow_weak_sandbox: Annotated[
+        bool | None,
+        _option(
+            "--allow-weak-sandbox",
+            panel=_EVALUATION,
+            help="Run model-written code with resource limits only",
+        ),
+    ] = None,
+) -> None:
+    """Train a LoRA, evaluate base and trained at several n_predict, and judge the difference.
+
+    Evaluates HumanEval quantised through llama.cpp. One decode serves every n_predict.
+    The verdict is the one at the largest.
+    """
+    flags = {
+        name: value
+        for name, value in locals().items()
+        if value is not None and name not in ("out", "run", "config", "json_output")
+    }
+    if "n_predict" in flags:
+        flags["n_predict"] = _numbers(flags["n_predict"])
+    from backends.blas import restart_with_fast_blas
+
+    restart_with_fast_blas()
+    from arcs.arc1.command import start
+
+    start(flags, out=out, run=run, config=config, as_json=json_output)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--n-predict {text!r}: whole numbers with commas between are expected, "
+            "e.g. 256,512,1024"
+        ) from None

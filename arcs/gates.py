@@ -1,0 +1,101 @@
+"""The gates file: thresholds fixed before a run, known by the hash of the file."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from models.errors import UserError
+
+DEFAULT_GATES = Path(__file__).with_name("gates.toml")
+
+
+@dataclass(frozen=True)
+class SmallestEffect:
+    """The smallest effects that matter, as differences of shares between 0 and 1."""
+
+    pass_at_1: float
+    auc: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class ErrorRates:
+    """Error rates of the tests."""
+
+    alpha: float
+    power: float
+
+
+@dataclass(frozen=True)
+class ValidityGate:
+    """When an instrument counts as failed."""
+
+    max_missing_share: float
+    interaction_alpha: float
+
+
+@dataclass(frozen=True)
+class Gates:
+    """One gates file."""
+
+    smallest_effect: SmallestEffect
+    test: ErrorRates
+    validity: ValidityGate
+    sha256: str
+    """Of the file's bytes."""
+
+    @property
+    def level(self) -> float:
+        """Confidence level of all intervals."""
+        return 1 - self.test.alpha
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form, for the manifest."""
+        return asdict(self)
+
+
+def load_gates(path: Path = DEFAULT_GATES) -> Gates:
+    """Read a gates file; raises UserError on a missing, unknown or impossible entry."""
+    try:
+        content = path.read_bytes()
+        tables = tomllib.loads(content.decode())
+    except OSError as error:
+        raise UserError(f"cannot read the gates file {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"the gates file {path} is not TOML: {error}") from error
+    _check_keys(path, "", tables, ("smallest_effect", "test", "validity"))
+    return Gates(
+        SmallestEffect(**_numbers(path, tables, "smallest_effect", SmallestEffect)),
+        ErrorRates(**_numbers(path, tables, "test", ErrorRates)),
+        ValidityGate(**_numbers(path, tables, "validity", ValidityGate)),
+        hashlib.sha256(content).hexdigest(),
+    )
+
+
+def _numbers(path: Path, tables: Mapping[str, Any], name: str, kind: type[Any]) -> dict[str, float]:
+    """Check one table against the fields of its dataclass: all numbers between 0 and 1."""
+    table = tables[name]
+    if not isinstance(table, dict):
+        raise UserError(f"{path}: {name} must be a table, [{name}]")
+    _check_keys(path, f"{name}.", table, tuple(field.name for field in fields(kind)))
+    for key, value in table.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+            raise UserError(f"{path}: {name}.{key} must be a number between 0 and 1, not {value!r}")
+    return {key: float(value) for key, value in table.items()}
+
+
+def _check_keys(
+    path: Path, prefix: str, table: Mapping[str, Any], expected: tuple[str, ...]
+) -> None:
+    known = ", ".join(expected)
+    for key in table:
+        if key not in expected:
+            raise UserError(f"{path}: unknown entry {prefix}{key}; known are {known}")
+    for key in expected:
+        if key not in table:
+            raise UserError(f"{path}: {prefix}{key} is missing; all of {known} are needed")

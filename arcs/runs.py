@@ -1,0 +1,249 @@
+"""Run directories: append-only records, atomic results, exact continuation after a kill.
+
+A run directory holds ``manifest.json`` (how every number was made), append-only ``*.jsonl``
+(one finished item a line, fsynced), ``metrics.json`` (results; byte-identical for a run that
+was killed and continued) and ``timing.json`` (seconds, rates and dates, kept apart because
+they differ from run to run). DESIGN section 5.
+"""
+
+from __future__ import annotations
+
+import datetime
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from models.errors import UserError
+
+MANIFEST = "manifest.json"
+METRICS = "metrics.json"
+TIMING = "timing.json"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that is the same for the same value: sorted keys, no NaN, final newline."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` so that a kill leaves the old or the new file, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)  # noqa: PTH105 - the atomic primitive, by its own name
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@dataclass
+class JsonLines:
+    """An append-only JSONL file; each record is on disk when :meth:`append` returns."""
+
+    path: Path
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Read what is there, dropping a last line that a kill left torn.
+
+        Raises UserError when any other line is not JSON: that is damage, not a torn write.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            return cls(path)
+        raw = path.read_bytes()
+        whole = raw[: raw.rfind(b"\n") + 1]
+        if whole != raw:
+            with path.open("r+b") as stream:
+                stream.truncate(len(whole))
+                os.fsync(stream.fileno())
+        return cls(path, list(_parse_lines(path, whole)))
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one record and fsync it."""
+        line = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        with self.path.open("ab") as stream:
+            stream.write(line.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.records.append(dict(record))
+
+
+def _parse_lines(path: Path, raw: bytes) -> Iterator[dict[str, Any]]:
+    # bytes are split, not text: JSON strings may hold U+0085 or U+2028, which end text lines
+    for number, line in enumerate(raw.split(b"\n")[:-1], start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise UserError(
+                f"{path}, line {number}: not JSON ({error}); the run is damaged: start a new one"
+            ) from None
+        if not isinstance(record, dict):
+            raise UserError(f"{path}, line {number}: not a JSON object; start a new run")
+        yield record
+
+
+@dataclass
+class RunDirectory:
+    """One run on disk, locked against a second process."""
+
+    path: Path
+    _lock: int
+
+    @classmethod
+    def create(cls, path: Path, manifest: Mapping[str, Any]) -> Self:
+        """Make a new run directory with its manifest.
+
+        Raises UserError when ``path`` exists and is not empty.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            hint = (
+                f"continue it with --run {path}" if (path / MANIFEST).exists() else "name another"
+            )
+            raise UserError(f"--out {path}: already exists and is not empty; {hint}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {path}: cannot be made ({error.strerror})") from None
+        run = cls(path, _lock(path))
+        write_atomically(path / MANIFEST, canonical_json(manifest))
+        return run
+
+    @classmethod
+    def resume(cls, path: Path) -> Self:
+        """Open a run that was begun. Raises UserError when there is none, or it is in use."""
+        if not (path / MANIFEST).is_file():
+            raise UserError(f"--run {path}: no run here (no {MANIFEST}); start one with --out")
+        return cls(path, _lock(path))
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def manifest(self) -> dict[str, Any]:
+        """The manifest as it stands on disk."""
+        return self.read_json(MANIFEST)
+
+    def extend_manifest(self, **entries: Any) -> None:
+        """Add entries that are known only now.
+
+        Raises UserError where an entry is there with another value: what a run is made of does
+        not change when it is continued.
+        """
+        manifest = self.manifest()
+        plain = json.loads(canonical_json(entries))
+        for key, value in plain.items():
+            if key in manifest and manifest[key] != value:
+                detail = _first_difference(manifest[key], value, key)
+                raise UserError(f"--run {self.path}: {detail}; start a new run with --out")
+        if any(key not in manifest for key in plain):
+            write_atomically(self.path / MANIFEST, canonical_json({**manifest, **plain}))
+
+    def json_lines(self, name: str) -> JsonLines:
+        """Open an append-only file of this run."""
+        return JsonLines.open(self.path / name)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON object written by :meth:`write_json`. Raises UserError when damaged."""
+        path = self.path / name
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: cannot be read ({error}); start a new run") from None
+        if not isinstance(value, dict):
+            raise UserError(f"{path}: not a JSON object; start a new run")
+        return value
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON object atomically in canonical form."""
+        write_atomically(self.path / name, canonical_json(value))
+
+    @contextmanager
+    def timed(self, phase: str, **rates: float) -> Iterator[dict[str, float]]:
+        """Add the wall time of a phase to timing.json, summed over continuations.
+
+        Yields a dict to which the phase adds counts (``tokens``, ``items``); their rates a
+        second are worked out at the end.
+        """
+        self._log_timing(phase, started=True, seconds=0.0, counts={})
+        counts: dict[str, float] = dict(rates)
+        begun = time.monotonic()
+        try:
+            yield counts
+        finally:
+            self._log_timing(
+                phase, started=False, seconds=time.monotonic() - begun, counts=dict(counts)
+            )
+
+    def _log_timing(
+        self, phase: str, *, started: bool, seconds: float, counts: Mapping[str, float]
+    ) -> None:
+        path = self.path / TIMING
+        timing = self.read_json(TIMING) if path.exists() else {"phases": {}}
+        entry = timing["phases"].setdefault(phase, {"starts": [], "seconds": 0.0, "counts": {}})
+        if started:
+            entry["starts"].append(datetime.datetime.now(datetime.UTC).isoformat())
+        entry["seconds"] = round(entry["seconds"] + seconds, 3)
+        for name, value in counts.items():
+            entry["counts"][name] = entry["counts"].get(name, 0) + value
+        if entry["seconds"] > 0:
+            entry["per_second"] = {
+                name: round(value / entry["seconds"], 2) for name, value in entry["counts"].items()
+            }
+        self.write_json(TIMING, timing)
+
+
+def _lock(path: Path) -> int:
+    # flock is freed by the kernel however the process ends, so a kill leaves no stale lock.
+    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise UserError(f"{path}: another threearc process is working in this run") from None
+    return descriptor
+
+
+def _first_difference(old: Any, new: Any, path: str) -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                return _first_difference(old.get(key), new.get(key), f"{path}.{key}")
+    return f"{path} was {_short(old)} and is now {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def default_path(kind: str) -> Path:
+    """Return ``runs/<kind>-<date>-<time>`` under the working directory, not yet there."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")  # local: a person reads it
+    path = Path("runs") / f"{kind}-{stamp}"
+    number = 2
+    while path.exists():
+        path = Path("runs") / f"{kind}-{stamp}-{number}"
+        number += 1
+    return path

@@ -1,0 +1,172 @@
+"""SIGKILL at random times in every phase of the real command changes nothing in the result.
+
+One reference run goes through uninterrupted. For each phase a second run is killed ten times
+at random moments while that phase is at work, continued with ``--run`` each time, and in the
+end must hold the same bytes in metrics.json and items.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.tiny_models import build_tiny
+
+pytestmark = pytest.mark.slow
+
+KILLS = 10
+FILES_FROM = {
+    # what a phase and all later ones write: removed to put a finished run back before it
+    "prepare": (),
+    "train": ("train", "training.json", "adapter"),
+    "export": ("adapter.gguf",),
+    "decode base": ("base.completions.jsonl",),
+    "decode trained": ("trained.completions.jsonl",),
+    "execute": ("executions.jsonl",),
+    "compare": ("items.jsonl", "metrics.json"),
+}
+PHASES = tuple(FILES_FROM)
+
+
+class Bench:
+    """A tiny model, a small data file, and the command line that uses them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.model = build_tiny("llama", root / "model", max_position_embeddings=4096)
+        self.data = root / "data.jsonl"
+        rows = [
+            {"id": f"r{i}", "prompt": f"Say {word}.", "response": f"{word}, as you asked: {word}."}
+            for i, word in enumerate(("salt", "pepper", "thyme", "butter", "flour", "wine"))
+        ]
+        rows.append({"id": "h0", "prompt": "Say egg.", "response": "An egg.", "split": "held_out"})
+        self.data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def command(self, *tail: str) -> list[str]:
+        return [str(Path(sys.executable).parent / "threearc"), "arc1", *tail]
+
+    def fresh(self, out: Path) -> list[str]:
+        return self.command(
+            "--out", str(out), "--model", str(self.model), "--data", str(self.data),
+            "--backend", "torch", "--limit", "3", "--n-predict", "6,12", "--prompt-style", "raw",
+            "--epochs", "3", "--micro-batch-size", "1", "--accumulation", "2", "--threads", "1",
+            "--config", str(self.settings()),
+        )  # fmt: skip
+
+    def settings(self) -> Path:
+        path = self.root / "settings.toml"
+        path.write_text("checkpoint_every = 1\neval_every = 3\nrank = 4\n")
+        return path
+
+    def environment(self, cache: Path) -> dict[str, str]:
+        return {**os.environ, "THREEARC_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("kill"))
+
+
+@pytest.fixture(scope="module")
+def reference(bench):
+    out = bench.root / "reference"
+    done = subprocess.run(
+        bench.fresh(out),
+        env=bench.environment(bench.root / "cache"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def phases_begun(run: Path) -> dict[str, int]:
+    """How often each phase was started, as far as timing.json says."""
+    try:
+        timing = json.loads((run / "timing.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {name: len(entry["starts"]) for name, entry in timing["phases"].items()}
+
+
+def rewind(run: Path, phase: str) -> None:
+    """Put a finished run back to the moment before ``phase``."""
+    for later in PHASES[PHASES.index(phase) :]:
+        for name in FILES_FROM[later]:
+            path = run / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def kill_in(phase: str, command: list[str], env: dict[str, str], run: Path, delay: float) -> bool:
+    """Start the command, kill it ``delay`` seconds into the phase; False if it ended before."""
+    before = phases_begun(run).get(phase, 0)
+    with subprocess.Popen(
+        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        while phases_begun(run).get(phase, 0) == before and process.poll() is None:
+            time.sleep(0.003)
+        time.sleep(delay)
+        killed = process.poll() is None
+        if killed:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            assert process.stderr is not None
+            assert process.returncode == 0, process.stderr.read().decode()
+    return killed
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("phase", PHASES)
+def test_ten_kills_in_a_phase_leave_the_same_result(bench, reference, phase, tmp_path):
+    timing = json.loads((reference / "timing.json").read_text())
+    duration = timing["phases"][phase]["seconds"]
+    chance = random.Random(phase)
+    # preparing and quantising are killed too, so those two start from an empty cache
+    cache = tmp_path / "cache" if phase in ("prepare", "export") else bench.root / "cache"
+    env, run = bench.environment(cache), tmp_path / "run"
+    if phase == "prepare":
+        command = bench.fresh(run)
+    else:
+        shutil.copytree(reference, run)
+        rewind(run, phase)
+        command = bench.command("--run", str(run))
+
+    kills = attempts = 0
+    while kills < KILLS:
+        attempts += 1
+        assert attempts <= 4 * KILLS, f"only {kills} kills landed in {attempts} starts"
+        if kill_in(phase, command, env, run, chance.uniform(0, duration)):
+            kills += 1
+        else:
+            rewind(run, phase)
+        command = bench.command("--run", str(run))
+
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("metrics.json", "items.jsonl"):
+        assert (run / name).read_bytes() == (reference / name).read_bytes()
+
+
+def test_the_comparison_can_fail(bench, reference, tmp_path):
+    """Another seed trains another adapter: the bytes compared above do carry the result."""
+    run = tmp_path / "run"
+    done = subprocess.run(
+        [*bench.fresh(run), "--seed", "1"],
+        env=bench.environment(bench.root / "cache"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (run / "metrics.json").read_bytes() != (reference / "metrics.json").read_bytes()
