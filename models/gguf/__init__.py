@@ -1,0 +1,1 @@
+"""GGUF files: made from a model directory, and read for what they say about themselves."""
