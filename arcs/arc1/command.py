@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -87,6 +88,13 @@ def _go(settings: Arc1Config, directory: RunDirectory, reporter: Reporter, as_js
     except KeyboardInterrupt:
         reporter.say(f"\ninterrupted; continue with: threearc arc1 --run {directory.path}")
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{error.strerror}: nothing finished is lost; make room and continue with "
+            f"threearc arc1 --run {directory.path}"
+        ) from error
     if as_json:
         sys.stdout.write(canonical_json(metrics.model_dump(mode="json")))
     else:
