@@ -70,7 +70,7 @@ MODELS: tuple[ModelSpec, ...] = (
         o_proj_layers=every(1, 24),
         head_dims=(64,),
         aliases=("smollm2-1.7b",),
-        notes="layer count and head_dim are not verified against the hub's config",
+        notes="layers and heads as third-party pages give them; that it is not gated is unverified",
     ),
     ModelSpec(
         name="Qwen3-0.6B",
@@ -84,7 +84,7 @@ MODELS: tuple[ModelSpec, ...] = (
         o_proj_layers=every(1, 28),
         head_dims=(128,),
         thinking_switch=True,
-        notes="layer count and head_dim are not verified against the hub's config",
+        notes="licence and layers from copies of the model card; that it is not gated is unverified",
     ),
     ModelSpec(
         name="Qwen3-1.7B",
@@ -98,7 +98,7 @@ MODELS: tuple[ModelSpec, ...] = (
         o_proj_layers=every(1, 28),
         head_dims=(128,),
         thinking_switch=True,
-        notes="layer count and head_dim are not verified against the hub's config",
+        notes="licence from the family's model cards, layers and gating unverified",
     ),
     ModelSpec(
         name="Qwen3.5-0.8B",
@@ -112,8 +112,8 @@ MODELS: tuple[ModelSpec, ...] = (
         o_proj_layers=every(4, 24),
         head_dims=(256,),
         thinking_switch=True,
-        notes="attention in every fourth layer, Gated DeltaNet in the others (paper); licence and"
-        " template not verified",
+        notes="attention in every fourth layer, Gated DeltaNet in the others; layers, head_dim and"
+        " licence from copies of the model card; that it is not gated is unverified",
     ),
     ModelSpec(
         name="Gemma-4-E2B",

@@ -1,0 +1,43 @@
+"""Separates a reasoning model's thoughts from its answer."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_TAG = re.compile(r"<(/?)(?:think|thinking|thought)>", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is left of a completion when its thoughts are dropped."""
+
+    text: str
+    unclosed: bool
+    """The completion ended inside a thought."""
+
+
+def drop_thoughts(completion: str, *, think_open: bool) -> Answer:
+    """The answer outside of every think block.
+
+    A block that is never closed reaches to the end. ``think_open`` says that the prompt
+    already opened one (its template ends in ``<think>``), in which case the completion
+    carries no opening tag at all: without the flag, a completion cut inside its thoughts
+    looks like an answer. A closing tag that nothing opened ends a thought that began
+    before it, so what precedes it is dropped too.
+    """
+    kept: list[str] = []
+    inside = think_open
+    position = 0
+    for tag in _TAG.finditer(completion):
+        if tag.group(1):
+            if not inside:
+                kept.clear()
+            inside = False
+            position = tag.end()
+        elif not inside:
+            kept.append(completion[position : tag.start()])
+            inside = True
+    if not inside:
+        kept.append(completion[position:])
+    return Answer(text="".join(kept), unclosed=inside)
