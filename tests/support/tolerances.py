@@ -21,21 +21,28 @@ TOLERANCES: dict[tuple[str, str, str], Tolerance] = {
     ("logits", "float32", "cpu"): Tolerance(
         5e-4,
         "torch against mlx, logits up to 48: float32 sums in another order, measured 1.5e-5 "
-        "(Gemma 3) to 1.4e-4 (Qwen3.5, whose recurrence sums over time); with other BLAS 2e-4",
+        "(Gemma 3) to 2.1e-4 (Qwen3.5, whose recurrence sums over time), 2.8e-4 with a LoRA; "
+        "SmolLM2-135M 6e-5",
     ),
     ("loss", "float32", "cpu"): Tolerance(
-        2e-5,
-        "mean NLL of one batch, relative: as the logits, averaged over tokens; measured 2e-6",
+        5e-6,
+        "mean NLL of one batch, relative: as the logits, averaged over tokens; torch against mlx "
+        "measured 4e-9 to 1.2e-7, other paddings 1e-6",
     ),
     ("gradient", "float32", "cpu"): Tolerance(
         5e-4,
         "LoRA gradient, norm of the difference relative to the largest tensor's norm; the "
-        "backward pass doubles the depth of the sums; measured 6e-6 to 5e-5",
+        "backward pass doubles the depth of the sums; measured 7e-7 to 5.2e-5 (Qwen3.5)",
     ),
     ("loss_curve", "float32", "cpu"): Tolerance(
         1e-4,
         "mean NLL per step over 20 AdamW steps from the same start: Adam enlarges float noise on "
-        "near-zero gradients in the weights but hardly in the loss; measured 1e-5",
+        "near-zero gradients in the weights but hardly in the loss; measured 1.9e-5",
+    ),
+    ("loss_curve", "float32", "cpu, reference BLAS"): Tolerance(
+        3e-4,
+        "as above, but the mlx wheel's own BLAS adds every product sequentially: measured 9.7e-5 "
+        "where OpenBLAS gives 1.9e-5; with OpenBLAS or MKL preloaded the line above holds",
     ),
     ("batching", "float32", "cpu"): Tolerance(
         5e-4,

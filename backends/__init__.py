@@ -1,0 +1,85 @@
+"""How a model is run: one interface, one engine a folder, everything decidable decided outside."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from backends.interface import Dtype, LanguageModel
+    from models.directory import ModelDirectory
+
+
+@dataclass(frozen=True)
+class _Engine:
+    packages: tuple[str, ...]
+    """Import names that must be found for the engine to work."""
+    module: str
+    """Module with ``open_model(directory, *, dtype) -> LanguageModel``."""
+    extra: str
+
+
+_ENGINES = {
+    "mlx": _Engine(("mlx", "mlx_lm"), "backends.mlx.model", "mlx"),
+    "torch": _Engine(("torch", "peft"), "backends.torch.model", "torch"),
+}
+
+
+def available_backends() -> dict[str, str | None]:
+    """Return each training backend's name -> None when usable, else one line that says why not.
+
+    Nothing is imported: only whether the packages can be found is looked up.
+    """
+    return {name: _missing(name, engine) for name, engine in _ENGINES.items()}
+
+
+def open_backend(
+    name: str, directory: ModelDirectory, *, dtype: Dtype = "float32"
+) -> LanguageModel:
+    """Open ``directory`` on the engine ``name``: ``auto``, ``mlx`` or ``torch``.
+
+    ``auto`` takes MLX on Apple Silicon, else torch, else MLX. A backend asked for by name
+    never falls back to another. Raises UserError when it is unknown or not installed.
+    """
+    chosen = choose_backend(name)
+    module = importlib.import_module(_ENGINES[chosen].module)
+    opener = cast("Callable[..., LanguageModel]", module.open_model)
+    return opener(directory, dtype=dtype)
+
+
+def choose_backend(name: str) -> str:
+    """Resolve ``auto`` and check that the backend can be used; returns ``mlx`` or ``torch``."""
+    available = available_backends()
+    if name == "auto":
+        order = ("mlx", "torch") if _apple_silicon() else ("torch", "mlx")
+        usable = [candidate for candidate in order if available[candidate] is None]
+        if not usable:
+            reasons = "; ".join(f"{key}: {why}" for key, why in available.items())
+            raise UserError(f"no backend can be used ({reasons})")
+        return usable[0]
+    if name not in available:
+        known = ", ".join(("auto", *available))
+        raise UserError(f"unknown backend {name!r}: choose one of {known}")
+    reason = available[name]
+    if reason is not None:
+        raise UserError(f"backend {name} cannot be used: {reason}")
+    return name
+
+
+def _missing(name: str, engine: _Engine) -> str | None:
+    absent = [package for package in engine.packages if importlib.util.find_spec(package) is None]
+    if not absent:
+        return None
+    verb = "is" if len(absent) == 1 else "are"
+    listed = " and ".join(package.replace("_", "-") for package in absent)
+    return f'{listed} {verb} not installed: pip install "threearc[{engine.extra}]"'
+
+
+def _apple_silicon() -> bool:
+    return platform.system() == "Darwin" and platform.machine() == "arm64"

@@ -1,0 +1,182 @@
+"""Training examples to micro-batches: order, truncation and padding, the same on every engine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backends.interface import Batch
+from backends.randomness import permutation, seed31
+from models.errors import UserError
+
+MAX_FULLY_CUT_SHARE = 0.01
+"""More examples than this without a response id left inside max_length stop a run."""
+
+
+@dataclass(frozen=True)
+class TrainingExample:
+    """One encoded conversation."""
+
+    item_id: str
+    ids: tuple[int, ...]
+    response_mask: tuple[bool, ...]
+    """True where the id belongs to a response and is trained on; as long as ``ids``."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What max_length did to a list of examples."""
+
+    examples: tuple[TrainingExample, ...]
+    """The examples kept, cut to max_length, in their old order."""
+    dropped: tuple[str, ...]
+    """Item ids whose response lay wholly behind max_length."""
+    partly_cut: int
+    """Examples kept that lost some of their response."""
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One optimiser step: its micro-batches and the items in them."""
+
+    step: int
+    """From 1, over the whole training."""
+    epoch: int
+    """From 1."""
+    batches: tuple[Batch, ...]
+    item_ids: tuple[str, ...]
+    tokens: int
+    """Response ids in the step: the normaliser of its loss."""
+
+
+def cut_examples(
+    examples: Sequence[TrainingExample], max_length: int, what: str = "training"
+) -> Cut:
+    """Cut every example at ``max_length`` ids and drop those left without a response id.
+
+    Raises UserError when there are no examples, one is malformed, an id occurs twice, or more
+    than 1 percent would be dropped.
+    """
+    _check_examples(examples, what)
+    kept, dropped, partly = [], [], 0
+    for example in examples:
+        mask = example.response_mask[:max_length]
+        if not any(mask):
+            dropped.append(example.item_id)
+            continue
+        partly += sum(mask) < sum(example.response_mask)
+        kept.append(TrainingExample(example.item_id, example.ids[:max_length], mask))
+    if len(dropped) > MAX_FULLY_CUT_SHARE * len(examples):
+        raise UserError(
+            f"{len(dropped)} of {len(examples)} {what} examples have no response left within "
+            f"max_length {max_length} (first: {dropped[0]}): raise max_length or shorten the "
+            "prompts"
+        )
+    return Cut(tuple(kept), tuple(dropped), partly)
+
+
+def steps_per_epoch(examples: int, per_step: int) -> int:
+    """Optimiser steps for one pass; the last, smaller one is kept."""
+    return -(-examples // per_step)
+
+
+def plan_steps(
+    examples: Sequence[TrainingExample],
+    *,
+    epochs: int,
+    micro_batch_size: int,
+    accumulation: int,
+    seed: int,
+    start: int = 0,
+) -> Iterator[StepPlan]:
+    """Yield every optimiser step after step ``start``.
+
+    Each epoch has its own order, drawn from (seed, epoch). Within a step, examples are put
+    into micro-batches by length: that saves padding and changes neither which examples a
+    step sees nor, up to rounding, its gradient.
+    """
+    per_step = micro_batch_size * accumulation
+    step = 0
+    for epoch in range(1, epochs + 1):
+        order = permutation(len(examples), "order", seed, epoch)
+        for first in range(0, len(examples), per_step):
+            step += 1
+            if step <= start:
+                continue
+            chosen = [examples[i] for i in order[first : first + per_step]]
+            yield _plan_step(chosen, step, epoch, micro_batch_size, seed)
+
+
+def validation_batches(
+    examples: Sequence[TrainingExample], micro_batch_size: int
+) -> Iterator[Batch]:
+    """Yield all examples by length, longest first (so memory runs out at once or not at all)."""
+    ordered = sorted(examples, key=lambda example: -len(example.ids))
+    for first in range(0, len(ordered), micro_batch_size):
+        yield make_batch(ordered[first : first + micro_batch_size], normaliser=1.0)
+
+
+def make_batch(examples: Sequence[TrainingExample], *, normaliser: float, seed: int = 0) -> Batch:
+    """Right-pad examples to the longest with id 0, whose value no engine looks at."""
+    lengths = np.array([len(example.ids) for example in examples], np.int32)
+    ids = np.zeros((len(examples), int(lengths.max())), np.int32)
+    mask = np.zeros(ids.shape, np.bool_)
+    for row, example in enumerate(examples):
+        ids[row, : lengths[row]] = example.ids
+        mask[row, : lengths[row]] = example.response_mask
+    return Batch(ids=ids, lengths=lengths, loss_mask=mask, normaliser=normaliser, seed=seed)
+
+
+def padding_share(plans: Sequence[StepPlan]) -> float:
+    """Share of the positions computed that hold padding."""
+    batches = [batch for plan in plans for batch in plan.batches]
+    computed = sum(batch.ids.size for batch in batches)
+    return 1.0 - sum(int(batch.lengths.sum()) for batch in batches) / computed
+
+
+def examples_sha256(examples: Sequence[TrainingExample]) -> str:
+    """sha-256 (hex) over item ids, token ids and masks, in order."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(f"{example.item_id!r} {len(example.ids)}\n".encode())
+        digest.update(np.asarray(example.ids, "<i4").tobytes())
+        digest.update(np.asarray(example.response_mask, np.bool_).tobytes())
+    return digest.hexdigest()
+
+
+def _plan_step(
+    chosen: Sequence[TrainingExample], step: int, epoch: int, micro_batch_size: int, seed: int
+) -> StepPlan:
+    ordered = sorted(chosen, key=lambda example: -len(example.ids))
+    tokens = sum(sum(example.response_mask) for example in ordered)
+    batches = tuple(
+        make_batch(
+            ordered[first : first + micro_batch_size],
+            normaliser=float(tokens),
+            seed=seed31("dropout", seed, step, first // micro_batch_size),
+        )
+        for first in range(0, len(ordered), micro_batch_size)
+    )
+    return StepPlan(step, epoch, batches, tuple(e.item_id for e in ordered), tokens)
+
+
+def _check_examples(examples: Sequence[TrainingExample], what: str) -> None:
+    if not examples:
+        raise UserError(f"there are no {what} examples")
+    seen: set[str] = set()
+    for example in examples:
+        if example.item_id in seen:
+            raise UserError(f"{what} example {example.item_id} occurs twice")
+        seen.add(example.item_id)
+        if len(example.ids) != len(example.response_mask):
+            raise UserError(f"{what} example {example.item_id}: mask and ids differ in length")
+        if not any(example.response_mask):
+            raise UserError(f"{what} example {example.item_id} has no response to train on")
+        if example.response_mask[0]:
+            raise UserError(
+                f"{what} example {example.item_id} begins with its response: the first id has "
+                "nothing to be predicted from, so put a prompt or a start token before it"
+            )

@@ -1,0 +1,276 @@
+"""A model directory opened with PyTorch and transformers."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from backends.interface import (
+    AdamWConfig,
+    Batch,
+    Capabilities,
+    Completion,
+    Dtype,
+    Float32,
+    LanguageModel,
+    LoraConfig,
+    LossTerms,
+    OnDone,
+    Prompt,
+    StopWhen,
+)
+from backends.torch import generate, lora, train
+from models.directory import ModelDirectory
+from models.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def open_model(
+    directory: ModelDirectory, *, dtype: Dtype = "float32", device: str | None = None
+) -> TorchModel:
+    """Open ``directory`` on ``device``, by default the best of CUDA, MPS and CPU."""
+    return TorchModel(directory, dtype=dtype, device=device)
+
+
+class TorchModel(LanguageModel):
+    """The torch engine. The language model's decoder is all that is ever run or adapted."""
+
+    def __init__(
+        self, directory: ModelDirectory, *, dtype: Dtype = "float32", device: str | None = None
+    ) -> None:
+        """Load the weights in ``dtype``. Raises UserError when they do not fit the config."""
+        self.directory = directory
+        self.dtype: Dtype = dtype
+        self.device = torch.device(device or best_device())
+        _exact_matmul()
+        self.model = _load(directory, DTYPES[dtype]).to(self.device)
+        self.model.requires_grad_(False)
+        self.config = self.model.config.get_text_config()
+        inner = self.model.model
+        self.backbone: nn.Module = getattr(inner, "language_model", inner)
+        self._head: nn.Module = self.model.get_output_embeddings()
+        self._cache_name = _cache_argument(self.backbone)
+        self._linear = {
+            f"model.layers.{name}": (module.out_features, module.in_features)
+            for name, module in self.backbone.layers.named_modules()
+            if isinstance(module, nn.Linear)
+        }
+        self._adapter: lora.Adapter | None = None
+        self._trainer: train.Trainer | None = None
+        self.capabilities = Capabilities(
+            engine="torch", device=_device_name(self.device), dtypes=tuple(DTYPES), train=True
+        )
+
+    # Forward passes, used by generate and train -------------------------------------------
+
+    def hidden(self, ids: Tensor, **options: Any) -> Tensor:
+        """Post-norm hidden states [b, T, hidden] of ids [b, T]."""
+        output: Tensor = self.backbone(input_ids=ids, use_cache=False, **options).last_hidden_state
+        return output
+
+    def hidden_cached(self, ids: Tensor, cache: Any, **options: Any) -> Tensor:
+        """As :meth:`hidden`, reading from and appending to ``cache``."""
+        options[self._cache_name] = cache
+        output: Tensor = self.backbone(input_ids=ids, use_cache=True, **options).last_hidden_state
+        return output
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Float32 logits of hidden states; the head itself runs in the model's dtype."""
+        logits: Tensor = self._head(hidden).float()
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    # The interface ------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_tokens: int,
+        stop_ids: Sequence[int],
+        stop_when: StopWhen | None = None,
+        on_done: OnDone | None = None,
+    ) -> list[Completion]:
+        """Decode greedily; see :meth:`LanguageModel.generate`."""
+        self.model.eval()
+        budget = generate.Budget(max_tokens, frozenset(stop_ids), stop_when)
+        with _memory_errors("generating", "ask for fewer tokens"):
+            return generate.generate(self, prompts, budget, on_done)
+
+    def describe(self) -> dict[str, Any]:
+        """Versions, device, dtype, attention implementation, threads and adapter size."""
+        packages = ("torch", "transformers", "peft")
+        described = {
+            "engine": "torch",
+            "device": self.capabilities.device,
+            "dtype": self.dtype,
+            "model_fingerprint": self.directory.fingerprint,
+            "versions": {name: importlib.metadata.version(name) for name in packages},
+            "attention": self.config._attn_implementation,
+            "threads": torch.get_num_threads(),
+            "tf32": False,
+            # torch documents run-to-run differences for CUDA and MPS reductions; not on CPU
+            "bit_reproducible": self.device.type == "cpu",
+        }
+        if self._adapter is not None:
+            described["trainable_share"] = self._adapter.trainable_share(self.model)
+        return described
+
+    def linear_modules(self) -> dict[str, tuple[int, int]]:
+        """Canonical name -> (out_features, in_features)."""
+        return dict(self._linear)
+
+    def attach_lora(
+        self,
+        config: LoraConfig,
+        weights: Mapping[str, Float32],
+        *,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        """Add LoRA layers; see :meth:`LanguageModel.attach_lora`."""
+        if self._adapter is not None:
+            raise UserError("this model already has a LoRA: open the model again for another one")
+        self._adapter = lora.attach(self.backbone, config, weights, self._linear)
+        if gradient_checkpointing:
+            options = {"use_reentrant": False}
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+    def lora_weights(self) -> dict[str, Float32]:
+        """Return the adapter's weights as float32 copies."""
+        return self._attached().weights()
+
+    def configure_optimizer(self, config: AdamWConfig) -> None:
+        """Make a fresh AdamW over the LoRA weights."""
+        self._trainer = train.Trainer(self, self._attached().parameters, config)
+
+    def accumulate(self, batch: Batch) -> LossTerms:
+        """Forward and backward of one micro-batch."""
+        with _memory_errors("training", _TRAINING_ADVICE):
+            return self._training().accumulate(batch)
+
+    def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
+        """Clip, step, clear; returns the norm before clipping."""
+        return self._training().apply(learning_rate, max_grad_norm)
+
+    def evaluate_loss(self, batch: Batch) -> LossTerms:
+        """Forward only."""
+        with _memory_errors("computing a loss", _TRAINING_ADVICE):
+            return train.evaluate_loss(self, batch)
+
+    def training_state(self) -> dict[str, NDArray[Any]]:
+        """LoRA weights and AdamW moments."""
+        return self._training().state()
+
+    def load_training_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Restore what :meth:`training_state` returned."""
+        self._training().load_state(state)
+
+    def logits(self, ids: Sequence[int]) -> Float32:
+        """Float32 logits [T, vocab] of one sequence."""
+        self.model.eval()
+        with torch.inference_mode():
+            row = torch.tensor([list(ids)], device=self.device)
+            return np.asarray(self.head(self.hidden(row))[0].cpu().numpy(), dtype=np.float32)
+
+    def close(self) -> None:
+        """Free the weights, and the device's cached blocks."""
+        for name in ("model", "backbone", "_head", "_adapter", "_trainer"):
+            self.__dict__.pop(name, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        elif self.device.type == "mps":
+            torch.mps.empty_cache()
+
+    def _attached(self) -> lora.Adapter:
+        if self._adapter is None:
+            raise UserError("this model has no LoRA: attach one first")
+        return self._adapter
+
+    def _training(self) -> train.Trainer:
+        if self._trainer is None:
+            raise UserError("this model has no optimiser: call configure_optimizer first")
+        return self._trainer
+
+
+def best_device() -> str:
+    """``cuda``, else ``mps``, else ``cpu``."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def free_cuda_memory(device: str) -> int:
+    """Free bytes on a CUDA device, e.g. ``cuda:0``."""
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    return int(free)
+
+
+_TRAINING_ADVICE = (
+    "lower micro_batch_size (and raise accumulation), lower max_length, or turn on "
+    "gradient_checkpointing"
+)
+
+
+@contextmanager
+def _memory_errors(doing: str, advice: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"out of memory while {doing} ({first}): {advice}") from None
+
+
+def _exact_matmul() -> None:
+    """Keep float32 products in float32: TF32 has 10 bits of mantissa."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+
+
+def _load(directory: ModelDirectory, dtype: torch.dtype) -> Any:
+    """Load with transformers, refusing weights that are missing or of the wrong shape.
+
+    transformers only warns about those and fills in random numbers.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        # no attn_implementation: naming one raises for Gemma 4, whose audio tower has only eager
+        model, info = AutoModelForCausalLM.from_pretrained(
+            directory.path, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise UserError(f"torch cannot open model {directory.name}: {why}") from None
+    for problem in ("missing_keys", "mismatched_keys"):
+        if info[problem]:
+            first = sorted(map(str, info[problem]))[0]
+            raise UserError(
+                f"model {directory.name} at {directory.path} has {len(info[problem])} weights "
+                f"{problem.split('_')[0]} (first: {first}): prepare it again"
+            )
+    return model.eval()
+
+
+def _cache_argument(backbone: nn.Module) -> str:
+    """Name of the KV cache argument: renamed in transformers 5.24, old name gone in 5.40."""
+    parameters = inspect.signature(backbone.forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type != "cuda":
+        return str(device.type)
+    return f"cuda:{device.index or 0} {torch.cuda.get_device_name(device)}"
