@@ -32,6 +32,7 @@ from evals.humaneval.prompts import template_sha256
 from evals.humaneval.sandbox import IsolationLevel, detect_level
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
+from models.disk import require_free
 from models.errors import UserError
 from models.geometry import read_geometry
 from models.gguf.llama import llama_shape
@@ -39,6 +40,8 @@ from models.store import prepare
 
 ITEMS = "items.jsonl"
 EXECUTIONS = "executions.jsonl"
+RUN_BYTES = 256 << 20
+"""Two checkpoints and the adapter of the largest default LoRA here, and the records."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
 
     Raises UserError for each mistake a user can make here.
     """
+    require_free(run.path, RUN_BYTES, "the run (checkpoints, adapter, records)")
     backend = choose_backend(config.backend)
     require_installed()
     level = detect_level(allow_weak=config.allow_weak_sandbox)

@@ -17,6 +17,7 @@ from backends.memory import available_memory, estimate_training, model_size, req
 from backends.training import StepRecord, TrainingExample, train
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
+from models.disk import require_free
 from models.errors import UserError
 
 ADAPTER = "adapter"
@@ -86,6 +87,8 @@ def _train(
     estimate = estimate_training(
         model_size(directory), settings, dtype=config.dtype, longest=longest
     )
+    # two checkpoints, one being written, and the adapter
+    require_free(run.path, 3 * (estimate.lora + estimate.optimizer) + estimate.lora, "training")
     with open_backend(backend, directory, dtype=config.dtype) as model:
         require_fits(estimate, available_memory(model.capabilities.device), loaded=True)
         run.extend_manifest(engine_training=model.describe())

@@ -1,0 +1,175 @@
+"""A GGUF file as a :class:`backends.interface.LanguageModel`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from backends.interface import (
+    Capabilities,
+    Completion,
+    Float32,
+    LanguageModel,
+    OnDone,
+    Prompt,
+    StopWhen,
+)
+from backends.llamacpp.context import (
+    KV_BYTES,
+    DecodeContext,
+    KvDtype,
+    Settings,
+    sequence_logits,
+)
+from backends.llamacpp.generate import Decoding, Ending, check_prompts
+from backends.llamacpp.native import NativeModel
+from models.errors import UserError
+from models.fingerprint import file_sha256
+
+
+def open_gguf(
+    path: Path,
+    *,
+    adapter: Path | None = None,
+    context: int,
+    width: int = 8,
+    kv_dtype: KvDtype = "f16",
+    threads: int | None = None,
+    gpu_layers: int = -1,
+) -> LlamaCppModel:
+    """Open a GGUF file, optionally with a LoRA GGUF (:func:`.adapter.convert_adapter`).
+
+    ``context`` is tokens per sequence (prompt and completion), ``width`` sequences decoded
+    together: both, like everything here, belong to a run's identity, because they decide
+    the numbers. ``gpu_layers`` -1 offloads all layers where the build has a GPU. Raises
+    UserError when a file will not load or memory does not suffice.
+    """
+    if context < 2 or width < 1:
+        raise UserError(f"context {context}, width {width}: give at least 2 and 1")
+    settings = Settings(
+        context=context,
+        width=width,
+        kv_dtype=kv_dtype,
+        threads=threads or default_threads(),
+        gpu_layers=gpu_layers,
+    )
+    native = NativeModel(path, adapter=adapter, gpu_layers=gpu_layers)
+    try:
+        _require_trained_context(native, settings)
+        _require_memory(native, settings)
+        return LlamaCppModel(native, settings)
+    except BaseException:
+        native.close()
+        raise
+
+
+def default_threads() -> int:
+    """Physical cores this process may use."""
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return min(physical, len(os.sched_getaffinity(0)))
+    return physical
+
+
+class LlamaCppModel(LanguageModel):
+    """Repeatable greedy decoding: a completion depends on its prompt and the settings alone."""
+
+    def __init__(self, native: NativeModel, settings: Settings) -> None:
+        self._native = native
+        self._settings = settings
+        self._sha256 = file_sha256(native.path)
+        adapter = native.adapter_path
+        self._adapter_sha256 = None if adapter is None else file_sha256(adapter)
+        self.capabilities = Capabilities(
+            engine="llamacpp",
+            device=", ".join(native.offload.devices) if native.offload.layers else "cpu",
+            dtypes=(native.file_type,),
+        )
+        self._context = DecodeContext(native, settings)
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_tokens: int,
+        stop_ids: Sequence[int],
+        stop_when: StopWhen | None = None,
+        on_done: OnDone | None = None,
+    ) -> list[Completion]:
+        """Decode greedily; bit-identical for any order and number of prompts.
+
+        See :meth:`backends.interface.LanguageModel.generate`. Raises UserError for an empty
+        prompt, a repeated item id, an id outside the vocabulary, or too long a prompt.
+        """
+        check_prompts(
+            prompts,
+            max_tokens=max_tokens,
+            context=self._settings.context,
+            vocab=self._native.vocab,
+        )
+        ending = Ending(max_tokens, frozenset(stop_ids), stop_when)
+        return Decoding(self._context, prompts, ending, on_done).run()
+
+    def logits(self, ids: Sequence[int]) -> Float32:
+        """Float32 logits [T, vocab] of one sequence, in a context of its own."""
+        if not ids or len(ids) > self._settings.context:
+            raise UserError(
+                f"logits of {len(ids)} ids: give 1 to {self._settings.context}, the context"
+            )
+        return sequence_logits(self._native, self._settings, ids)
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that makes the numbers, for the manifest."""
+        native = self._native
+        return {
+            **super().describe(),
+            "gguf_sha256": self._sha256,
+            "file_type": native.file_type,
+            "adapter_sha256": self._adapter_sha256,
+            **self._settings.as_dict(),
+            "context_per_sequence": self._context.context_per_sequence,
+            "n_ctx_train": native.n_ctx_train,
+            "swa_full": True,
+            "offloaded_layers": native.offload.layers,
+            "layers": native.offload.of,
+            "devices": list(native.offload.devices) or ["cpu"],
+            "supports_gpu_offload": native.library.supports_gpu,
+            "llama_cpp_python": native.library.version,
+            "system_info": native.library.system_info,
+        }
+
+    def close(self) -> None:
+        """Free the context, the adapter and the model."""
+        self._context.close()
+        self._native.close()
+
+
+def kv_bytes(native: NativeModel, settings: Settings) -> int:
+    """Size of the KV cache: all slots at the full context."""
+    tokens = settings.context * settings.width
+    return tokens * native.kv_values_per_token() * KV_BYTES[settings.kv_dtype]
+
+
+def _require_trained_context(native: NativeModel, settings: Settings) -> None:
+    if settings.context > native.n_ctx_train:
+        raise UserError(
+            f"a context of {settings.context} tokens is more than the {native.n_ctx_train} that "
+            f"{native.path} was trained on; lower the context (n_predict)"
+        )
+
+
+def _require_memory(native: NativeModel, settings: Settings) -> None:
+    """Refuse a KV cache that does not fit; on a GPU llama.cpp itself refuses."""
+    if native.offload.layers:
+        return
+    needed, free = kv_bytes(native, settings), psutil.virtual_memory().available
+    if needed > free:
+        raise UserError(
+            f"no memory for {settings.width} sequences of {settings.context} tokens: "
+            f"{needed / 1e9:.1f} GB of KV cache needed, {free / 1e9:.1f} GB free; lower the "
+            f"context (n_predict) or the width"
+        )

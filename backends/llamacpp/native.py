@@ -1,0 +1,105 @@
+"""A GGUF file and an adapter in llama.cpp's memory."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.llamacpp.library import Library, library
+from models.errors import UserError
+from models.gguf.inspect import check_gguf
+
+
+@dataclass(frozen=True)
+class Offload:
+    """What of the model lies on a GPU, as llama.cpp reported it while loading."""
+
+    layers: int
+    of: int
+    devices: tuple[str, ...]
+
+
+class NativeModel:
+    """Owns llama.cpp's model and adapter handles; :meth:`close` frees both."""
+
+    def __init__(self, path: Path, *, adapter: Path | None, gpu_layers: int) -> None:
+        """Load ``path`` and ``adapter``. Raises UserError with llama.cpp's own reason."""
+        self.library: Library = library()
+        self.path = path
+        self.adapter_path = adapter
+        self.handle: Any = self._load(gpu_layers)
+        self.adapter: Any = None
+        self.offload = self._read_offload()
+        if adapter is not None:
+            try:
+                self.adapter = self._load_adapter(adapter)
+            except BaseException:
+                self.close()
+                raise
+        api = self.library.api
+        self.vocab = int(api.llama_vocab_n_tokens(api.llama_model_get_vocab(self.handle)))
+        self.layers = int(api.llama_model_n_layer(self.handle))
+        self.n_ctx_train = int(api.llama_model_n_ctx_train(self.handle))
+        self.file_type = str(api.llama_ftype_name(api.llama_model_ftype(self.handle)).decode())
+
+    def metadata(self, key: str) -> str | None:
+        """A value of the file's metadata as text, None when it is not stated."""
+        buffer = ctypes.create_string_buffer(512)
+        length = self.library.api.llama_model_meta_val_str(
+            self.handle, key.encode(), buffer, len(buffer)
+        )
+        return None if length < 0 else buffer.value.decode("utf-8", "replace")
+
+    def kv_values_per_token(self) -> int:
+        """Numbers kept for one token in the KV cache, all layers, K and V together.
+
+        An upper bound where layers share or lack a cache (Gemma 4, Qwen3.5).
+        """
+        api = self.library.api
+        heads = int(api.llama_model_n_head_kv(self.handle))
+        usual = int(api.llama_model_n_embd(self.handle)) // int(api.llama_model_n_head(self.handle))
+        architecture = self.metadata("general.architecture")
+        key = int(self.metadata(f"{architecture}.attention.key_length") or usual)
+        value = int(self.metadata(f"{architecture}.attention.value_length") or usual)
+        return self.layers * heads * (key + value)
+
+    def close(self) -> None:
+        """Free the model and its adapter; contexts must have been freed before."""
+        if self.handle:
+            self.library.api.llama_model_free(self.handle)  # frees its adapters as well
+        self.handle = self.adapter = None
+
+    def _load(self, gpu_layers: int) -> Any:
+        check_gguf(self.path)  # llama.cpp may abort the process on a damaged file
+        api, log = self.library.api, self.library.log
+        parameters = api.llama_model_default_params()
+        parameters.n_gpu_layers = gpu_layers
+        log.clear()
+        handle = api.llama_model_load_from_file(str(self.path).encode(), parameters)
+        if not handle:
+            raise UserError(
+                f"llama.cpp cannot load {self.path} ({log.errors()}); check the file, or make "
+                f"or download it again"
+            )
+        return handle
+
+    def _load_adapter(self, adapter: Path) -> Any:
+        check_gguf(adapter, kind="adapter")
+        self.library.log.clear()
+        handle = self.library.api.llama_adapter_lora_init(self.handle, str(adapter).encode())
+        if not handle:
+            raise UserError(
+                f"llama.cpp cannot apply {adapter} to {self.path} "
+                f"({self.library.log.errors()}); is the adapter for another model?"
+            )
+        return handle
+
+    def _read_offload(self) -> Offload:
+        log = self.library.log
+        counts = log.search(r"offloaded (\d+)/(\d+) layers")
+        devices = log.search(r"using device (\S+) \(([^)]*)\)")
+        total = int(self.library.api.llama_model_n_layer(self.handle)) + 1
+        layers, of = (int(n) for n in counts[-1]) if counts else (0, total)
+        return Offload(layers, of, tuple(f"{name} {what}" for name, what in devices))

@@ -1,0 +1,88 @@
+"""The parts that every mlx-lm language model has, found once and named the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+from mlx import nn
+
+from backends.mlx.cpu import fast_attention
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A view of an mlx-lm model. All five families differ only in what is found here."""
+
+    network: Any
+    """The whole module, as mlx-lm loaded it."""
+    prefix: str
+    """``language_model.`` where mlx-lm wraps the text model, else empty: what stands before a
+    canonical module name in ``network``."""
+    backbone: Any
+    """Embedding, decoder layers and final norm: ids [b, T] -> hidden states [b, T, d]."""
+    head_weight: mx.array
+    """[vocab, d]; the embedding's weight where the two are tied."""
+    softcap: float | None
+    """Final logits are softcap * tanh(logits / softcap) where the model has one (Gemma 4)."""
+
+    @classmethod
+    def of(cls, network: Any) -> Decoder:
+        """Find the parts in a loaded model."""
+        wrapped = "language_model" in network
+        language_model = network.language_model if wrapped else network
+        backbone = language_model.model
+        head = language_model.get("lm_head", backbone.embed_tokens)
+        softcap = getattr(language_model, "final_logit_softcapping", None)
+        return cls(
+            network=network,
+            prefix="language_model." if wrapped else "",
+            backbone=backbone,
+            head_weight=head.weight,
+            softcap=None if softcap is None else float(softcap),
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Width of a hidden state."""
+        return int(self.head_weight.shape[1])
+
+    def hidden(self, ids: mx.array, cache: Sequence[Any] | None = None) -> mx.array:
+        """Hidden states after the final norm [b, T, d]; the language-model head is not run."""
+        # Gemma 4 appends to the list it is given, so it gets a copy.
+        with fast_attention():
+            hidden: mx.array = self.backbone(ids, cache=None if cache is None else list(cache))
+        return hidden
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Float32 logits [..., vocab] of hidden states [..., d]."""
+        logits = (hidden @ self.head_weight.T).astype(mx.float32)
+        return logits if self.softcap is None else self.softcap * mx.tanh(logits / self.softcap)
+
+
+class ScaledEmbedding(nn.Embedding):  # type: ignore[misc]
+    """An embedding times a constant; ``as_linear`` (a tied head) is not scaled."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Embed ids [..] -> [.., d]."""
+        embedded: mx.array = super().__call__(x)
+        scaled: mx.array = embedded * self._factor
+        return scaled
+
+
+def restore_embedding_scale(decoder: Decoder, dtype: mx.Dtype) -> None:
+    """Undo mlx-lm's rounding of Gemma 3's embedding scale sqrt(hidden) to bfloat16.
+
+    transformers rounds it to the dtype of the weights instead: 25.298 in float32, where mlx-lm
+    multiplies by 25.25 (hidden 640). The class is swapped so that no weight name changes.
+    """
+    exact = math.sqrt(decoder.dimension)
+    used = float(mx.array(exact, mx.bfloat16).astype(mx.float32))
+    if dtype == mx.bfloat16 or used == exact:
+        return
+    embedding = decoder.backbone.embed_tokens
+    embedding.__class__ = ScaledEmbedding
+    embedding._factor = exact / used

@@ -1,0 +1,48 @@
+"""Where MLX runs in this process, and how fast it can be there."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+
+_MAPPED_BLAS = re.compile(r"/lib(openblas|mkl_rt)[^/]*$")
+
+
+def device_name() -> str:
+    """``metal ...``, ``cuda ...`` or ``cpu``, for people and the manifest."""
+    if mx.default_device() != mx.gpu:
+        return "cpu"
+    kind = "metal" if mx.metal.is_available() else "cuda"
+    return f"{kind} {mx.device_info().get('device_name', '')}".strip()
+
+
+def on_cpu() -> bool:
+    """Whether the default device is the CPU."""
+    return bool(mx.default_device() != mx.gpu)
+
+
+def blas_name(maps: str | None = None) -> str:
+    """The BLAS that float32 products on the CPU use; ``maps`` is the text of /proc/self/maps."""
+    if sys.platform == "darwin":
+        return "Accelerate"
+    text = Path("/proc/self/maps").read_text() if maps is None else maps
+    found = {line.rsplit("/", 1)[-1] for line in text.splitlines() if _MAPPED_BLAS.search(line)}
+    return ", ".join(sorted(found)) or "reference BLAS (slow)"
+
+
+def describe_device() -> dict[str, Any]:
+    """Device, versions and, on a CPU, the BLAS and whether fused kernels can be compiled."""
+    found: dict[str, Any] = {
+        "device": device_name(),
+        "versions": {name: importlib.metadata.version(name) for name in ("mlx", "mlx-lm")},
+    }
+    if on_cpu():
+        found["blas"] = blas_name()
+        found["fused_kernels"] = shutil.which("g++") is not None
+    return found

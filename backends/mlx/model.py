@@ -1,0 +1,216 @@
+"""A prepared model opened on MLX (mlx-lm)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_map_with_path
+from numpy.typing import NDArray
+
+from backends.interface import (
+    AdamWConfig,
+    Batch,
+    Capabilities,
+    Completion,
+    Dtype,
+    Float32,
+    LanguageModel,
+    LoraConfig,
+    LossTerms,
+    OnDone,
+    Prompt,
+    StopWhen,
+)
+from backends.mlx import cpu, lora, train
+from backends.mlx.decoder import Decoder, restore_embedding_scale
+from backends.mlx.device import describe_device, device_name, on_cpu
+from backends.mlx.generate import DECODE_WIDTH, Stopping, check_prompts, decode
+from backends.mlx.library import load_model
+from models.config_fixes import mlx_overrides
+from models.directory import ModelDirectory
+from models.errors import UserError
+
+_TRAINING_ADVICE = "lower micro_batch_size or max_length, or turn gradient_checkpointing on"
+_DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
+
+
+def open_model(directory: ModelDirectory, *, dtype: Dtype = "float32") -> MlxModel:
+    """Load a prepared directory on MLX's default device.
+
+    Raises UserError when the dtype is unknown or the directory cannot be loaded.
+    """
+    if dtype not in _DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}: choose one of {', '.join(_DTYPES)}")
+    config = json.loads((directory.path / "config.json").read_text())
+    try:
+        network, _ = load_model(directory.path, lazy=True, model_config=mlx_overrides(config))
+        _cast(network, _DTYPES[dtype])
+        mx.eval(network.parameters())
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"mlx-lm cannot load {directory.path}: {first}") from error
+    network.eval()
+    cpu.use_fast_activations(network)
+    cpu.keep_freed_memory()
+    decoder = Decoder.of(network)
+    if directory.family == "gemma3":
+        restore_embedding_scale(decoder, _DTYPES[dtype])
+    return MlxModel(directory, decoder, dtype=dtype, context=_context(config))
+
+
+class MlxModel(LanguageModel):
+    """A language model on MLX. Made by :func:`open_model`."""
+
+    def __init__(
+        self, directory: ModelDirectory, decoder: Decoder, *, dtype: Dtype, context: int
+    ) -> None:
+        self.capabilities = Capabilities(
+            engine="mlx", device=device_name(), dtypes=tuple(_DTYPES), train=True
+        )
+        self._directory, self._dtype, self._context = directory, dtype, context
+        self._open: Decoder | None = decoder
+        self._adapter: lora.Adapter | None = None
+        self._trainer: train.Trainer | None = None
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        max_tokens: int,
+        stop_ids: Sequence[int],
+        stop_when: StopWhen | None = None,
+        on_done: OnDone | None = None,
+    ) -> list[Completion]:
+        """See :meth:`LanguageModel.generate`; up to ``DECODE_WIDTH`` prompts run together."""
+        check_prompts(prompts, max_tokens, self._context)
+        stopping = Stopping(max_tokens, frozenset(stop_ids), stop_when)
+        self._decoder.network.eval()
+        with _memory_errors("generating", "ask for fewer tokens or use a smaller model"):
+            return decode(self._decoder, prompts, stopping, on_done)
+
+    def describe(self) -> dict[str, Any]:
+        """Device, BLAS, dtype, versions, decode width, trainable share, model fingerprint."""
+        described = {
+            "engine": "mlx",
+            "dtype": self._dtype,
+            "model_fingerprint": self._directory.fingerprint,
+            "decode_width": DECODE_WIDTH,
+            # measured on the CPU (BACKENDS.md section 7); Metal and CUDA were never tried
+            "bit_reproducible": on_cpu(),
+            **describe_device(),
+        }
+        if self._adapter is not None:
+            described["trainable_share"] = self._adapter.trainable_share(self._decoder)
+        return described
+
+    def linear_modules(self) -> dict[str, tuple[int, int]]:
+        """See :meth:`LanguageModel.linear_modules`."""
+        return lora.linear_modules(self._decoder)
+
+    def attach_lora(
+        self,
+        config: LoraConfig,
+        weights: Mapping[str, Float32],
+        *,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        """See :meth:`LanguageModel.attach_lora`."""
+        if self._adapter is not None:
+            raise UserError("this model has a LoRA already: open the model anew for another")
+        self._adapter = lora.attach(self._decoder, config, weights)
+        if gradient_checkpointing:
+            train.checkpoint_layers(self._decoder)
+
+    def lora_weights(self) -> dict[str, Float32]:
+        """See :meth:`LanguageModel.lora_weights`."""
+        return self._attached().weights()
+
+    def configure_optimizer(self, config: AdamWConfig) -> None:
+        """See :meth:`LanguageModel.configure_optimizer`."""
+        self._trainer = train.Trainer(self._decoder, self._attached(), config)
+
+    def accumulate(self, batch: Batch) -> LossTerms:
+        """See :meth:`LanguageModel.accumulate`."""
+        with _memory_errors("training", _TRAINING_ADVICE):
+            return self._training().accumulate(batch)
+
+    def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
+        """See :meth:`LanguageModel.apply`."""
+        return self._training().apply(learning_rate, max_grad_norm)
+
+    def evaluate_loss(self, batch: Batch) -> LossTerms:
+        """See :meth:`LanguageModel.evaluate_loss`."""
+        with _memory_errors("computing a loss", _TRAINING_ADVICE):
+            return train.evaluate_loss(self._decoder, batch)
+
+    def training_state(self) -> dict[str, NDArray[Any]]:
+        """See :meth:`LanguageModel.training_state`."""
+        return self._training().state()
+
+    def load_training_state(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """See :meth:`LanguageModel.load_training_state`."""
+        self._training().load_state(state)
+
+    def logits(self, ids: Sequence[int]) -> Float32:
+        """See :meth:`LanguageModel.logits`."""
+        decoder = self._decoder
+        decoder.network.eval()
+        hidden = decoder.hidden(mx.array([list(ids)], mx.int32))
+        return np.array(decoder.logits(hidden)[0])
+
+    def close(self) -> None:
+        """Free the weights and MLX's cached buffers."""
+        self._open = self._adapter = self._trainer = None
+        mx.clear_cache()
+        cpu.return_freed_memory()
+
+    @property
+    def _decoder(self) -> Decoder:
+        if self._open is None:
+            raise UserError("this model was closed")
+        return self._open
+
+    def _attached(self) -> lora.Adapter:
+        if self._adapter is None:
+            raise UserError("this model has no LoRA: call attach_lora() first")
+        return self._adapter
+
+    def _training(self) -> train.Trainer:
+        if self._trainer is None:
+            raise UserError("no optimiser: call attach_lora() and configure_optimizer() first")
+        return self._trainer
+
+
+@contextmanager
+def _memory_errors(doing: str, advice: str) -> Iterator[None]:
+    """Turn MLX's failed allocations into one line."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "alloc" in str(error):
+            raise UserError(f"the mlx engine ran out of memory while {doing}: {advice}") from error
+        raise
+
+
+def _cast(network: Any, dtype: mx.Dtype) -> None:
+    """Set the dtype of all floating-point weights but those the model wants kept (A_log)."""
+    language_model = network.language_model if "language_model" in network else network
+    castable = getattr(language_model, "cast_predicate", lambda _: True)
+
+    def cast(path: str, value: mx.array) -> mx.array:
+        floating = mx.issubdtype(value.dtype, mx.floating)
+        if not floating:
+            return value
+        return value.astype(dtype if castable(path) else mx.float32)
+
+    network.update(tree_map_with_path(cast, network.parameters()))
+
+
+def _context(config: Mapping[str, Any]) -> int:
+    text = config.get("text_config", config)
+    return int(text["max_position_embeddings"])

