@@ -135,6 +135,10 @@ class RunDirectory:
             os.close(self._lock)
             self._lock = -1
 
+    def lock(self) -> None:
+        """Take the lock again after :meth:`close`."""
+        self._lock = _lock(self.path)
+
     def __enter__(self) -> Self:
         return self
 

@@ -84,7 +84,7 @@ MODELS: tuple[ModelSpec, ...] = (
         o_proj_layers=every(1, 28),
         head_dims=(128,),
         thinking_switch=True,
-        notes="licence and layers from copies of the model card; that it is not gated is unverified",
+        notes="licence and layers from copies of the model card; gating unverified",
     ),
     ModelSpec(
         name="Qwen3-1.7B",

@@ -11,6 +11,8 @@ from typing import Any
 from arcs.arc1.config import Arc1Config, parse, resolve
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path
+from backends import choose_backend, wants_fast_blas
+from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
 from models.errors import UserError
 
 
@@ -29,13 +31,31 @@ def start(
             raise UserError("--run continues a run and --out begins one: give one of them")
         directory = RunDirectory.resume(run)
         settings = _settings_of(directory, flags, config)
+        _arrange_blas(settings, reporter, directory)
         reporter.say(f"Arc 1, continued in {directory.path}")
     else:
         settings = resolve(_absolute(flags), config)
+        _arrange_blas(settings, reporter)
         directory = _begin(settings, out)
         announce(settings, directory, reporter)
     with directory:
         _go(settings, directory, reporter, as_json)
+
+
+def _arrange_blas(
+    settings: Arc1Config, reporter: Reporter, directory: RunDirectory | None = None
+) -> None:
+    """Start again with a fast BLAS where the chosen backend wants one."""
+    backend = choose_backend(settings.backend)
+    if settings.adapter is not None or not wants_fast_blas(backend):
+        return
+    if directory is not None:
+        directory.close()  # the lock, which the restarted process takes again
+    restart_with_fast_blas()
+    if directory is not None:
+        directory.lock()
+    if needed() and not preloaded():
+        reporter.say(ADVICE)
 
 
 def _begin(settings: Arc1Config, out: Path | None) -> RunDirectory:

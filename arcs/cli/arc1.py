@@ -143,9 +143,6 @@ def arc1(
     }
     if "n_predict" in flags:
         flags["n_predict"] = _numbers(flags["n_predict"])
-    from backends.blas import restart_with_fast_blas
-
-    restart_with_fast_blas()
     from arcs.arc1.command import start
 
     start(flags, out=out, run=run, config=config, as_json=json_output)
