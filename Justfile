@@ -1,6 +1,9 @@
 # Three-Arc: one recipe per question. Everything a recipe needs is installed by `setup`.
 set positional-arguments
 
+# Tests run many small jobs: one thread each is faster than threads that spin against each other.
+test_env := "OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1"
+
 venv := justfile_directory() / ".venv"
 threearc := venv / "bin" / "threearc"
 
@@ -22,11 +25,11 @@ models *args: setup
 
 # All tests that take seconds; `just test-all` runs the slow ones too.
 test *args: setup-test
-    @"{{venv}}/bin/python" -m backends.blas "{{venv}}/bin/python" -m pytest -m "not slow" "$@"
+    @env {{test_env}} "{{venv}}/bin/python" -m backends.blas "{{venv}}/bin/python" -m pytest -m "not slow" "$@"
 
 # Every test.
 test-all *args: setup-test
-    @"{{venv}}/bin/python" -m backends.blas "{{venv}}/bin/python" -m pytest "$@"
+    @env {{test_env}} "{{venv}}/bin/python" -m backends.blas "{{venv}}/bin/python" -m pytest "$@"
 
 # Format, lint and types, as CI runs them.
 check: setup-test

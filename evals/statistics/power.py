@@ -11,6 +11,8 @@ from scipy.stats import binom, norm
 
 from evals.statistics.paired import null_variance
 
+NEVER_DISCORDANT = 1e-20
+"""Below this no item is ever discordant, and scipy's binomial overflows."""
 MOST_ITEMS = 100_000
 """Beyond this, "more items" is no longer advice: the effect lies at the border."""
 
@@ -27,7 +29,7 @@ def mcnemar_power(
     discordance = gain + loss
     if n < 1 or min(gain, loss) < 0 or discordance > 1:
         raise ValueError(f"impossible design: n {n}, gain {gain}, loss {loss}")
-    if discordance == 0:
+    if discordance < NEVER_DISCORDANT:
         return 0.0
     spread = 8 * math.sqrt(n * discordance * (1 - discordance)) + 8  # leaves out < 1e-14
     low, high = max(1, int(n * discordance - spread)), min(n, int(n * discordance + spread))

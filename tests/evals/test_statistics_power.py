@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import multinomial
 
@@ -35,6 +35,7 @@ def test_power_agrees_with_the_simulated_table(n, gain, loss, power) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 24), st.floats(0, 0.5), st.floats(0, 0.5), st.sampled_from([0.0, 0.05, 0.1]))
+@example(4, 0.0, 2.2250738585072014e-308, 0.0)
 def test_power_is_exact_against_full_enumeration(n, gain, loss, smallest) -> None:
     total = 0.0
     for g in range(n + 1):
