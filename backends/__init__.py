@@ -72,6 +72,12 @@ def choose_backend(name: str) -> str:
     return name
 
 
+def free_memory(name: str) -> int:
+    """Free bytes where the backend would keep a model's tensors, before one is opened."""
+    module = importlib.import_module(_ENGINES[choose_backend(name)].module)
+    return cast("Callable[[], int]", module.free_memory)()
+
+
 def wants_fast_blas(name: str) -> bool:
     """Whether the backend computes on a BLAS that can be preloaded.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from backends.interface import Dtype
 from backends.lora import select_modules
@@ -143,16 +142,12 @@ def require_fits(estimate: MemoryEstimate, available: int, *, loaded: bool = Fal
     )
 
 
-def available_memory(device: str) -> int:
-    """Free bytes where ``device`` (a :attr:`Capabilities.device`) keeps its tensors.
+def available_memory() -> int:
+    """Free bytes of the machine's memory, within the limit of this process's control group.
 
-    CUDA devices are asked; everything else shares the machine's memory, within the limit of
-    the control group (container) that this process is in.
+    Where Metal, MPS and CPUs keep their tensors; for a GPU with memory of its own, ask
+    :func:`backends.free_memory`.
     """
-    if device.startswith("cuda"):
-        module = importlib.import_module("backends.torch.model")
-        free = cast("Callable[[str], int]", module.free_cuda_memory)
-        return free(device.split(maxsplit=1)[0])
     import psutil
 
     return min([int(psutil.virtual_memory().available), *_cgroup_free()])

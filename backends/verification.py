@@ -88,7 +88,7 @@ def _compare_within_memory(directory: ModelDirectory, engines: list[str]) -> _Ou
 
 
 def _fits(parameters: int) -> bool:
-    return parameters * 4 * _MEMORY_FACTOR <= available_memory("cpu")
+    return parameters * 4 * _MEMORY_FACTOR <= available_memory()
 
 
 def _compare(directory: ModelDirectory, engines: list[str], what: str) -> _Outcome:

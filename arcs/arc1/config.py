@@ -82,6 +82,8 @@ class Arc1Config(BaseModel):
     """Sequences decoded at a time: part of the experiment, since texts depend on it."""
     threads: int | None = Field(default=None, ge=1)
     """llama.cpp threads; None: the physical cores."""
+    gpu_layers: int = Field(default=-1, ge=-1)
+    """Layers that llama.cpp puts on a GPU; -1: all that fit. What was offloaded is recorded."""
     allow_weak_sandbox: bool = False
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ from backends.lora import adapter_sha256
 from backends.verification import verify
 from evals.humaneval.execution import Limits
 from evals.humaneval.problems import dataset_sha256
-from evals.humaneval.prompts import template_sha256
+from evals.humaneval.prompts import template, template_sha256
 from evals.humaneval.sandbox import IsolationLevel, detect_level
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
@@ -147,6 +147,7 @@ def _describe(config: Arc1Config, prepared: Prepared, verification: str) -> dict
             "dataset": "HumanEval",
             "dataset_sha256": dataset_sha256(),
             "prompt_style": config.prompt_style,
+            "prompt_templates": {style: template(style) for style in ("chat", "raw")},
             "prompt_template_sha256": template_sha256(config.prompt_style),
             "prompts_sha256": problems.prompts_sha256(prepared.items),
             "items": len(prepared.items),
@@ -201,6 +202,7 @@ def decode_arm(
         width=config.width,
         kv_dtype=config.kv_dtype,
         threads=config.threads,
+        gpu_layers=config.gpu_layers,
     ) as model:
         run.extend_manifest(**{f"engine_{arm}": model.describe()})
         return evaluation.decode(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
@@ -24,32 +25,31 @@ def render(metrics: Arc1Metrics, console: Console | None = None) -> None:
 
 
 def rates_table(metrics: Arc1Metrics) -> Table:
-    """pass@1 of both arms, truncation, and the paired difference at every n_predict."""
+    """pass@1 of both arms and the paired difference at every n_predict."""
     made = metrics.made_with
     table = Table(
         title=f"HumanEval pass@1, {made['model']['name']}, "
         f"{made['evaluation']['quantisation']} GGUF, n = {metrics.claim.n_items}",
         caption="95% intervals: Wilson for rates, Tango for the paired difference; "
-        "p: exact McNemar; cut: stopped by n_predict (of which repetition loops)",
+        "+gained -lost problems; p: exact McNemar",
+        box=SIMPLE_HEAD,
     )
-    for name in ("n_predict", "base", "trained", "cut base", "cut trained", "difference", "+/-",
-                 "p", "verdict at n"):  # fmt: skip
-        table.add_column(name, justify="left" if name == "verdict at n" else "right")
+    for name in ("n_predict", "base", "trained", "difference", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict at n")
     for budget in metrics.budgets:
-        table.add_row(*_row(budget))
+        table.add_row(*_row(budget), end_section=True)
     return table
 
 
 def _row(budget: BudgetResult) -> tuple[str | Text, ...]:
     claim = budget.claim
+    discordant = "" if budget.gained is None else f"\n+{budget.gained} -{budget.lost}"
     return (
         str(budget.n_predict),
         _rate(budget.base),
         _rate(budget.trained),
-        _cut(budget.base),
-        _cut(budget.trained),
-        _points(claim.delta, claim.interval),
-        "" if budget.gained is None else f"+{budget.gained} -{budget.lost}",
+        _points(claim.delta, claim.interval) + discordant,
         "" if claim.p_value is None else f"{claim.p_value:.2g}",
         _verdict(claim),
     )
@@ -60,13 +60,7 @@ def _rate(arm: ArmAtBudget) -> str:
         return "missing"
     low, high = 100 * arm.interval.low, 100 * arm.interval.high
     counted = arm.n_items - arm.missing
-    return f"{arm.passed}/{counted}\n{100 * arm.pass_at_1:.1f}% [{low:.1f}, {high:.1f}]"
-
-
-def _cut(arm: ArmAtBudget) -> str:
-    if arm.truncated is None or arm.truncated_share is None:
-        return "unknown"
-    return f"{arm.truncated} ({arm.loops})\n{100 * arm.truncated_share:.0f}%"
+    return f"{100 * arm.pass_at_1:.1f}%\n[{low:.1f}, {high:.1f}]\n{arm.passed}/{counted}"
 
 
 def _points(delta: float | None, interval: Interval | None) -> str:
@@ -81,22 +75,33 @@ def _verdict(claim: Claim) -> Text:
 
 
 def outcomes_table(metrics: Arc1Metrics) -> Table:
-    """What became of the items, each kind counted apart."""
+    """What became of the items, each kind counted apart, and what n_predict cut off."""
     kinds = [
         kind
         for kind in metrics.budgets[0].base.outcomes
         if any(b.base.outcomes[kind] or b.trained.outcomes[kind] for b in metrics.budgets)
     ]
-    table = Table(title="Outcomes")
+    table = Table(
+        title="Outcomes",
+        caption="cut: stopped by n_predict, of which loops: ending in an exact repetition",
+        box=SIMPLE_HEAD,
+    )
     table.add_column("n_predict", justify="right")
     table.add_column("arm")
-    for kind in kinds:
-        table.add_column(kind.replace("_", " "), justify="right")
+    for name in (*kinds, "cut", "loops"):
+        table.add_column(name.replace("_", " "), justify="right")
     for budget in metrics.budgets:
         for name, arm in (("base", budget.base), ("trained", budget.trained)):
             counts = (str(arm.outcomes[kind]) for kind in kinds)
-            table.add_row(str(budget.n_predict), name, *counts)
+            cut = _share(arm.truncated, arm.truncated_share)
+            loops = "unknown" if arm.loops is None else str(arm.loops)
+            n = str(budget.n_predict) if name == "base" else ""
+            table.add_row(n, name, *counts, cut, loops, end_section=name == "trained")
     return table
+
+
+def _share(count: int | None, share: float | None) -> str:
+    return "unknown" if count is None or share is None else f"{count} ({100 * share:.0f}%)"
 
 
 def verdict_panel(metrics: Arc1Metrics) -> Panel:

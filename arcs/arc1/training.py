@@ -10,10 +10,10 @@ from arcs.arc1.metrics import TrainingSummary
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from arcs.training_data import Record
-from backends import open_backend
+from backends import free_memory, open_backend
 from backends.batching import steps_per_epoch
 from backends.lora import load_adapter, save_adapter
-from backends.memory import available_memory, estimate_training, model_size, require_fits
+from backends.memory import estimate_training, model_size, require_fits
 from backends.training import StepRecord, TrainingExample, train
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
@@ -89,8 +89,8 @@ def _train(
     )
     # two checkpoints, one being written, and the adapter
     require_free(run.path, 3 * (estimate.lora + estimate.optimizer) + estimate.lora, "training")
+    require_fits(estimate, free_memory(backend))
     with open_backend(backend, directory, dtype=config.dtype) as model:
-        require_fits(estimate, available_memory(model.capabilities.device), loaded=True)
         run.extend_manifest(engine_training=model.describe())
         per_step = settings.micro_batch_size * settings.accumulation
         steps = settings.epochs * steps_per_epoch(len(examples), per_step)

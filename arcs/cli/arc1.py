@@ -122,6 +122,10 @@ def arc1(
     threads: Annotated[
         int | None, _option("--threads", panel=_EVALUATION, help="llama.cpp threads")
     ] = None,
+    gpu_layers: Annotated[
+        int | None,
+        _option("--gpu-layers", panel=_EVALUATION, help="Layers on a GPU, default all that fit"),
+    ] = None,
     allow_weak_sandbox: Annotated[
         bool | None,
         _option(

@@ -100,11 +100,15 @@ class Context:
         return int(self._api.llama_n_ctx_seq(self._handle))
 
     def run(self, batch: Batch) -> None:
-        """Evaluate a batch. Raises RuntimeError with llama.cpp's reason when it fails."""
+        """Evaluate a batch. Raises UserError with llama.cpp's reason when it fails."""
         code = self._api.llama_decode(self._handle, batch.native)
         if code:
             reason = self.model.library.log.errors()
-            raise RuntimeError(f"llama.cpp could not evaluate a batch (code {code}): {reason}")
+            raise UserError(
+                f"llama.cpp could not evaluate a batch (code {code}; "
+                f"{reason or 'no reason given'}); finished items are kept: free memory and "
+                "continue the run"
+            )
 
     def outputs(self, rows: int) -> Float32:
         """Logits of the last batch's output tokens, [rows, vocab]: a view, valid until the next."""
@@ -211,11 +215,14 @@ class DecodeContext(Context):
 def arg_max(logits: Float32) -> NDArray[np.intp]:
     """Index of each row's largest value, the lowest on a tie; [rows, vocab] -> [rows].
 
-    Raises RuntimeError on a NaN, which numpy reports as the largest.
+    Raises UserError on a NaN, which numpy reports as the largest.
     """
     ids: NDArray[np.intp] = logits.argmax(axis=1)
     if not np.isfinite(logits[np.arange(len(ids)), ids]).all():
-        raise RuntimeError("llama.cpp returned logits that are not finite numbers")
+        raise UserError(
+            "llama.cpp returned logits that are not finite numbers: the model file or the adapter "
+            "is damaged, or its training diverged"
+        )
     return ids
 
 

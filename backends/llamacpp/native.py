@@ -21,6 +21,19 @@ class Offload:
     devices: tuple[str, ...]
 
 
+def offload_attempts(gpu_layers: int, blocks: int, *, has_gpu: bool) -> tuple[int, ...]:
+    """Numbers of layers to try to put on the GPU, the most first.
+
+    ``gpu_layers`` of -1 asks for all that fit: all, then every eighth part less, down to none.
+    A number given by the user is tried alone. ``blocks`` is the model's layer count; llama.cpp
+    counts the output layer as one more.
+    """
+    if gpu_layers >= 0 or not has_gpu:
+        return (gpu_layers,)
+    fewer = (blocks * eighths // 8 for eighths in range(7, -1, -1))
+    return (-1, *dict.fromkeys(fewer))
+
+
 class NativeModel:
     """Owns llama.cpp's model and adapter handles; :meth:`close` frees both."""
 
@@ -72,18 +85,22 @@ class NativeModel:
         self.handle = self.adapter = None
 
     def _load(self, gpu_layers: int) -> Any:
-        check_gguf(self.path)  # llama.cpp may abort the process on a damaged file
+        file = check_gguf(self.path)  # llama.cpp may abort the process on a damaged file
+        blocks = int(file.metadata.get(f"{file.architecture}.block_count", 0))
         api, log = self.library.api, self.library.log
         parameters = api.llama_model_default_params()
-        parameters.n_gpu_layers = gpu_layers
-        log.clear()
-        handle = api.llama_model_load_from_file(str(self.path).encode(), parameters)
-        if not handle:
-            raise UserError(
-                f"llama.cpp cannot load {self.path} ({log.errors()}); check the file, or make "
-                f"or download it again"
-            )
-        return handle
+        reason = ""
+        for layers in offload_attempts(gpu_layers, blocks, has_gpu=self.library.supports_gpu):
+            parameters.n_gpu_layers = layers
+            log.clear()
+            handle = api.llama_model_load_from_file(str(self.path).encode(), parameters)
+            if handle:
+                return handle
+            reason = reason or log.errors()
+        raise UserError(
+            f"llama.cpp cannot load {self.path} ({reason}); check the file, or make or download "
+            f"it again"
+        )
 
     def _load_adapter(self, adapter: Path) -> Any:
         check_gguf(adapter, kind="adapter")

@@ -11,6 +11,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from backends.memory import available_memory
+
 _MAPPED_BLAS = re.compile(r"/lib(openblas|mkl_rt)[^/]*$")
 
 
@@ -25,6 +27,13 @@ def device_name() -> str:
 def on_cpu() -> bool:
     """Whether the default device is the CPU."""
     return bool(mx.default_device() != mx.gpu)
+
+
+def free_memory() -> int:
+    """Free bytes on the default device; on CUDA what MLX has not taken of the card."""
+    if on_cpu() or mx.metal.is_available():
+        return available_memory()
+    return int(mx.device_info()["memory_size"]) - int(mx.get_active_memory())
 
 
 def blas_name(maps: str | None = None) -> str:

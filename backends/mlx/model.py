@@ -28,12 +28,14 @@ from backends.interface import (
 )
 from backends.mlx import cpu, lora, train
 from backends.mlx.decoder import Decoder, restore_embedding_scale
-from backends.mlx.device import describe_device, device_name, on_cpu
+from backends.mlx.device import describe_device, device_name, free_memory, on_cpu
 from backends.mlx.generate import DECODE_WIDTH, Stopping, check_prompts, decode
 from backends.mlx.library import load_model
 from models.config_fixes import mlx_overrides
 from models.directory import ModelDirectory
 from models.errors import UserError
+
+__all__ = ["MlxModel", "free_memory", "open_model"]
 
 _TRAINING_ADVICE = "lower micro_batch_size or max_length, or turn gradient_checkpointing on"
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}

@@ -27,6 +27,7 @@ from backends.interface import (
     Prompt,
     StopWhen,
 )
+from backends.memory import available_memory
 from backends.torch import generate, lora, train
 from models.directory import ModelDirectory
 from models.errors import UserError
@@ -50,7 +51,7 @@ class TorchModel(LanguageModel):
         """Load the weights in ``dtype``. Raises UserError when they do not fit the config."""
         self.directory = directory
         self.dtype: Dtype = dtype
-        self.device = torch.device(device or best_device())
+        self.device = torch.device(device or default_device())
         _exact_matmul()
         self.model = _load(directory, DTYPES[dtype]).to(self.device)
         self.model.requires_grad_(False)
@@ -201,16 +202,18 @@ class TorchModel(LanguageModel):
         return self._trainer
 
 
-def best_device() -> str:
+def default_device() -> str:
     """``cuda``, else ``mps``, else ``cpu``."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def free_cuda_memory(device: str) -> int:
-    """Free bytes on a CUDA device, e.g. ``cuda:0``."""
-    free, _ = torch.cuda.mem_get_info(torch.device(device))
+def free_memory() -> int:
+    """Free bytes on the default device."""
+    if default_device() != "cuda":
+        return available_memory()
+    free, _ = torch.cuda.mem_get_info()
     return int(free)
 
 

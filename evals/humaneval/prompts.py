@@ -44,10 +44,16 @@ def raw_prompt(problem: Problem) -> str:
     return RAW_TEMPLATE.replace("{prompt}", problem.prompt)
 
 
+def template(style: PromptStyle) -> dict[str, object]:
+    """Everything of a style that is not the problem, with its hash, for the manifest."""
+    text, stops = (CHAT_TEMPLATE, ()) if style == "chat" else (RAW_TEMPLATE, STOP_STRINGS)
+    return {"text": text, "stop_strings": list(stops), "sha256": template_sha256(style)}
+
+
 def template_sha256(style: PromptStyle) -> str:
     """Hash of everything of a style that is not the problem: template and stop strings."""
-    template, stops = (CHAT_TEMPLATE, ()) if style == "chat" else (RAW_TEMPLATE, STOP_STRINGS)
-    identity = json.dumps([style, template, list(stops)])
+    text, stops = (CHAT_TEMPLATE, ()) if style == "chat" else (RAW_TEMPLATE, STOP_STRINGS)
+    identity = json.dumps([style, text, list(stops)])
     return hashlib.sha256(identity.encode()).hexdigest()
 
 

@@ -211,7 +211,7 @@ def test_a_tie_goes_to_the_lowest_id_and_nan_is_an_error() -> None:
     logits = np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 1.0]], np.float32)
     assert arg_max(logits).tolist() == [1, 0]
     logits[1, 2] = np.nan
-    with pytest.raises(RuntimeError, match="not finite"):
+    with pytest.raises(UserError, match="not finite"):
         arg_max(logits)
 
 
@@ -270,3 +270,12 @@ def test_logits_refuse_what_does_not_fit(model: LlamaCppModel) -> None:
         model.logits([])
     with pytest.raises(UserError, match="logits of 129 ids: give 1 to 128"):
         model.logits([1] * 129)
+
+
+def test_layers_are_taken_off_the_gpu_until_the_rest_fits() -> None:
+    from backends.llamacpp.native import offload_attempts
+
+    assert offload_attempts(-1, 32, has_gpu=True) == (-1, 28, 24, 20, 16, 12, 8, 4, 0)
+    assert offload_attempts(-1, 2, has_gpu=True) == (-1, 1, 0)
+    assert offload_attempts(7, 32, has_gpu=True) == (7,)
+    assert offload_attempts(-1, 32, has_gpu=False) == (-1,)

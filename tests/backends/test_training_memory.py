@@ -135,6 +135,6 @@ def test_available_memory_is_plausible_and_heeds_the_container(
 ) -> None:
     import psutil
 
-    assert 0 < available_memory("cpu") <= psutil.virtual_memory().total
+    assert 0 < available_memory() <= psutil.virtual_memory().total
     monkeypatch.setattr(memory, "_cgroup_free", lambda: [12345])
-    assert available_memory("cpu") == 12345
+    assert available_memory() == 12345

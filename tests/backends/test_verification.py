@@ -122,7 +122,7 @@ def test_short_memory_compares_a_reduced_copy(
 ) -> None:
     directory = copy_of(tiny_directory("llama"), tmp_path / "m")
     whole = verification.model_size(directory).parameters
-    monkeypatch.setattr(verification, "available_memory", lambda device: 2 * 4 * whole - 1)
+    monkeypatch.setattr(verification, "available_memory", lambda: 2 * 4 * whole - 1)
     assert verify(directory) == "verified: mlx and torch agree on the first 2 layers"
     file = directory.path / "config.json"
     config = json.loads(file.read_text())
@@ -134,7 +134,7 @@ def test_short_memory_compares_a_reduced_copy(
 def test_what_could_not_be_compared_is_said(
     tiny_directory: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verification, "available_memory", lambda device: 1000)
+    monkeypatch.setattr(verification, "available_memory", lambda: 1000)
     small = copy_of(tiny_directory("llama"), tmp_path / "a")
     assert verify(small) == "unverified: too large to compare in free memory"
     gemma = copy_of(tiny_directory("gemma4"), tmp_path / "b")
