@@ -31,12 +31,13 @@ def rates_table(metrics: Arc1Metrics) -> Table:
         title=f"HumanEval pass@1, {made['model']['name']}, "
         f"{made['evaluation']['quantisation']} GGUF, n = {metrics.claim.n_items}",
         caption="95% intervals: Wilson for rates, Tango for the paired difference; "
-        "+gained -lost problems; p: exact McNemar",
+        "+gained -lost problems; p: exact McNemar; n: n_predict",
         box=SIMPLE_HEAD,
+        pad_edge=False,
     )
-    for name in ("n_predict", "base", "trained", "difference", "p"):
+    for name in ("n", "base", "trained", "difference", "p"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict at n")
+    table.add_column("verdict at n", min_width=12, overflow="fold")
     for budget in metrics.budgets:
         table.add_row(*_row(budget), end_section=True)
     return table
@@ -71,7 +72,7 @@ def _points(delta: float | None, interval: Interval | None) -> str:
 
 def _verdict(claim: Claim) -> Text:
     text = Text(claim.verdict, style=COLOURS[claim.verdict])
-    return text.append("\n" + ", ".join(claim.reasons), style="dim")
+    return text.append("\n" + ", ".join(claim.reasons).replace("_", " "), style="dim")
 
 
 def outcomes_table(metrics: Arc1Metrics) -> Table:
@@ -85,8 +86,9 @@ def outcomes_table(metrics: Arc1Metrics) -> Table:
         title="Outcomes",
         caption="cut: stopped by n_predict, of which loops: ending in an exact repetition",
         box=SIMPLE_HEAD,
+        pad_edge=False,
     )
-    table.add_column("n_predict", justify="right")
+    table.add_column("n", justify="right")
     table.add_column("arm")
     for name in (*kinds, "cut", "loops"):
         table.add_column(name.replace("_", " "), justify="right")

@@ -95,6 +95,7 @@ def _train(
         per_step = settings.micro_batch_size * settings.accumulation
         steps = settings.epochs * steps_per_epoch(len(examples), per_step)
         with reporter.bar(f"train ({backend})", steps, "steps") as bar:
+            bar.advance(0, "held-out loss before training" if held_out else "")
 
             def on_step(record: StepRecord) -> None:
                 counts["tokens"] = counts.get("tokens", 0) + record.tokens

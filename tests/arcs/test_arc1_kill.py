@@ -59,7 +59,7 @@ class Bench:
             "--out", str(out), "--model", str(self.model), "--data", str(self.data),
             "--backend", "torch", "--limit", "3", "--n-predict", "6,12", "--prompt-style", "raw",
             "--epochs", "3", "--micro-batch-size", "1", "--accumulation", "2", "--threads", "1",
-            "--config", str(self.settings()),
+            "--config", str(self.settings()), "--json",
         )  # fmt: skip
 
     def settings(self) -> Path:
@@ -87,6 +87,7 @@ def reference(bench):
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    (out / "stdout").write_text(done.stdout)
     return out
 
 
@@ -158,6 +159,11 @@ def test_ten_kills_in_a_phase_leave_the_same_result(bench, reference, phase, tmp
     assert done.returncode == 0, done.stderr
     for name in ("metrics.json", "items.jsonl"):
         assert (run / name).read_bytes() == (reference / name).read_bytes()
+
+
+def test_json_is_one_document_on_stdout_and_the_same_as_the_file(reference):
+    printed = (reference / "stdout").read_text()
+    assert json.loads(printed) == json.loads((reference / "metrics.json").read_text())
 
 
 def test_the_comparison_can_fail(bench, reference, tmp_path):
