@@ -12,7 +12,6 @@ import datetime
 import fcntl
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from models import files
 from models.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -32,20 +32,9 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_text_atomically(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` so that a kill leaves the old or the new file, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, path)  # noqa: PTH105 - the atomic primitive, by its own name
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    files.write_atomically(path, text.encode())
 
 
 @dataclass
@@ -119,7 +108,7 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"--out {path}: cannot be made ({error.strerror})") from None
         run = cls(path, _lock(path))
-        write_atomically(path / MANIFEST, canonical_json(manifest))
+        write_text_atomically(path / MANIFEST, canonical_json(manifest))
         return run
 
     @classmethod
@@ -162,7 +151,7 @@ class RunDirectory:
                 detail = _first_difference(manifest[key], value, key)
                 raise UserError(f"--run {self.path}: {detail}; start a new run with --out")
         if any(key not in manifest for key in plain):
-            write_atomically(self.path / MANIFEST, canonical_json({**manifest, **plain}))
+            write_text_atomically(self.path / MANIFEST, canonical_json({**manifest, **plain}))
 
     def json_lines(self, name: str) -> JsonLines:
         """Open an append-only file of this run."""
@@ -181,7 +170,7 @@ class RunDirectory:
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON object atomically in canonical form."""
-        write_atomically(self.path / name, canonical_json(value))
+        write_text_atomically(self.path / name, canonical_json(value))
 
     @contextmanager
     def timed(self, phase: str, **rates: float) -> Iterator[dict[str, float]]:

@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from backends.files import canonical_json, write_directory_atomically
 from backends.interface import Float32, LoraConfig
 from models.directory import ModelDirectory
 from models.errors import UserError
+from models.files import canonical_json, write_directory_atomically
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.files import canonical_json, write_atomically, write_directory_atomically
 from models.errors import UserError
+from models.files import canonical_json, write_atomically, write_directory_atomically
 
 KEEP = 2
 _NAME = re.compile(r"step-(\d{8})")

@@ -29,10 +29,10 @@ from backends.batching import (
     validation_batches,
 )
 from backends.checkpoints import Checkpoint, CheckpointStore
-from backends.files import canonical_json
 from backends.interface import AdamWConfig, Float32, LanguageModel, LoraConfig
 from backends.lora import initial_weights, select_modules
 from models.errors import UserError
+from models.files import canonical_json
 
 __all__ = [
     "EvalRecord",

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from backends import available_backends, open_backend
-from backends.files import write_atomically
 from backends.interface import Float32
 from backends.memory import available_memory, model_size
 from backends.randomness import permutation
 from backends.reduced import LAYERS_OF, reduced_copy
 from models.directory import ModelDirectory
 from models.errors import UserError
+from models.files import write_atomically
 from models.geometry import read_config, text_config
 
 FILE = "verification.json"

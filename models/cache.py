@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from models.errors import UserError
+from models.files import sync_path
 from models.fingerprint import file_sha256
 
 BUILDING = ".building-"
@@ -106,19 +107,11 @@ def _replace(target: Path, temporary: Path) -> None:
         shutil.rmtree(stale, ignore_errors=True)
     else:
         temporary.rename(target)
-    _sync_path(target.parent)
+    sync_path(target.parent)
 
 
 def _sync(directory: Path) -> None:
     for file in directory.iterdir():
         if file.is_file() and not file.is_symlink():
-            _sync_path(file)
-    _sync_path(directory)
-
-
-def _sync_path(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            sync_path(file)
+    sync_path(directory)

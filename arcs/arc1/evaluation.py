@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 from arcs.arc1.config import Arc1Config
 from arcs.arc1.problems import Item
 from arcs.progress import Reporter
-from arcs.runs import JsonLines, RunDirectory
+from arcs.runs import JsonLines, RunDirectory, write_text_atomically
 from backends.interface import Completion, LanguageModel
 from evals.budgets import view_at
 from evals.humaneval.execution import Execution, Limits, execute_many
@@ -258,9 +259,5 @@ def store_of(run: RunDirectory, arm: str) -> JsonLines:
 
 def write_items(path: Path, records: Iterator[dict[str, Any]]) -> None:
     """Write the item records as JSONL, atomically."""
-    import json
-
-    from arcs.runs import write_atomically
-
     lines = (json.dumps(record, sort_keys=True, ensure_ascii=False) for record in records)
-    write_atomically(path, "".join(line + "\n" for line in lines))
+    write_text_atomically(path, "".join(line + "\n" for line in lines))

@@ -12,7 +12,7 @@ from backends.adapter_files import load_adapter
 from backends.interface import Float32, LoraConfig
 from models.directory import ModelDirectory
 from models.errors import UserError
-from models.gguf.files import whole_file
+from models.files import whole_file
 from models.gguf.llama import (
     ARCHITECTURE,
     LlamaShape,

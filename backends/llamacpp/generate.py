@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from backends.interface import Completion, FinishReason, OnDone, Prompt, StopWhen
+from backends.decoding import Ending
+from backends.interface import Completion, FinishReason, OnDone, Prompt
 from backends.llamacpp.context import DecodeContext
-from models.errors import UserError
-
-
-@dataclass(frozen=True)
-class Ending:
-    """When a sequence is finished."""
-
-    max_tokens: int
-    stop_ids: frozenset[int]
-    stop_when: StopWhen | None
-
-    def reason(self, ids: list[int]) -> FinishReason | None:
-        """Why the sequence ends with its last id, None while it goes on."""
-        if ids[-1] in self.stop_ids or (self.stop_when and self.stop_when(tuple(ids))):
-            return "stop"
-        return "length" if len(ids) >= self.max_tokens else None
 
 
 @dataclass
@@ -33,28 +18,6 @@ class _Sequence:
     prompt: Prompt
     started: float
     ids: list[int] = field(default_factory=list)
-
-
-def check_prompts(prompts: Sequence[Prompt], *, max_tokens: int, context: int, vocab: int) -> None:
-    """Raise UserError for prompts that cannot be decoded within ``context`` tokens each."""
-    if max_tokens < 1:
-        raise UserError(f"n_predict is {max_tokens}; give at least 1")
-    twice = [item for item, n in Counter(p.item_id for p in prompts).items() if n > 1]
-    if twice:
-        raise UserError(f"item id {twice[0]} occurs more than once; give every prompt its own")
-    for prompt in prompts:
-        if not prompt.ids:
-            raise UserError(f"the prompt of {prompt.item_id} is empty; give at least one token")
-        if not 0 <= min(prompt.ids) <= max(prompt.ids) < vocab:
-            raise UserError(
-                f"the prompt of {prompt.item_id} has token ids outside 0..{vocab - 1}; "
-                f"use the tokenizer of this model"
-            )
-        if len(prompt.ids) + max_tokens > context:
-            raise UserError(
-                f"{prompt.item_id}: prompt of {len(prompt.ids)} tokens + n_predict {max_tokens} "
-                f"is more than the context of {context}; lower n_predict or raise the context"
-            )
 
 
 class Decoding:

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from backends.decoding import Ending, check_prompts
 from backends.interface import (
     Capabilities,
     Completion,
@@ -25,7 +26,7 @@ from backends.llamacpp.context import (
     Settings,
     sequence_logits,
 )
-from backends.llamacpp.generate import Decoding, Ending, check_prompts
+from backends.llamacpp.generate import Decoding
 from backends.llamacpp.native import NativeModel
 from models.errors import UserError
 from models.fingerprint import file_sha256

@@ -10,8 +10,8 @@ from typing import Literal, get_args
 from backends.llamacpp.library import library
 from models.directory import ModelDirectory
 from models.errors import UserError
+from models.files import whole_file
 from models.gguf.export import EXPORT_VERSION, export_gguf
-from models.gguf.files import whole_file
 from models.gguf.inspect import check_gguf
 
 Kind = Literal["f16", "q8_0", "q5_k_m", "q4_k_m"]

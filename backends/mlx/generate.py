@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from backends.interface import Completion, FinishReason, OnDone, Prompt, StopWhen
+from backends.decoding import Ending
+from backends.interface import Completion, FinishReason, OnDone, Prompt
 from backends.mlx.decoder import Decoder
 from backends.mlx.library import caches
 from models.errors import UserError
@@ -33,41 +34,10 @@ class _Row:
     started: float = 0.0
 
 
-@dataclass(frozen=True)
-class Stopping:
-    """When a row ends."""
-
-    max_tokens: int
-    stop_ids: frozenset[int]
-    stop_when: StopWhen | None
-
-    def reason(self, ids: list[int]) -> FinishReason | None:
-        """Why a row that holds ``ids`` has ended, or None when it goes on."""
-        if ids[-1] in self.stop_ids:
-            return "stop"
-        if self.stop_when is not None and self.stop_when(tuple(ids)):
-            return "stop"
-        return "length" if len(ids) >= self.max_tokens else None
-
-
-def check_prompts(prompts: Iterable[Prompt], max_tokens: int, context: int) -> None:
-    """Raise UserError for a prompt that is empty or does not fit the context with its budget."""
-    if max_tokens < 1:
-        raise UserError(f"max_tokens is {max_tokens}: it must be at least 1")
-    for prompt in prompts:
-        if not prompt.ids:
-            raise UserError(f"the prompt of item {prompt.item_id} is empty")
-        if len(prompt.ids) + max_tokens > context:
-            raise UserError(
-                f"item {prompt.item_id}: {len(prompt.ids)} prompt ids and max_tokens {max_tokens} "
-                f"exceed the model's context of {context}; lower max_tokens"
-            )
-
-
 def decode(
     decoder: Decoder,
     prompts: Sequence[Prompt],
-    stopping: Stopping,
+    stopping: Ending,
     on_done: OnDone | None = None,
     *,
     width: int | None = None,
@@ -137,7 +107,7 @@ class _Batch:
             self._caches, self._newest = made, first
         self.rows = self.rows + rows
 
-    def step(self, stopping: Stopping) -> list[tuple[_Row, FinishReason]]:
+    def step(self, stopping: Ending) -> list[tuple[_Row, FinishReason]]:
         """Give each row its newest id; returns the rows that end with it.
 
         The next ids are computed meanwhile: for a row that ends, one id in vain.

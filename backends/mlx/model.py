@@ -12,6 +12,7 @@ import numpy as np
 from mlx.utils import tree_map_with_path
 from numpy.typing import NDArray
 
+from backends.decoding import Ending, check_prompts
 from backends.interface import (
     AdamWConfig,
     Batch,
@@ -29,7 +30,7 @@ from backends.interface import (
 from backends.mlx import cpu, lora, train
 from backends.mlx.decoder import Decoder, restore_embedding_scale
 from backends.mlx.device import describe_device, device_name, free_memory, on_cpu
-from backends.mlx.generate import DECODE_WIDTH, Stopping, check_prompts, decode
+from backends.mlx.generate import DECODE_WIDTH, decode
 from backends.mlx.library import load_model
 from models.config_fixes import mlx_overrides
 from models.directory import ModelDirectory
@@ -62,19 +63,27 @@ def open_model(directory: ModelDirectory, *, dtype: Dtype = "float32") -> MlxMod
     decoder = Decoder.of(network)
     if directory.family == "gemma3":
         restore_embedding_scale(decoder, _DTYPES[dtype])
-    return MlxModel(directory, decoder, dtype=dtype, context=_context(config))
+    return MlxModel(directory, decoder, dtype=dtype, config=config)
 
 
 class MlxModel(LanguageModel):
     """A language model on MLX. Made by :func:`open_model`."""
 
     def __init__(
-        self, directory: ModelDirectory, decoder: Decoder, *, dtype: Dtype, context: int
+        self,
+        directory: ModelDirectory,
+        decoder: Decoder,
+        *,
+        dtype: Dtype,
+        config: Mapping[str, Any],
     ) -> None:
         self.capabilities = Capabilities(
             engine="mlx", device=device_name(), dtypes=tuple(_DTYPES), train=True
         )
-        self._directory, self._dtype, self._context = directory, dtype, context
+        self._directory, self._dtype = directory, dtype
+        text = config.get("text_config", config)
+        self._context = int(text["max_position_embeddings"])
+        self._vocab = int(text["vocab_size"])
         self._open: Decoder | None = decoder
         self._adapter: lora.Adapter | None = None
         self._trainer: train.Trainer | None = None
@@ -89,8 +98,8 @@ class MlxModel(LanguageModel):
         on_done: OnDone | None = None,
     ) -> list[Completion]:
         """See :meth:`LanguageModel.generate`; up to ``DECODE_WIDTH`` prompts run together."""
-        check_prompts(prompts, max_tokens, self._context)
-        stopping = Stopping(max_tokens, frozenset(stop_ids), stop_when)
+        check_prompts(prompts, max_tokens=max_tokens, context=self._context, vocab=self._vocab)
+        stopping = Ending(max_tokens, frozenset(stop_ids), stop_when)
         self._decoder.network.eval()
         with _memory_errors("generating", "ask for fewer tokens or use a smaller model"):
             return decode(self._decoder, prompts, stopping, on_done)
@@ -211,8 +220,3 @@ def _cast(network: Any, dtype: mx.Dtype) -> None:
         return value.astype(dtype if castable(path) else mx.float32)
 
     network.update(tree_map_with_path(cast, network.parameters()))
-
-
-def _context(config: Mapping[str, Any]) -> int:
-    text = config.get("text_config", config)
-    return int(text["max_position_embeddings"])

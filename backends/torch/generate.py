@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from backends.interface import Completion, FinishReason, OnDone, Prompt, StopWhen
+from backends.decoding import Ending, check_prompts
+from backends.interface import Completion, FinishReason, OnDone, Prompt
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,23 +22,6 @@ CACHE_BYTES = 1 << 30
 """A batch is kept small enough that its KV cache stays below this."""
 
 
-@dataclass(frozen=True)
-class Budget:
-    """When a completion ends."""
-
-    max_tokens: int
-    stop_ids: frozenset[int]
-    stop_when: StopWhen | None
-
-    def finish_reason(self, ids: Sequence[int]) -> FinishReason | None:
-        """Return the reason why a completion with these ids is over, or None when it is not."""
-        if ids[-1] in self.stop_ids:
-            return "stop"
-        if self.stop_when is not None and self.stop_when(tuple(ids)):
-            return "stop"
-        return "length" if len(ids) >= self.max_tokens else None
-
-
 @dataclass
 class _Row:
     index: int
@@ -46,31 +30,23 @@ class _Row:
 
 
 def generate(
-    model: TorchModel, prompts: Sequence[Prompt], budget: Budget, on_done: OnDone | None
+    model: TorchModel, prompts: Sequence[Prompt], ending: Ending, on_done: OnDone | None
 ) -> list[Completion]:
     """Decode all prompts; see :meth:`LanguageModel.generate`."""
-    _check(prompts, budget.max_tokens, int(model.config.max_position_embeddings))
+    check_prompts(
+        prompts,
+        max_tokens=ending.max_tokens,
+        context=int(model.config.max_position_embeddings),
+        vocab=int(model.config.vocab_size),
+    )
     completions: dict[int, Completion] = {}
     with torch.inference_mode():
-        for rows in _batches(prompts, budget.max_tokens, _bytes_per_position(model)):
-            for index, completion in _decode(model, rows, budget):
+        for rows in _batches(prompts, ending.max_tokens, _bytes_per_position(model)):
+            for index, completion in _decode(model, rows, ending):
                 completions[index] = completion
                 if on_done is not None:
                     on_done(completion)
     return [completions[index] for index in range(len(prompts))]
-
-
-def _check(prompts: Sequence[Prompt], max_tokens: int, context: int) -> None:
-    if max_tokens < 1:
-        raise UserError(f"max_tokens is {max_tokens}: it must be at least 1")
-    for prompt in prompts:
-        if not prompt.ids:
-            raise UserError(f"the prompt of item {prompt.item_id} is empty")
-        if len(prompt.ids) + max_tokens > context:
-            raise UserError(
-                f"item {prompt.item_id}: a prompt of {len(prompt.ids)} tokens and "
-                f"{max_tokens} new ones exceed the model's context of {context}: lower n_predict"
-            )
 
 
 def _batches(
@@ -94,7 +70,7 @@ def _bytes_per_position(model: TorchModel) -> int:
 
 
 def _decode(
-    model: TorchModel, rows: list[_Row], budget: Budget
+    model: TorchModel, rows: list[_Row], ending: Ending
 ) -> Iterator[tuple[int, Completion]]:
     """Decode one batch, yielding each row as it ends; ended rows leave the batch."""
     from transformers import DynamicCache
@@ -109,7 +85,7 @@ def _decode(
         active = []
         for place, (row, token) in enumerate(zip(rows, chosen, strict=True)):
             row.ids.append(token)
-            reason = budget.finish_reason(row.ids)
+            reason = ending.reason(row.ids)
             if reason is None:
                 active.append(place)
             else:

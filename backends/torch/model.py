@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from backends.decoding import Ending
 from backends.interface import (
     AdamWConfig,
     Batch,
@@ -103,9 +104,9 @@ class TorchModel(LanguageModel):
     ) -> list[Completion]:
         """Decode greedily; see :meth:`LanguageModel.generate`."""
         self.model.eval()
-        budget = generate.Budget(max_tokens, frozenset(stop_ids), stop_when)
+        ending = Ending(max_tokens, frozenset(stop_ids), stop_when)
         with _memory_errors("generating", "ask for fewer tokens"):
-            return generate.generate(self, prompts, budget, on_done)
+            return generate.generate(self, prompts, ending, on_done)
 
     def describe(self) -> dict[str, Any]:
         """Versions, device, dtype, attention implementation, threads and adapter size."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.directory import ModelDirectory
 from models.errors import UserError
-from models.gguf.files import whole_file
+from models.files import whole_file
 from models.gguf.llama import (
     ARCHITECTURE,
     LlamaShape,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from arcs.runs import JsonLines, RunDirectory, canonical_json, write_atomically
+from arcs.runs import JsonLines, RunDirectory, canonical_json, write_text_atomically
 from models.errors import UserError
 
 RECORDS = st.lists(
@@ -52,9 +52,9 @@ def test_a_record_is_on_disk_when_append_returns(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
     path = tmp_path / "x.json"
-    write_atomically(path, "old")
+    write_text_atomically(path, "old")
     with pytest.raises(UnicodeEncodeError):
-        write_atomically(path, "new \ud800")
+        write_text_atomically(path, "new \ud800")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
 

@@ -12,6 +12,7 @@ import pytest
 mx = pytest.importorskip("mlx.core")
 
 import backends.mlx.generate as engine
+from backends.decoding import Ending
 from backends.interface import Completion, Prompt
 from backends.mlx.model import MlxModel, open_model
 from models.directory import ModelDirectory
@@ -78,7 +79,7 @@ def test_rows_that_end_make_room_for_others(tiny_directory: Tiny, arch: str, wid
     with open_model(tiny_directory(arch)) as model:
         free = model.generate(PROMPTS, max_tokens=24, stop_ids=[])
         seen: list[Completion] = []
-        stopping = engine.Stopping(24, frozenset(), over)
+        stopping = Ending(24, frozenset(), over)
         ended = engine.decode(model._decoder, PROMPTS, stopping, seen.append, width=width)
         assert len({len(completion.ids) for completion in ended}) > 2
         for whole, cut in zip(free, ended, strict=True):
@@ -158,9 +159,9 @@ def test_logits_that_are_no_numbers_are_an_error(
 
 def test_wrong_requests_get_one_line(tiny_directory: Tiny) -> None:
     with open_model(tiny_directory("llama")) as model:
-        with pytest.raises(UserError, match="item empty is empty"):
+        with pytest.raises(UserError, match="prompt of empty is empty"):
             model.generate([Prompt("empty", ())], max_tokens=4, stop_ids=[])
-        with pytest.raises(UserError, match="exceed the model's context of 512"):
+        with pytest.raises(UserError, match="more than the context of 512"):
             model.generate(PROMPTS, max_tokens=512, stop_ids=[])
         with pytest.raises(UserError, match="at least 1"):
             model.generate(PROMPTS, max_tokens=0, stop_ids=[])

@@ -156,9 +156,9 @@ def test_logits_that_are_no_numbers_are_an_error() -> None:
 
 def test_wrong_requests_get_one_line(tiny_directory: Tiny) -> None:
     with open_model(tiny_directory("llama"), device="cpu") as model:
-        with pytest.raises(UserError, match="item empty is empty"):
+        with pytest.raises(UserError, match="prompt of empty is empty"):
             model.generate([Prompt("empty", ())], max_tokens=4, stop_ids=[])
-        with pytest.raises(UserError, match="exceed the model's context of 512"):
+        with pytest.raises(UserError, match="more than the context of 512"):
             model.generate(PROMPTS, max_tokens=512, stop_ids=[])
         with pytest.raises(UserError, match="at least 1"):
             model.generate(PROMPTS, max_tokens=0, stop_ids=[])
