@@ -146,7 +146,7 @@ def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) 
 EXPECTATIONS: Mapping[str, str] = {
     "quick": "expect about 5 minutes with the embedded model on a 2-core CPU; "
     "20 problems seldom settle anything: this profile shows that all of it works",
-    "standard": "expect about 30 minutes with the embedded model on a 2-core CPU "
+    "standard": "expect about 25 minutes with the embedded model on a 2-core CPU "
     "(measured; faster with more cores or a GPU), 1 GB of disk, 3 GB of memory",
     "paper": "the paper's recipe: expect hours on a CPU, and a GPU for models above 0.6B",
 }

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from arcs.arc1.metrics import Arc1Metrics, ArmAtBudget, BudgetResult, Claim, Interval
+from evals.humaneval.outcomes import Outcome
 
 COLOURS = {
     "SUPPORTED": "bold green",
@@ -16,6 +17,20 @@ COLOURS = {
     "INCONCLUSIVE": "bold yellow",
     "INVALID": "bold red",
 }
+
+
+SHORT = {
+    Outcome.PASSED: "pass",
+    Outcome.WRONG: "wrong",
+    Outcome.TIMEOUT: "time-out",
+    Outcome.SYNTAX_ERROR: "syntax",
+    Outcome.NO_CODE: "no code",
+    Outcome.UNCLOSED_FENCE: "fence",
+    Outcome.UNCLOSED_THINK: "think",
+    Outcome.TRUNCATED: "truncated",
+    Outcome.INFRASTRUCTURE_ERROR: "missing",
+}
+"""Column heads; every outcome has one."""
 
 
 def render(metrics: Arc1Metrics, console: Console | None = None) -> None:
@@ -79,19 +94,20 @@ def outcomes_table(metrics: Arc1Metrics) -> Table:
     """What became of the items, each kind counted apart, and what n_predict cut off."""
     kinds = [
         kind
-        for kind in metrics.budgets[0].base.outcomes
+        for kind in SHORT
         if any(b.base.outcomes[kind] or b.trained.outcomes[kind] for b in metrics.budgets)
     ]
     table = Table(
         title="Outcomes",
-        caption="cut: stopped by n_predict, of which loops: ending in an exact repetition",
+        caption="fence, think: never closed; cut: stopped by n_predict, of which loops: "
+        "ending in an exact repetition",
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    table.add_column("n", justify="right")
-    table.add_column("arm")
-    for name in (*kinds, "cut", "loops"):
-        table.add_column(name.replace("_", " "), justify="right")
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("arm", no_wrap=True)
+    for name in (*(SHORT[kind] for kind in kinds), "cut", "loops"):
+        table.add_column(name, justify="right", no_wrap=True)
     for budget in metrics.budgets:
         for name, arm in (("base", budget.base), ("trained", budget.trained)):
             counts = (str(arm.outcomes[kind]) for kind in kinds)

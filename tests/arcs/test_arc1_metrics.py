@@ -11,7 +11,7 @@ from rich.console import Console
 from arcs.arc1.config import resolve
 from arcs.arc1.metrics import Arc1Metrics, build
 from arcs.arc1.pipeline import settings_sha256
-from arcs.arc1.table import render
+from arcs.arc1.table import SHORT, render
 from arcs.runs import RunDirectory
 from arcs.verdicts import compare, load_gates
 from evals.humaneval.outcomes import ItemResult, Outcome
@@ -61,6 +61,13 @@ def test_no_number_is_shown_without_its_interval_and_the_share_cut_off():
     assert "25.0%" in text
     assert "5/20" in text
     assert "[11.2, 46.9]" in text  # Wilson, statsmodels' value for 5 of 20
+
+
+def test_every_outcome_has_a_column():
+    everything = [result(i, kind) for i, kind in enumerate(Outcome)] + arm(50, 150)[9:]
+    text = shown(metrics({8: everything}, {8: everything}), 120)
+    assert set(SHORT) == set(Outcome)
+    assert all(head in text for head in SHORT.values())
 
 
 @pytest.mark.parametrize("width", [80, 120])
