@@ -98,7 +98,7 @@ class RunDirectory:
 
         Raises UserError when ``path`` exists and is not empty.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.exists() and (not path.is_dir() or any(_visible(path))):
             hint = (
                 f"continue it with --run {path}" if (path / MANIFEST).exists() else "name another"
             )
@@ -205,6 +205,11 @@ class RunDirectory:
                 name: round(value / entry["seconds"], 2) for name, value in entry["counts"].items()
             }
         self.write_json(TIMING, timing)
+
+
+def _visible(path: Path) -> Iterator[Path]:
+    """What a person sees in a directory: not our lock, nor what a kill left of a write."""
+    return (entry for entry in path.iterdir() if not entry.name.startswith("."))
 
 
 def _lock(path: Path) -> int:

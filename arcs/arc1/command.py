@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from arcs import provenance
 from arcs.arc1.config import Arc1Config, parse, resolve
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path
@@ -30,6 +31,7 @@ def start(
         if out is not None:
             raise UserError("--run continues a run and --out begins one: give one of them")
         directory = RunDirectory.resume(run)
+        directory.extend_manifest(versions=provenance.versions())  # one run, one set of versions
         settings = _settings_of(directory, flags, config)
         _arrange_blas(settings, reporter, directory)
         reporter.say(f"Arc 1, continued in {directory.path}")

@@ -65,10 +65,7 @@ def make_examples(
 
 
 def _encode(encoder: ChatEncoder, record: Record) -> TrainingExample:
-    try:
-        encoded = encoder.encode_example(record.prompt, record.response)
-    except UserError as error:
-        raise UserError(f"record {record.id!r}: {error}") from None
+    encoded = encoder.encode_example(record.prompt, record.response, item=record.id)
     return TrainingExample(record.id, encoded.ids, encoded.response_mask)
 
 

@@ -141,3 +141,22 @@ def test_a_continued_run_keeps_its_settings(threearc, tmp_path):
     RunDirectory.create(tmp_path / "r", first_manifest(settings, [])).close()
     line = error_line(threearc("arc1", "--run", "r", "--seed", "4"))
     assert "seed is 3" in line and "not 4" in line
+
+
+def test_a_run_is_not_continued_with_other_versions(threearc, tmp_path):
+    from arcs.arc1.config import resolve
+    from arcs.arc1.pipeline import first_manifest
+    from arcs.runs import RunDirectory
+
+    manifest = first_manifest(resolve({}), [])
+    manifest["versions"]["torch"] = "1.0.0"
+    RunDirectory.create(tmp_path / "r", manifest).close()
+    assert 'versions.torch was "1.0.0"' in error_line(threearc("arc1", "--run", "r"))
+
+
+def test_a_record_that_cannot_be_encoded_is_named(threearc, tiny_model, tmp_path):
+    rows = [{"id": "fine", "prompt": "p", "response": "r"},
+            {"id": "odd", "prompt": "p", "response": "<|im_end|> and more"}]  # fmt: skip
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    line = error_line(threearc("arc1", "--model", tiny_model, "--data", "d.jsonl"))
+    assert "odd" in line

@@ -79,6 +79,15 @@ def test_out_on_an_existing_run_names_the_way_to_continue(tmp_path):
         RunDirectory.create(tmp_path / "x", {})
 
 
+def test_a_run_killed_before_its_manifest_can_begin_again(tmp_path):
+    path = tmp_path / "x"
+    RunDirectory.create(path, {}).close()
+    (path / "manifest.json").unlink()
+    (path / ".manifest.json.abc.part").write_text("{")
+    with RunDirectory.create(path, {"arc": "arc1"}) as run:
+        assert run.manifest() == {"arc": "arc1"}
+
+
 def test_continuing_nothing_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no run here"):
         RunDirectory.resume(tmp_path)
