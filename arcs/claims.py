@@ -12,7 +12,14 @@ from enum import StrEnum
 from typing import Any
 
 from arcs.gates import Gates
-from evals.statistics import Interval, PairedCounts, mcnemar_exact, n_to_settle, tango_interval
+from evals.statistics import (
+    Interval,
+    PairedCounts,
+    mcnemar_exact,
+    n_to_exclude,
+    n_to_settle,
+    tango_interval,
+)
 
 
 class Verdict(StrEnum):
@@ -43,6 +50,26 @@ class ReasonCode(StrEnum):
     INFRASTRUCTURE = "infrastructure"
     DIFFERENT_ITEMS = "different_items"
     INSTRUMENT_DIFFERS = "instrument_differs"
+    MIXED_INSTRUMENTS = "mixed_instruments"
+    """Labels that are compared were given by different judges, prompts or cuts."""
+    MIXED_RUNS = "mixed_runs"
+    """Numbers that are presented as one result come from different runs."""
+    JUDGE_NOT_VALID = "judge_not_valid"
+    CONSTANT_CLASS = "constant_class"
+    """The instrument returned one class only, and could not return another."""
+    IN_SAMPLE = "in_sample"
+    """A direction, threshold or model was scored on the items it was fitted on."""
+    TRAIN_TEST_OVERLAP = "train_test_overlap"
+    MISALIGNED = "misaligned"
+    """Labels were joined to the wrong items."""
+    NOT_PUBLISHED = "not_published"
+    SELECTED_WITHOUT_NULL = "selected_without_null"
+    """The largest of many, compared with what one alone would give."""
+    CHOSEN_ON_TEST = "chosen_on_test"
+    NO_SIGNAL_IN_TRAINING = "no_signal_in_training"
+    NOT_REPLICATED = "not_replicated"
+    UNIFORM_OUTPUT = "uniform_output"
+    CAPABILITY_CLIFF = "capability_cliff"
 
 
 @dataclass(frozen=True)
@@ -71,18 +98,24 @@ class Statistic:
         """
         if self.reason is not ReasonCode.UNDERPOWERED:
             return None
-        return n_to_settle(
-            self.counts.gained,
-            self.counts.lost,
-            self.counts.n,
-            gates.smallest_effect.pass_at_1,
-            alpha=gates.test.alpha,
-            power=gates.test.power,
-        )
+        return n_to_settle(*self._plan(gates), alpha=gates.test.alpha, power=gates.test.power)
+
+    def n_to_exclude(self, gates: Gates) -> int | None:
+        """Items that would exclude an effect that matters, if there is none."""
+        return n_to_exclude(*self._plan(gates), alpha=gates.test.alpha, power=gates.test.power)
+
+    def _plan(self, gates: Gates) -> tuple[int, int, int, float]:
+        counts = self.counts
+        return counts.gained, counts.lost, counts.n, gates.smallest_effect.pass_at_1
 
 
 def paired_statistic(counts: PairedCounts, gates: Gates) -> Statistic:
-    """Hold "the edit changes pass@1 by at least the smallest effect" to its gate.
+    """Hold "the edit changes pass@1" to its gate.
+
+    SUPPORTED needs McNemar p < alpha against no difference, and an *estimate* of at least the
+    smallest effect; the true difference may be smaller, as the interval shows. REFUTED needs
+    the whole interval inside the smallest effect.
+
 
     Raises ValueError when there is no complete pair.
     """
@@ -129,6 +162,9 @@ class ClaimVerdict:
     """None where the arms could not be compared at all."""
     n_to_settle: int | None
     """Items in all that would settle an INCONCLUSIVE claim; None where no number would."""
+    n_to_exclude: int | None = None
+    """Where that is None because the difference lies at the border of what matters: items in
+    all that would exclude an effect that matters, if there is none."""
 
     @property
     def delta(self) -> float | None:
@@ -163,4 +199,5 @@ class ClaimVerdict:
             "statistic_verdict": statistic.verdict.value if statistic else None,
             "statistic_reason": statistic.reason.value if statistic else None,
             "n_to_settle": self.n_to_settle,
+            "n_to_exclude": self.n_to_exclude,
         }

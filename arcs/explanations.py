@@ -5,7 +5,8 @@ from __future__ import annotations
 from arcs.claims import ReasonCode, Statistic, Verdict
 
 _WHY = {
-    ReasonCode.EFFECT_SHOWN: "the difference is significant and as large as the one that matters",
+    ReasonCode.EFFECT_SHOWN: "the difference is significant, and the estimate is as large as one "
+    "that matters",
     ReasonCode.EFFECT_EXCLUDED: "the interval excludes every difference that matters",
     ReasonCode.UNDERPOWERED: "too few items to show the effect or to exclude it",
     ReasonCode.FLOOR: "both arms are so low that a drop that matters could not be seen; "
@@ -23,15 +24,31 @@ _WHY = {
     ReasonCode.INFRASTRUCTURE: "too many items have no result because sandbox or checker failed",
     ReasonCode.DIFFERENT_ITEMS: "the arms, or the budgets, hold different items",
     ReasonCode.INSTRUMENT_DIFFERS: "the arms were evaluated with different settings",
+    ReasonCode.MIXED_INSTRUMENTS: "labels of different judges, prompts or cuts are compared",
+    ReasonCode.MIXED_RUNS: "the numbers come from different runs",
+    ReasonCode.JUDGE_NOT_VALID: "the judge was not validated, or fails its bar",
+    ReasonCode.CONSTANT_CLASS: "the instrument returned one class only",
+    ReasonCode.IN_SAMPLE: "it was scored on the items it was fitted on",
+    ReasonCode.TRAIN_TEST_OVERLAP: "training and test items overlap",
+    ReasonCode.MISALIGNED: "labels were joined to the wrong items",
+    ReasonCode.NOT_PUBLISHED: "the data behind it are not published",
+    ReasonCode.SELECTED_WITHOUT_NULL: "the best of many was taken without a null",
+    ReasonCode.CHOSEN_ON_TEST: "threshold or configuration was chosen on the test labels",
+    ReasonCode.NO_SIGNAL_IN_TRAINING: "the probe carries no signal on its training items either",
+    ReasonCode.NOT_REPLICATED: "it was not replicated",
+    ReasonCode.UNIFORM_OUTPUT: "answers of both classes are alike",
+    ReasonCode.CAPABILITY_CLIFF: "too few items of one class are left on fresh prompts",
 }
 # With more than one budget the interaction has decided; this is a caution then.
 _CAUTION = "no finish reasons were stored, so only the comparison of budgets tells of truncation"
 
 
 def statement(smallest_effect: float, n_predict: int) -> str:
-    """Say what is claimed."""
-    points = f"{100 * smallest_effect:g} points"
-    return f"the edit changes pass@1 at n_predict {n_predict} by at least {points}"
+    """Say what is claimed, and what counts as a change."""
+    return (
+        f"the edit changes pass@1 at n_predict {n_predict} "
+        f"(a change that matters: {100 * smallest_effect:g} points)"
+    )
 
 
 def explain(
@@ -40,6 +57,7 @@ def explain(
     statistic: Statistic | None,
     smallest_effect: float,
     n_to_settle: int | None,
+    n_to_exclude: int | None,
 ) -> str:
     """Give the reasons, the number with its interval and p, and what would settle the claim."""
     why = [_why(reason, first=position == 0) for position, reason in enumerate(reasons)]
@@ -49,10 +67,10 @@ def explain(
     if n_to_settle is not None:
         parts.append(f"about {n_to_settle:,} items would settle it")
     elif verdict is Verdict.INCONCLUSIVE and ReasonCode.UNDERPOWERED in reasons:
-        points = f"{100 * smallest_effect:g}"
-        parts.append(
-            f"an effect so near {points} points is settled by no practical number of items"
-        )
+        points = f"{100 * smallest_effect:g} points"
+        border = f"a true difference as near {points} as this one is settled by no practical number"
+        planned = f"; if there is none, about {n_to_exclude:,} items would exclude {points}"
+        parts.append(border + (planned if n_to_exclude is not None else ""))
     return ". ".join(part[0].upper() + part[1:] for part in parts) + "."
 
 
@@ -65,6 +83,11 @@ def describe(statistic: Statistic) -> str:
         f"McNemar p = {statistic.p_value:.2g}, {counts.gained} gained and {counts.lost} lost "
         f"of {counts.n} items"
     )
+
+
+def why(reason: ReasonCode) -> str:
+    """Say what a reason code means, as half a sentence."""
+    return _WHY[reason]
 
 
 def _why(reason: ReasonCode, first: bool) -> str:

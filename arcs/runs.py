@@ -12,6 +12,7 @@ import datetime
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -98,24 +99,22 @@ class RunDirectory:
 
         Raises UserError when ``path`` exists and is not empty.
         """
-        if path.exists() and (not path.is_dir() or any(_visible(path))):
-            hint = (
-                f"continue it with --run {path}" if (path / MANIFEST).exists() else "name another"
-            )
-            raise UserError(f"--out {path}: already exists and is not empty; {hint}")
         try:
+            if path.exists() and (not path.is_dir() or any(_visible(path))):
+                begun = (path / MANIFEST).exists()
+                hint = f"continue it with --run {path}" if begun else "name another"
+                raise UserError(f"--out {path}: already exists and is not empty; {hint}")
             path.mkdir(parents=True, exist_ok=True)
+            run = cls(path, _lock(path))
+            write_text_atomically(path / MANIFEST, canonical_json(manifest))
         except OSError as error:
-            raise UserError(f"--out {path}: cannot be made ({error.strerror})") from None
-        run = cls(path, _lock(path))
-        write_text_atomically(path / MANIFEST, canonical_json(manifest))
+            raise UserError(f"--out {_shown(path)}: cannot be made ({error.strerror})") from None
         return run
 
     @classmethod
     def resume(cls, path: Path) -> Self:
         """Open a run that was begun. Raises UserError when there is none, or it is in use."""
-        if not (path / MANIFEST).is_file():
-            raise UserError(f"--run {path}: no run here (no {MANIFEST}); start one with --out")
+        read_manifest(path)
         return cls(path, _lock(path))
 
     def close(self) -> None:
@@ -152,6 +151,22 @@ class RunDirectory:
                 raise UserError(f"--run {self.path}: {detail}; start a new run with --out")
         if any(key not in manifest for key in plain):
             write_text_atomically(self.path / MANIFEST, canonical_json({**manifest, **plain}))
+
+    def require_same_commit(self, code: Mapping[str, Any]) -> None:
+        """Raise UserError where the run was begun with another commit of threearc."""
+        begun = self.manifest().get("code", {}).get("git_commit")
+        now = code.get("git_commit")
+        if begun != now:
+            raise UserError(
+                f"--run {self.path}: it was begun with threearc at commit {_commit(begun)}, and "
+                f"this is {_commit(now)}; check that one out or start a new run with --out"
+            )
+
+    def discard_if_unused(self) -> None:
+        """Remove the run where nothing but its manifest and timing was ever written."""
+        if {entry.name for entry in _visible(self.path)} <= {MANIFEST, TIMING}:
+            self.close()
+            shutil.rmtree(self.path)
 
     def json_lines(self, name: str) -> JsonLines:
         """Open an append-only file of this run."""
@@ -207,6 +222,34 @@ class RunDirectory:
         self.write_json(TIMING, timing)
 
 
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Read the manifest of the run at ``path``, which is not touched.
+
+    Raises UserError when there is no run, or its manifest is not a JSON object.
+    """
+    try:
+        value = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"--run {path}: no run here (no {MANIFEST}); start one with --out"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"--run {_shown(path)}: {MANIFEST} cannot be read ({reason})") from None
+    if not isinstance(value, dict):
+        raise UserError(f"--run {path}: {MANIFEST} is not a JSON object; this is no run")
+    return value
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _commit(commit: Any) -> str:
+    return str(commit)[:12] if commit else "an unknown commit"
+
+
 def _visible(path: Path) -> Iterator[Path]:
     """What a person sees in a directory: not our lock, nor what a kill left of a write."""
     return (entry for entry in path.iterdir() if not entry.name.startswith("."))
@@ -214,7 +257,10 @@ def _visible(path: Path) -> Iterator[Path]:
 
 def _lock(path: Path) -> int:
     # flock is freed by the kernel however the process ends, so a kill leaves no stale lock.
-    descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written to ({error.strerror})") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

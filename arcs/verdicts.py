@@ -1,7 +1,7 @@
 """Compare two arms at several n_predict, and say what follows (DESIGN sections 4 and 5).
 
-The claim is always "the edit changes pass@1 by at least the smallest effect that matters, in
-either direction", once for each n_predict. The run's verdict is the one at the primary (the
+The claim is always "the edit changes pass@1, in either direction", held to the smallest effect
+that matters, once for each n_predict. The run's verdict is the one at the primary (the
 largest) n_predict: there is one primary claim, so nothing is corrected for multiplicity. The
 claims at smaller budgets are shown for comparison, and the interaction tests that can only
 invalidate them are left uncorrected because that errs on the side of doubt.
@@ -229,18 +229,22 @@ def _claim(found: _Found, gates: Gates) -> ClaimVerdict:
     faults = _faults(found, gates)
     verdict, reasons = (Verdict.INVALID, faults) if faults else _valid_verdict(found)
     settles = _n_to_settle(found, gates) if verdict is Verdict.INCONCLUSIVE else None
+    excludes = None
+    if found.statistic and settles is None and reasons == (ReasonCode.UNDERPOWERED,):
+        excludes = found.statistic.n_to_exclude(gates)
     smallest = gates.smallest_effect.pass_at_1
     return ClaimVerdict(
         statement=statement(smallest, found.n_predict),
         verdict=verdict,
         reasons=reasons,
-        explanation=explain(verdict, reasons, found.statistic, smallest, settles),
+        explanation=explain(verdict, reasons, found.statistic, smallest, settles, excludes),
         n_predict=found.n_predict,
         n_items=found.statistic.counts.n if found.statistic else 0,
         smallest_effect=smallest,
         alpha=gates.test.alpha,
         statistic=found.statistic,
         n_to_settle=settles,
+        n_to_exclude=excludes,
     )
 
 

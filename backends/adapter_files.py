@@ -21,6 +21,7 @@ from backends.interface import Float32, LoraConfig
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.files import canonical_json, write_directory_atomically
+from models.registry import lookup
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -42,6 +43,7 @@ class PeftConfig(BaseModel):
     lora_alpha: float
     lora_dropout: float = 0.0
     use_rslora: bool = False
+    base_model_name_or_path: str | None = None
 
 
 class Sidecar(BaseModel):
@@ -139,7 +141,27 @@ def load_adapter(path: Path, expect: ModelDirectory) -> tuple[LoraConfig, dict[s
             )
         if sidecar.adapter_sha256 != _sha256(config, weights):
             raise UserError(f"adapter {path} is damaged: its weights differ from its recorded hash")
+    elif _names_another_model(peft.base_model_name_or_path, expect):
+        raise UserError(
+            f"adapter {path} says that it was made for {peft.base_model_name_or_path}, not for "
+            f"{expect.name}: choose that model, or correct base_model_name_or_path in its "
+            f"{CONFIG_FILE} if they are the same"
+        )
     return config, weights
+
+
+def _names_another_model(declared: str | None, model: ModelDirectory) -> bool:
+    """Whether a plain PEFT adapter names a base model other than this one.
+
+    Only the last part of a name or path is compared: the rest differs between machines. An
+    adapter that names nothing can only be checked by its shapes.
+    """
+    if not declared:
+        return False
+    spec = lookup(model.name)
+    known = [model.name, model.source.split("@")[0], *((spec.hub_id,) if spec else ())]
+    last = {Path(name).name.casefold() for name in known if name}
+    return Path(declared).name.casefold() not in last
 
 
 def adapter_sha256(path: Path) -> str:

@@ -218,6 +218,8 @@ class _Run:
             record = self._step(plan)
             last = plan.step == self._total
             every = self._config.eval_every
+            if last:
+                self._require_usable(plan)
             if last or (every is not None and plan.step % every == 0):
                 self._evaluate(plan.step)
             if last or plan.step % self._config.checkpoint_every == 0:
@@ -311,6 +313,11 @@ class _Run:
     def _checkpoint(self, step: int) -> None:
         state = self._model.training_state()
         self._store.save(Checkpoint(step=step, log_bytes=self._log.sync(), state=state))
+
+    def _require_usable(self, plan: StepPlan) -> None:
+        """The last update is checked too: no later step would find that it broke the model."""
+        terms = self._model.evaluate_loss(plan.batches[0])
+        self._require_finite(terms.nll_sum / max(terms.tokens, 1), "loss after the update", plan)
 
     def _require_finite(self, value: float, what: str, plan: StepPlan) -> None:
         if math.isfinite(value):

@@ -127,7 +127,7 @@ def _explain(error: Exception, repo: str, revision: str, offline: bool) -> str:
     if offline and isinstance(error, errors.LocalEntryNotFoundError):
         return (
             f"{repo} is not (completely) on this disk and offline mode is on; unset"
-            " HF_HUB_OFFLINE (or drop --offline) to download it"
+            " HF_HUB_OFFLINE to download it"
         )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
     return (

@@ -9,9 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from arcs import provenance
-from arcs.arc1.config import Arc1Config, parse, resolve
+from arcs.arc1.config import Arc1Config, absolute_paths, parse, resolve
 from arcs.progress import Reporter
-from arcs.runs import METRICS, RunDirectory, canonical_json, default_path
+from arcs.runs import (
+    MANIFEST,
+    METRICS,
+    RunDirectory,
+    canonical_json,
+    default_path,
+    read_manifest,
+)
 from backends import choose_backend, wants_fast_blas
 from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
 from models.errors import UserError
@@ -30,13 +37,15 @@ def start(
     if run is not None:
         if out is not None:
             raise UserError("--run continues a run and --out begins one: give one of them")
+        settings = _settings_of(run, flags, config)
         directory = RunDirectory.resume(run)
-        directory.extend_manifest(versions=provenance.versions())  # one run, one set of versions
-        settings = _settings_of(directory, flags, config)
+        # one run, one set of versions, one state of the code
+        directory.extend_manifest(versions=provenance.versions())
+        directory.require_same_commit(provenance.code_state())
         _arrange_blas(settings, reporter, directory)
         reporter.say(f"Arc 1, continued in {directory.path}")
     else:
-        settings = resolve(_absolute(flags), config)
+        settings = resolve(absolute_paths(flags), config)
         _arrange_blas(settings, reporter)
         directory = _begin(settings, out)
         announce(settings, directory, reporter)
@@ -67,38 +76,23 @@ def _begin(settings: Arc1Config, out: Path | None) -> RunDirectory:
     return RunDirectory.create(path, first_manifest(settings, sys.argv))
 
 
-def _settings_of(
-    directory: RunDirectory, flags: Mapping[str, Any], config: Path | None
-) -> Arc1Config:
-    """The run's own settings; flags given again must agree with them."""
-    stored = directory.manifest()
-    if stored.get("arc") != "arc1":
-        raise UserError(f"--run {directory.path}: not an Arc 1 run")
-    settings = parse(stored["config"], str(directory.path / "manifest.json"))
+def _settings_of(run: Path, flags: Mapping[str, Any], config: Path | None) -> Arc1Config:
+    """The run's own settings; flags given again must agree with them. Writes nothing."""
+    stored = read_manifest(run)
+    if stored.get("arc") != "arc1" or not isinstance(stored.get("config"), dict):
+        raise UserError(f"--run {run}: not an Arc 1 run")
+    settings = parse(stored["config"], str(run / MANIFEST))
     if config is not None:
         raise UserError("--config: a continued run keeps its own settings; leave it out")
     now = settings.model_dump()
-    again = parse({**now, **_absolute(flags)}, "settings").model_dump()
+    again = parse({**now, **absolute_paths(flags)}, "settings").model_dump()
     for name, value in again.items():
         if value != now[name]:
             raise UserError(
-                f"--run {directory.path}: {name.replace('_', '-')} is {now[name]} in this run, "
+                f"--run {run}: {name.replace('_', '-')} is {now[name]} in this run, "
                 f"not {value}; start a new run with --out"
             )
     return settings
-
-
-def _absolute(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Paths made absolute: a run may be continued from another working directory."""
-    absolute = dict(flags)
-    if "data" in absolute:
-        absolute["data"] = tuple(path.absolute() for path in absolute["data"])
-    if "adapter" in absolute:
-        absolute["adapter"] = absolute["adapter"].absolute()
-    model = Path(str(absolute.get("model", "")))
-    if "model" in absolute and model.exists():
-        absolute["model"] = str(model.absolute())
-    return absolute
 
 
 def _go(settings: Arc1Config, directory: RunDirectory, reporter: Reporter, as_json: bool) -> None:
@@ -107,6 +101,9 @@ def _go(settings: Arc1Config, directory: RunDirectory, reporter: Reporter, as_js
 
     try:
         metrics = run_arc1(settings, directory, reporter)
+    except UserError:
+        directory.discard_if_unused()  # a mistake found at the start leaves nothing to continue
+        raise
     except KeyboardInterrupt:
         reporter.say(f"\ninterrupted; continue with: threearc arc1 --run {directory.path}")
         sys.exit(130)

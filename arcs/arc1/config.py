@@ -38,7 +38,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
 class Arc1Config(BaseModel):
     """Every setting that changes a number of an Arc 1 run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     profile: Profile = "standard"
     model: str = "SmolLM2-135M-Instruct"
@@ -130,7 +130,7 @@ def resolve(flags: Mapping[str, Any], file: Path | None = None) -> Arc1Config:
     """
     from_file = _read_toml(file) if file is not None else {}
     profile = flags.get("profile", from_file.get("profile", "standard"))
-    if profile not in PROFILES:
+    if not isinstance(profile, str) or profile not in PROFILES:
         raise UserError(f"profile {profile!r}: unknown; choose from {', '.join(PROFILES)}")
     merged = {**PROFILES[profile], **from_file, **flags, "profile": profile}
     return parse(merged, "settings" if file is None else str(file))
@@ -147,9 +147,33 @@ def parse(values: Mapping[str, Any], where: str) -> Arc1Config:
         raise UserError(f"{where}: {name.replace('_', '-')}: {message}") from None
 
 
+def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths made absolute: a run may be continued from another working directory.
+
+    Wrong types pass untouched; :func:`parse` names them. Raises UserError for a path that
+    the system refuses (too long).
+    """
+    made = dict(values)
+    try:
+        if isinstance(made.get("data"), list | tuple):
+            made["data"] = tuple(_absolute(path) for path in made["data"])
+        if "adapter" in made:
+            made["adapter"] = _absolute(made["adapter"])
+        model = made.get("model")
+        if isinstance(model, str) and model and Path(model).exists():
+            made["model"] = str(Path(model).absolute())
+    except OSError as error:
+        raise UserError(f"{str(error.filename)[:80]}: {error.strerror}") from None
+    return made
+
+
+def _absolute(path: Any) -> Any:
+    return Path(path).absolute() if isinstance(path, str | Path) else path
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return absolute_paths(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"--config {path}: no such file") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

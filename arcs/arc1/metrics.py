@@ -82,6 +82,10 @@ class Claim(Model):
     statistic_verdict: str | None
     statistic_reason: str | None
     n_to_settle: int | None = Field(description="items in all that would settle the claim")
+    n_to_exclude: int | None = Field(
+        description="where no number settles it because the difference lies at the border of what "
+        "matters: items in all that would exclude an effect that matters, if there is none"
+    )
 
 
 class BudgetResult(Model):
@@ -156,7 +160,7 @@ class Arc1Metrics(Model):
 
 MADE_WITH = (
     "model", "adapter", "training_backend", "engine_training", "engine_base", "engine_trained",
-    "chat", "data", "evaluation", "sandbox", "gates", "versions", "environment",
+    "chat", "data", "evaluation", "sandbox", "gates", "versions", "code", "environment",
 )  # fmt: skip
 
 

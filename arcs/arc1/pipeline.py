@@ -35,11 +35,13 @@ from models.directory import ModelDirectory
 from models.disk import require_free
 from models.errors import UserError
 from models.geometry import read_geometry
-from models.gguf.llama import llama_shape
+from models.gguf.llama import ARCHITECTURE, llama_shape, unsupported_family
+from models.registry import lookup
 from models.store import prepare
 
 ITEMS = "items.jsonl"
 EXECUTIONS = "executions.jsonl"
+EVALUATION = "quantised evaluation of a trained adapter"
 RUN_BYTES = 256 << 20
 """Two checkpoints and the adapter of the largest default LoRA here, and the records."""
 
@@ -88,12 +90,15 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     require_installed()
     level = detect_level(allow_weak=config.allow_weak_sandbox)
     records = () if config.adapter else load(config.data or built_in_paths())
+    _require_family(config.model)
     directory = prepare(config.model, say=reporter.say)
     encoder = ChatEncoder(directory, thinking=config.thinking)
-    llama_shape(directory, doing="quantised evaluation of a trained adapter")
+    if config.thinking and not encoder.thinking_switch:
+        raise UserError(f"--thinking: {directory.name} has no thinking mode; leave it out")
+    llama_shape(directory, doing=EVALUATION)
     context = problems.context_for(encoder, config.prompt_style, config.n_predict[-1])
     _require_context(directory, context, config)
-    verification = verify(directory, say=reporter.say)
+    verification = _verification(run, directory, reporter)
     items = tuple(
         problems.encode(encoder, problem, config.prompt_style)
         for problem in problems.choose(config.limit)
@@ -123,10 +128,32 @@ def _require_context(directory: ModelDirectory, context: int, config: Arc1Config
         )
 
 
+def _require_family(model: str) -> None:
+    """Refuse a model that the registry knows cannot be evaluated, before it is downloaded."""
+    spec = lookup(model)
+    if spec is not None and spec.family != ARCHITECTURE:
+        raise unsupported_family(spec.name, spec.family, EVALUATION)
+
+
+def _verification(run: RunDirectory, directory: ModelDirectory, reporter: Reporter) -> str:
+    """What comparing the engines gave when the run was begun.
+
+    Kept, not asked again: "too large for free memory" is true of a moment, not of the run.
+    """
+    known = run.manifest().get("model", {}).get("verification")
+    return str(known) if known is not None else verify(directory, say=reporter.say)
+
+
 def _quantisation(config: Arc1Config, directory: ModelDirectory) -> str:
-    if config.quantisation != "auto":
-        return config.quantisation
-    return "original" if directory.gguf is not None else "q8_0"
+    has_original = directory.gguf is not None
+    if config.quantisation == "auto":
+        return "original" if has_original else "q8_0"
+    if config.quantisation == "original" and not has_original:
+        raise UserError(
+            f"--quantisation original: {directory.name} was not made from a GGUF file; choose "
+            "auto, f16, q8_0, q5_k_m or q4_k_m"
+        )
+    return config.quantisation
 
 
 def _describe(config: Arc1Config, prepared: Prepared, verification: str) -> dict[str, Any]:

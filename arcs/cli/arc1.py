@@ -21,7 +21,7 @@ def _option(*names: str, panel: str, help: str) -> Any:
     epilog="""
 Examples:\n
   threearc arc1 --profile quick\n
-  threearc arc1 --backend mlx --model Qwen3-0.6B\n
+  threearc arc1 --backend mlx --model SmolLM2-1.7B-Instruct\n
   threearc arc1 --data my.jsonl --rank 32 --epochs 3 --n-predict 512,1024\n
   threearc arc1 --adapter path/to/peft-adapter --model SmolLM2-1.7B-Instruct\n
   threearc arc1 --run runs/arc1-20260101-120000     (continue after a kill)

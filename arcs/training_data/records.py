@@ -78,7 +78,7 @@ def data_sha256(records: Sequence[Record]) -> str:
 def _lines(path: Path) -> list[str]:
     try:
         # split on "\n" only: JSON strings may hold other line separators such as U+2028
-        return path.read_text(encoding="utf-8").split("\n")
+        return path.read_text(encoding="utf-8-sig").split("\n")  # with or without a BOM
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -88,7 +88,7 @@ def _lines(path: Path) -> list[str]:
 def _parse(line: str, where: str) -> Record:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not JSON: {error}") from None
     try:
         return Record.model_validate(value)

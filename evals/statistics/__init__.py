@@ -17,6 +17,7 @@ from evals.statistics.power import (
     decision_power,
     mcnemar_power,
     minimum_detectable_effect,
+    n_to_exclude,
     n_to_settle,
 )
 from evals.statistics.rates import Interval, wilson
@@ -29,6 +30,7 @@ __all__ = [
     "mcnemar_exact",
     "mcnemar_power",
     "minimum_detectable_effect",
+    "n_to_exclude",
     "n_to_settle",
     "paired_counts",
     "paired_difference",

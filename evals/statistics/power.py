@@ -102,6 +102,31 @@ def n_to_settle(
 
 
 @lru_cache(maxsize=1024)
+def n_to_exclude(
+    gained: int,
+    lost: int,
+    n: int,
+    smallest_effect: float,
+    *,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> int | None:
+    """Number of items in all that would exclude an effect that matters if there is none.
+
+    At the discordance seen, and never below n + 1; None where even :data:`MOST_ITEMS` would
+    not do. For planning where the observed difference lies so near the smallest effect that
+    taking it for the truth gives no number.
+    """
+    share = sum(_assumed_rates(gained, lost, n)) / 2
+
+    def enough(items: int) -> bool:
+        return exclusion_power(items, share, share, smallest_effect, alpha=alpha) >= power
+
+    found = _smallest(enough, MOST_ITEMS)
+    return None if found is None else max(found, n + 1)
+
+
+@lru_cache(maxsize=1024)
 def minimum_detectable_effect(
     gained: int, lost: int, n: int, *, alpha: float = 0.05, power: float = 0.8
 ) -> float | None:

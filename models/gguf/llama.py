@@ -41,6 +41,14 @@ class LlamaShape:
     """The head shares the embedding's matrix, so no ``output.weight`` is written."""
 
 
+def unsupported_family(name: str, family: str, doing: str) -> CapabilityError:
+    """Return the error for a model that is not of the llama type."""
+    return CapabilityError(
+        f"{name}: {doing} of {family} comes with a later version; "
+        "llama-type models (SmolLM2) can be used now"
+    )
+
+
 def llama_shape(directory: ModelDirectory, *, doing: str) -> LlamaShape:
     """Read a model directory's config.json.
 
@@ -49,10 +57,7 @@ def llama_shape(directory: ModelDirectory, *, doing: str) -> LlamaShape:
     a config that lacks a key.
     """
     if directory.family != ARCHITECTURE:
-        raise CapabilityError(
-            f"{directory.name}: {doing} of {directory.family} comes with a later version; "
-            f"give a .gguf file"
-        )
+        raise unsupported_family(directory.name, directory.family, doing)
     config = _read_config(directory.path / "config.json")
     _refuse_variants(config, directory.name, doing)
     try:

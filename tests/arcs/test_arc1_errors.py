@@ -14,8 +14,9 @@ from tests.support.tiny_models import build_tiny
 
 
 @pytest.fixture
-def threearc(monkeypatch, capsys, tmp_path):
+def threearc(monkeypatch, capsys, tmp_path, tmp_path_factory):
     """Run the command line in this process; returns (status, stdout, stderr)."""
+    monkeypatch.setenv("THREEARC_CACHE", str(tmp_path_factory.getbasetemp() / "errors-cache"))
     monkeypatch.setenv("THREEARC_BLAS_TRIED", "1")  # no re-exec of pytest
     monkeypatch.chdir(tmp_path)
 
@@ -160,3 +161,152 @@ def test_a_record_that_cannot_be_encoded_is_named(threearc, tiny_model, tmp_path
     (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     line = error_line(threearc("arc1", "--model", tiny_model, "--data", "d.jsonl"))
     assert "odd" in line
+
+
+def test_a_mistake_found_at_the_start_leaves_no_run_behind(threearc, tmp_path):
+    error_line(threearc("arc1", "--model", "Qwen9-9B", "--out", "bad"))
+    error_line(threearc("arc1", "--data", "missing.jsonl", "--out", "bad"))
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_model_that_cannot_be_evaluated_is_refused_before_it_is_fetched(threearc, monkeypatch):
+    import arcs.arc1.pipeline as pipeline
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("prepared")
+
+    monkeypatch.setattr(pipeline, "prepare", never)
+    line = error_line(threearc("arc1", "--model", "Qwen3-0.6B"))
+    assert "qwen3" in line and "SmolLM2" in line
+
+
+def test_asking_for_the_original_gguf_of_a_model_without_one_is_refused(threearc, tiny_model):
+    line = error_line(threearc("arc1", "--model", tiny_model, "--quantisation", "original"))
+    assert "not made from a GGUF" in line and "q8_0" in line
+
+
+def test_thinking_on_a_model_without_the_mode_is_refused(threearc, tiny_model):
+    line = error_line(threearc("arc1", "--model", tiny_model, "--thinking"))
+    assert "no thinking mode" in line
+
+
+@pytest.mark.parametrize(
+    "content", ['{"name": "a browser extension"}', '{"arc": "arc1"}', "[1]", "not json", ""]
+)
+def test_a_directory_that_is_no_run_is_refused_and_not_touched(threearc, tmp_path, content):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text(content)
+    assert "--run other" in error_line(threearc("arc1", "--run", "other"))
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["manifest.json"]
+    assert (tmp_path / "other" / "manifest.json").read_text() == content
+
+
+def test_a_run_is_not_continued_with_another_state_of_the_code(threearc, tmp_path):
+    from arcs.arc1.config import resolve
+    from arcs.arc1.pipeline import first_manifest
+    from arcs.runs import RunDirectory
+
+    manifest = first_manifest(resolve({}), [])
+    manifest["code"]["git_commit"] = "0" * 40
+    RunDirectory.create(tmp_path / "r", manifest).close()
+    assert "commit 000000000000" in error_line(threearc("arc1", "--run", "r"))
+
+
+def test_paths_in_a_settings_file_are_kept_whole(tmp_path, monkeypatch):
+    from arcs.arc1.config import resolve
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.toml").write_text('data = ["mine.jsonl"]\nadapter = "lora"\n')
+    settings = resolve({}, tmp_path / "s.toml")
+    assert settings.data == (tmp_path / "mine.jsonl",) and settings.adapter == tmp_path / "lora"
+
+
+@pytest.mark.parametrize("where", ["--out", "--run", "--model"])
+def test_a_name_that_is_too_long_is_one_line(threearc, where):
+    assert "too long" in error_line(threearc("arc1", where, "x" * 300))
+
+
+@pytest.mark.parametrize("name", ["alpha", "learning-rate", "alpha=nan"])
+def test_numbers_that_are_not_finite_are_refused(threearc, tmp_path, name):
+    flag, _, value = name.partition("=")
+    line = error_line(threearc("arc1", f"--{flag}", value or "inf"))
+    assert flag in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_profile_of_another_type_is_refused(threearc, tmp_path):
+    (tmp_path / "s.toml").write_text('profile = ["quick"]\n')
+    assert "profile" in error_line(threearc("arc1", "--config", "s.toml"))
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(threearc, tmp_path, monkeypatch):
+    import os
+
+    real = os.open
+
+    def refuse(path: object, *rest: object, **more: object) -> int:
+        if str(path).endswith(".lock"):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert "Read-only" in error_line(threearc("arc1", "--out", "there"))
+
+
+def test_a_byte_order_mark_is_no_mistake_and_deep_nesting_is_one_line(tmp_path):
+    from arcs.training_data import load
+
+    row = json.dumps({"id": "a", "prompt": "p", "response": "r"})
+    (tmp_path / "bom.jsonl").write_bytes(b"\xef\xbb\xbf" + row.encode() + b"\n")
+    assert load([tmp_path / "bom.jsonl"])[0].id == "a"
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000 + "\n")
+    with pytest.raises(UserError, match=r"deep.jsonl, line 1"):
+        load([tmp_path / "deep.jsonl"])
+
+
+@pytest.mark.parametrize("declared", ["someone/Another-Model", "tiny-base"])
+def test_a_plain_adapter_that_names_another_model_is_refused(
+    threearc, tiny_model, tmp_path, declared
+):
+    folder = plain_adapter(tmp_path / "lora", tiny_model, declared)
+    line = error_line(threearc("arc1", "--model", tiny_model, "--adapter", folder))
+    assert declared in line and "base_model_name_or_path" in line
+
+
+@pytest.mark.parametrize("declared", ["someone/tiny", None])
+def test_a_plain_adapter_that_names_this_model_or_none_is_taken(tiny_model, tmp_path, declared):
+    from backends.lora import load_adapter
+    from models.store import prepare
+
+    folder = plain_adapter(tmp_path / "lora", tiny_model, declared)
+    assert load_adapter(folder, prepare(str(tiny_model), cache=tmp_path / "cache"))[1]
+
+
+def plain_adapter(folder, model, declared):
+    """An adapter as plain PEFT leaves it: without our sidecar."""
+    from backends.interface import LoraConfig
+    from backends.lora import initial_weights, save_adapter
+    from models.store import prepare
+
+    config = LoraConfig(rank=2, alpha=4.0)
+    modules = {"model.layers.0.self_attn.q_proj": (96, 96)}
+    directory = prepare(str(model), cache=folder.parent / "cache")
+    save_adapter(folder, config, initial_weights(config, modules, 0), directory)
+    (folder / "threearc_adapter.json").unlink()
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = declared
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_what_comparing_the_engines_gave_is_kept_with_the_run(tmp_path, monkeypatch):
+    # free memory at the moment of continuing must not decide whether a run can be continued
+    import arcs.arc1.pipeline as pipeline
+    from arcs.progress import Reporter
+    from arcs.runs import RunDirectory
+
+    monkeypatch.setattr(pipeline, "verify", lambda *_, **__: "verified: now")
+    before = RunDirectory.create(tmp_path / "a", {"model": {"verification": "unverified: then"}})
+    with before, RunDirectory.create(tmp_path / "b", {}) as new:
+        assert pipeline._verification(before, None, Reporter()) == "unverified: then"
+        assert pipeline._verification(new, None, Reporter()) == "verified: now"

@@ -13,13 +13,12 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.tiny_models import build_tiny
+from tests.support.arc1_bench import Bench
 
 pytestmark = pytest.mark.slow
 
@@ -35,40 +34,6 @@ FILES_FROM = {
     "compare": ("items.jsonl", "metrics.json"),
 }
 PHASES = tuple(FILES_FROM)
-
-
-class Bench:
-    """A tiny model, a small data file, and the command line that uses them."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.model = build_tiny("llama", root / "model", max_position_embeddings=4096)
-        self.data = root / "data.jsonl"
-        rows = [
-            {"id": f"r{i}", "prompt": f"Say {word}.", "response": f"{word}, as you asked: {word}."}
-            for i, word in enumerate(("salt", "pepper", "thyme", "butter", "flour", "wine"))
-        ]
-        rows.append({"id": "h0", "prompt": "Say egg.", "response": "An egg.", "split": "held_out"})
-        self.data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def command(self, *tail: str) -> list[str]:
-        return [str(Path(sys.executable).parent / "threearc"), "arc1", *tail]
-
-    def fresh(self, out: Path) -> list[str]:
-        return self.command(
-            "--out", str(out), "--model", str(self.model), "--data", str(self.data),
-            "--backend", "torch", "--limit", "3", "--n-predict", "6,12", "--prompt-style", "raw",
-            "--epochs", "3", "--micro-batch-size", "1", "--accumulation", "2", "--threads", "1",
-            "--config", str(self.settings()), "--json",
-        )  # fmt: skip
-
-    def settings(self) -> Path:
-        path = self.root / "settings.toml"
-        path.write_text("checkpoint_every = 1\neval_every = 3\nrank = 4\n")
-        return path
-
-    def environment(self, cache: Path) -> dict[str, str]:
-        return {**os.environ, "THREEARC_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")

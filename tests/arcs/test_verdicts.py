@@ -464,3 +464,21 @@ def test_a_large_effect_is_mostly_supported_and_none_mostly_refuted_at_low_disco
     # Exact probabilities: 0.9985 supported, 0.946 refuted.
     assert simulated(0.25, 0.05, runs=300, seed=5)[Verdict.SUPPORTED] / 300 > 0.97
     assert simulated(0.005, 0.005, runs=300, seed=6)[Verdict.REFUTED] / 300 > 0.9
+
+
+def test_a_difference_at_the_border_says_what_would_exclude_an_effect() -> None:
+    # One net item of 20 is 5.0 points, the border itself: taking it for the truth, no number of
+    # items settles it (a quick run often ends here).
+    claim = at_1024(arm(range(5), n=20), arm(range(6), n=20)).claim
+    assert claim.verdict is Verdict.INCONCLUSIVE and claim.n_to_settle is None
+    assert claim.n_to_exclude is not None and claim.n_to_exclude > 20
+    assert f"about {claim.n_to_exclude:,} items would exclude 5 points" in claim.explanation
+
+
+def test_an_effect_smaller_than_the_one_that_matters_is_sometimes_supported_as_stated() -> None:
+    # "Significant and estimated at 5 points or more" does not say that the truth is as large:
+    # at a true 4 points it happens in about a quarter of runs, without any effect in under 5 %.
+    from evals.statistics import mcnemar_power
+
+    assert 0.2 < mcnemar_power(164, 0.05, 0.01, smallest_effect=0.05) < 0.35
+    assert mcnemar_power(164, 0.03, 0.03, smallest_effect=0.05) < 0.05

@@ -228,6 +228,18 @@ def test_overflow_in_the_weights_stops_with_one_line(tiny: ModelDirectory, tmp_p
         run(tiny, tmp_path, wild)
 
 
+def test_a_last_step_that_breaks_the_model_is_found_without_held_out_data(
+    tiny: ModelDirectory, tmp_path: Path
+) -> None:
+    wild = replace(CONFIG, learning_rate=1e30, epochs=1, checkpoint_every=1000)
+    one_step = replace(wild, micro_batch_size=len(DATA), accumulation=1)
+    with (
+        open_model(tiny, device="cpu") as model,
+        pytest.raises(UserError, match=r"loss after the update became .* at step 1"),
+    ):
+        train(model, DATA, [], one_step, directory=tmp_path)
+
+
 def test_no_held_out_examples_means_no_validation_loss(
     tiny: ModelDirectory, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ from evals.statistics import (
     mcnemar_exact,
     mcnemar_power,
     minimum_detectable_effect,
+    n_to_exclude,
     n_to_settle,
     tango_interval,
 )
@@ -80,6 +81,18 @@ def test_the_n_that_would_settle_it_does_settle_it(seen) -> None:
 
 def test_an_effect_at_the_border_is_settled_by_no_number_of_items() -> None:
     assert n_to_settle(1, 0, 20, 0.05) is None
+
+
+@pytest.mark.parametrize("seen", [(1, 0, 20), (9, 1, 164), (20, 12, 164)])
+def test_where_there_is_no_effect_that_many_items_exclude_one_that_matters(seen) -> None:
+    needed = n_to_exclude(*seen, 0.05)
+    assert needed is not None and needed > seen[2]
+    share = (seen[0] + seen[1] + 1) / (seen[2] + 1) / 2
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(needed, [share, share, 1 - 2 * share], size=2000)
+    inside = [tango_interval(g, l, needed).excludes_effect(0.05) for g, l, _ in drawn]
+    # planned for 0.8 by a normal approximation; three standard errors of the simulation are 0.03
+    assert 0.76 < np.mean(inside) < 0.9
     assert decision_power(MOST_ITEMS, 0.1, 0.05, 0.05) < 0.8
 
 
