@@ -19,6 +19,14 @@ setup:
 arc1 *args: setup
     @"{{threearc}}" arc1 "$@"
 
+# Which published numbers of the paper follow from its published files? (no engine needed)
+reproduce *args: setup-logs
+    @"{{threearc}}" reproduce "$@"
+
+# Which known artifact patterns are in these results, ours or anyone's? (no engine needed)
+audit *args: setup-logs
+    @"{{threearc}}" audit "$@"
+
 # The models threearc knows, and what is on disk.
 models *args: setup
     @"{{threearc}}" models "$@"
@@ -36,6 +44,10 @@ check: setup-test
     "{{venv}}/bin/ruff" format --check .
     "{{venv}}/bin/ruff" check .
     "{{venv}}/bin/mypy"
+
+# threearc without engines, and what reads inspect_ai's logs.
+setup-logs:
+    @sh .ci/setup logs
 
 # What the tests need on top of `setup`.
 setup-test: setup

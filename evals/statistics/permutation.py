@@ -7,6 +7,7 @@ and permuting within groups changes nothing at all (ANCHORS B43); groups are per
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import quad
 from scipy.special import gammaln
 from scipy.stats import halfnorm, norm
+from scipy.stats import t as student
 from sklearn.model_selection import StratifiedKFold
 
 from evals.statistics.auc import boolean_labels
@@ -276,6 +278,22 @@ def _expected_maximum(
         return float(x * k * np.exp(log_density(x) + (k - 1) * log_cumulative(x)))
 
     return float(quad(integrand, low, 12.0, limit=200, epsabs=1e-10)[0])
+
+
+def largest_effect_p_value(
+    statistic: float, candidates: int, degrees_of_freedom: int, *, signed: bool = True
+) -> float:
+    """Probability that the largest of ``candidates`` independent t values reaches ``statistic``.
+
+    ``statistic`` is the largest effect over its null standard error; ``signed=False`` means
+    that it was picked by size. Correlated candidates make the true probability smaller, so a
+    permutation null (:func:`max_effect_test`) is better where the items are at hand.
+    """
+    if candidates < 1 or degrees_of_freedom < 1:
+        raise ValueError(f"impossible: {candidates} candidates, {degrees_of_freedom} df")
+    single = float(student.sf(statistic, degrees_of_freedom))
+    single = single if signed else min(1.0, 2 * single)
+    return -math.expm1(candidates * math.log1p(-min(single, 1 - 1e-16)))
 
 
 def in_sample_direction_effect(x: FloatArray, labels: ArrayLike) -> float:

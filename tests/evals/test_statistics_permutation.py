@@ -19,6 +19,7 @@ from evals.statistics.permutation import (
     expected_in_sample_direction_effect,
     expected_maximum_of_normals,
     in_sample_direction_effect,
+    largest_effect_p_value,
     max_effect_test,
     permutation_test,
     permute_labels,
@@ -395,3 +396,19 @@ def test_too_many_folds_and_impossible_sizes_are_refused() -> None:
     for sizes in ((0, 5, 5), (3, 0, 5), (3, 1, 2)):
         with pytest.raises(ValueError, match="impossible"):
             expected_in_sample_direction_effect(*sizes)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_largest_of_many_noise_effects_has_a_uniform_p_value(signed: bool) -> None:
+    draws = np.random.default_rng(3).standard_t(80, (4000, 50))
+    largest = (draws if signed else np.abs(draws)).max(axis=1)
+    p = np.array([largest_effect_p_value(float(t), 50, 80, signed=signed) for t in largest])
+    assert scipy.stats.kstest(p, "uniform").pvalue > 0.001
+    wrong = np.array([largest_effect_p_value(float(t), 25, 80, signed=signed) for t in largest])
+    assert scipy.stats.kstest(wrong, "uniform").pvalue < 1e-6
+
+
+def test_the_papers_strongest_heads_are_what_noise_gives() -> None:
+    gemma = largest_effect_p_value(0.5990696549415588 / (1 / 38 + 1 / 53) ** 0.5, 280, 89)
+    qwen = largest_effect_p_value(0.5570887923240662 / (1 / 18 + 1 / 64) ** 0.5, 48, 80)
+    assert gemma == pytest.approx(0.57, abs=0.01) and qwen == pytest.approx(0.62, abs=0.01)

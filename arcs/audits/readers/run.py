@@ -1,0 +1,204 @@
+"""Our own run directories: manifest.json, items.jsonl, completions and metrics.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arcs.audits.readers.source import (
+    filled_text,
+    flatten,
+    read_json,
+    read_json_lines,
+    require_distinct,
+    text_of,
+)
+from arcs.audits.results import (
+    Instrument,
+    Item,
+    LabelKind,
+    Reported,
+    Results,
+    ResultSet,
+    Role,
+)
+from evals.humaneval.outcomes import Outcome
+from evals.humaneval.problems import dataset_sha256, load_problems
+from models.errors import UserError
+
+FORMAT = "threearc run"
+MANIFEST = "manifest.json"
+ITEMS = "items.jsonl"
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class _Run:
+    path: Path
+    manifest: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    family: str | None
+
+
+def runs_in(path: Path) -> list[Path]:
+    """Return the run directories that a path is or holds."""
+    if path.is_file():
+        return []
+    folders = [path, *sorted(entry for entry in path.iterdir() if entry.is_dir())]
+    return [folder for folder in folders if _is_run(folder)]
+
+
+def _is_run(folder: Path) -> bool:
+    if not (folder / MANIFEST).is_file():
+        return False
+    manifest = read_json(folder / MANIFEST)
+    return isinstance(manifest, dict) and "arc" in manifest and "config" in manifest
+
+
+def read(path: Path) -> Results:
+    """Read one run, or every run of a folder (one family a run).
+
+    Raises UserError for damage, and for a single run that is not finished; unfinished runs of
+    a folder are left out with a note.
+    """
+    folders = runs_in(path)
+    finished = [one for one in folders if (one / ITEMS).is_file()]
+    if not finished:
+        raise UserError(
+            f"{folders[0] if folders else path}: the run has no {ITEMS} yet; finish it with "
+            f"threearc arc1 --run {folders[0] if folders else path}"
+        )
+    sets: list[ResultSet] = []
+    for folder in finished:
+        run = _open(folder, family=folder.name if len(finished) > 1 else None)
+        try:
+            sets.extend(_sets(run))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{folder}: a record of the run lacks {error}; it is damaged") from None
+    left = tuple(
+        f"{one}: no {ITEMS}, the run is not finished" for one in folders if one not in finished
+    )
+    return Results(path, FORMAT, sets=tuple(sets), skipped=left)
+
+
+def _open(folder: Path, family: str | None) -> _Run:
+    metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else {}
+    return _Run(folder, read_json(folder / MANIFEST), metrics, family)
+
+
+def _sets(run: _Run) -> Iterator[ResultSet]:
+    rows: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for _, record in read_json_lines(run.path / ITEMS):
+        rows.setdefault((record["arm"], record["n_predict"]), []).append(record)
+    prompts = _prompts(run)
+    decoded = {arm: _completions(run.path / f"{arm}.completions.jsonl") for arm, _ in rows}
+    for (arm, n_predict), records in rows.items():
+        name = f"{run.path.name} {arm} at n_predict {n_predict}"
+        items = tuple(_item(r, n_predict, decoded[arm], prompts) for r in records)
+        require_distinct(items, f"{run.path / ITEMS} ({arm}, n_predict {n_predict})")
+        yield ResultSet(
+            name=name,
+            source=run.path / ITEMS,
+            items=items,
+            instruments=_instruments(run),
+            role=Role.TEST,
+            arm=arm,
+            task=run.manifest.get("evaluation", {}).get("dataset"),
+            n_predict=n_predict,
+            settings=_settings(run, arm),
+            reported=_reported(run, arm, n_predict),
+            family=run.family,
+        )
+
+
+def _prompts(run: _Run) -> Mapping[str, str]:
+    """Prompts by task id, where the run's data set is the one that is installed here."""
+    if run.manifest.get("evaluation", {}).get("dataset_sha256") != dataset_sha256():
+        return {}
+    return {problem.task_id: problem.prompt for problem in load_problems()}
+
+
+def _completions(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    if not path.is_file():
+        return {}
+    return {record["item_id"]: record for _, record in read_json_lines(path)}
+
+
+def _item(
+    record: Mapping[str, Any],
+    n_predict: int,
+    decoded: Mapping[str, Mapping[str, Any]],
+    prompts: Mapping[str, str],
+) -> Item:
+    item_id = record["item_id"]
+    completion = decoded.get(item_id)
+    outcome = Outcome(record["outcome"])
+    failed = outcome is Outcome.INFRASTRUCTURE_ERROR
+    return Item(
+        item_id=item_id,
+        prompt=prompts.get(item_id),
+        response=text_of(record["text"]),
+        finish_reason=_finish_reason(record["truncated"], completion),
+        generated_tokens=None if completion is None else min(n_predict, len(completion["ids"])),
+        repetition_loop=record.get("loop"),
+        labels={
+            "passed": None if failed else outcome is Outcome.PASSED,
+            "outcome": None if failed else outcome.value,
+        },
+    )
+
+
+def _finish_reason(truncated: bool, completion: Mapping[str, Any] | None) -> str | None:
+    """Return why the answer ended at its n_predict; the decode's own reason if it ended before."""
+    if truncated:
+        return "length"
+    reason = None if completion is None else filled_text(completion["finish_reason"])
+    return None if reason == "length" else reason
+
+
+def _instruments(run: _Run) -> Mapping[str, Instrument]:
+    level = run.manifest.get("sandbox", {}).get("level")
+    judge = None if level is None else f"the data set's tests, run in sandbox {level}"
+    tests = run.manifest.get("evaluation", {}).get("dataset_sha256")
+    return {
+        "passed": Instrument("passed", LabelKind.PASS, judge=judge, prompt_sha=tests),
+        # no classes: an outcome that never occurs (no time-out) is nothing to look into
+        "outcome": Instrument("outcome", LabelKind.CLASS, judge=judge, prompt_sha=tests),
+    }
+
+
+def _settings(run: _Run, arm: str) -> Mapping[str, str]:
+    """Everything about the evaluation but the edit itself, which is what arms differ in."""
+    manifest = run.manifest
+    engine = manifest.get(f"engine_{arm}", {})
+    return {
+        **flatten({k: v for k, v in engine.items() if not k.startswith("adapter")}, "engine."),
+        **flatten(_pick(manifest.get("model", {}), "name", "fingerprint"), "model."),
+        **flatten(_pick(manifest.get("chat", {}), "template_sha256", "thinking"), "chat."),
+        **flatten(
+            _pick(
+                manifest.get("evaluation", {}),
+                "dataset_sha256", "prompt_style", "prompts_sha256", "quantisation",
+            ),
+            "evaluation.",
+        ),
+    }  # fmt: skip
+
+
+def _pick(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: values.get(name) for name in names}
+
+
+def _budgets(run: _Run) -> Sequence[Mapping[str, Any]]:
+    budgets: Sequence[Mapping[str, Any]] = run.metrics.get("budgets", [])
+    return budgets
+
+
+def _reported(run: _Run, arm: str, n_predict: int) -> tuple[Reported, ...]:
+    return tuple(
+        Reported("pass@1", budget[arm]["pass_at_1"], budget[arm]["interval"] is not None)
+        for budget in _budgets(run)
+        if budget["n_predict"] == n_predict and budget.get(arm, {}).get("pass_at_1") is not None
+    )
