@@ -169,8 +169,14 @@ def labels_of(rows: Sequence[object] | FloatArray, labels: ArrayLike) -> BoolArr
 
 
 def matrix_of(x: ArrayLike) -> FloatArray:
-    """``x`` as a table [n, d]; ValueError for another shape and values that are not finite."""
-    matrix = np.asarray(x, dtype=np.float64)
+    """``x`` as a table [n, d]; ValueError for another shape and values that are not finite.
+
+    Single precision stays single: a solver stops elsewhere in double precision, which moves an
+    AUC in its third digit, and features are float32 as they were extracted.
+    """
+    matrix = np.asarray(x)
+    if matrix.dtype != np.float32:
+        matrix = matrix.astype(np.float64)
     if matrix.ndim != 2 or matrix.size == 0:
         raise ValueError(f"features must be a table of rows and columns, not {matrix.shape}")
     if not np.isfinite(matrix).all():

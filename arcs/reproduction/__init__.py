@@ -1,0 +1,1 @@
+"""Recomputation of the paper's numbers from its published files, beside what it prints."""
