@@ -6,15 +6,17 @@ values are decided outside (numpy, Python) and handed in. See DESIGN section 3.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import CapabilityError
+from models.errors import CapabilityError, UserError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 FinishReason = Literal["stop", "length"]
@@ -32,6 +34,11 @@ class Capabilities:
     dtypes: tuple[str, ...]
     generate: bool = True
     train: bool = False
+    hidden_states: bool = False
+    """:meth:`LanguageModel.hidden_states` at any point; ``final_hidden`` alone: h_last only."""
+    final_hidden: bool = False
+    heads: bool = False
+    """:meth:`LanguageModel.head_outputs` and :meth:`LanguageModel.tempered`."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,63 @@ class Prompt:
 
     item_id: str
     ids: tuple[int, ...]
+    sample: int = 0
+    """Which of several samples of the item this is; part of the key of its noise."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen; one definition for every engine (backends/sampling.py).
+
+    In this order: repetition penalty, temperature, top-k, top-p, min-p, Gumbel noise for the
+    tokens that are left, arg-max, lowest id on a tie.
+    """
+
+    temperature: float = 0.0
+    """0: greedy. No filter and no noise is applied then, the repetition penalty is."""
+    top_k: int = 0
+    """Keep the k largest; 0: all."""
+    top_p: float = 1.0
+    """Keep the smallest set of the most probable tokens with at least this probability."""
+    min_p: float = 0.0
+    """Keep tokens with at least this share of the most probable one's probability."""
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of ids that occurred (Keskar et al. 2019,
+    arXiv 1909.05858, as in transformers); 1: none."""
+    repetition_window: int | None = None
+    """How many of the latest prompt and generated ids count as occurred; None: all."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, holds, allowed in (
+            ("temperature", self.temperature, self.temperature >= 0, "at least 0"),
+            ("top_k", self.top_k, self.top_k >= 0, "at least 0"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", self.min_p, 0 <= self.min_p <= 1, "between 0 and 1"),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                self.repetition_penalty > 0 and math.isfinite(self.repetition_penalty),
+                "above 0",
+            ),
+            (
+                "repetition_window",
+                self.repetition_window,
+                self.repetition_window is None or self.repetition_window > 0,
+                "above 0, or none for all ids",
+            ),
+            ("seed", self.seed, 0 <= self.seed < 2**64, "a whole number from 0 to 2^64 - 1"),
+        ):
+            if not holds:
+                raise UserError(f"sampling: {name} is {value}: it must be {allowed}")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether nothing is drawn."""
+        return self.temperature == 0.0
+
+
+GREEDY = Sampling()
 
 
 StopWhen = Callable[[tuple[int, ...]], bool]
@@ -59,6 +123,10 @@ class Completion:
     finish_reason: FinishReason
     """``stop``: a stop id or a completed stop string; ``length``: the budget ran out."""
     seconds: float
+    sample: int = 0
+    near_ties: int | None = None
+    """Steps at which another engine's rounding could have chosen another token: the margin of
+    the arg-max, or of a filter's edge, was below backends.sampling.NEAR_TIE. None: not counted."""
 
 
 OnDone = Callable[[Completion], None]
@@ -119,6 +187,39 @@ class LossTerms:
     tokens: int
 
 
+class Head(NamedTuple):
+    """One attention head: layer index as in the model (DeltaNet layers counted), head index."""
+
+    layer: int
+    head: int
+
+
+class HiddenPoint(NamedTuple):
+    """Where a hidden state is read.
+
+    ``layer`` 0 is the embedding's output (as it enters the first decoder layer), i the output
+    of decoder layer i, counted from 1. ``normed``: after the model's final norm. ``h_last`` is
+    HiddenPoint(n_layers, True).
+    """
+
+    layer: int
+    normed: bool
+
+
+@dataclass(frozen=True)
+class HeadOutputs:
+    """What enters o_proj, by head, over the last response tokens of each sequence."""
+
+    layers: tuple[int, ...]
+    """Layers with attention, in order; Gated DeltaNet layers have no o_proj."""
+    norms: tuple[Float32, ...]
+    """One [n, heads] array a layer: L2 norm over head_dim, mean over the tokens."""
+    means: tuple[Float32, ...]
+    """One [n, heads, head_dim] array a layer: mean vector over the tokens."""
+    tokens: tuple[int, ...]
+    """[n] number of tokens that the means are over: last_n, or fewer in a short response."""
+
+
 class LanguageModel(ABC):
     """A model opened on one engine.
 
@@ -136,10 +237,13 @@ class LanguageModel(ABC):
         stop_ids: Sequence[int],
         stop_when: StopWhen | None = None,
         on_done: OnDone | None = None,
+        sampling: Sampling = GREEDY,
     ) -> list[Completion]:
-        """Decode greedily (arg-max of float32 logits, lowest id on a tie).
+        """Decode; the next token is chosen from float32 logits as ``sampling`` says.
 
-        Returns completions in the order of ``prompts``; ``on_done`` sees each as it ends.
+        In float32 the same prompts, seed and samples give the same tokens on every engine, in
+        any order and any batch. Returns completions in the order of ``prompts``; ``on_done``
+        sees each as it ends.
         Raises UserError when a prompt is empty or prompt + max_tokens exceeds the context.
         """
 
@@ -203,6 +307,70 @@ class LanguageModel(ABC):
     def load_training_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Restore what :meth:`training_state` returned (after attach_lora, configure_optimizer)."""
         raise self._cannot("load training state")
+
+    def attention_heads(self) -> dict[int, tuple[int, int]]:
+        """Layer index -> (heads, head_dim) of every layer that has an o_proj."""
+        raise self._cannot("tell attention heads apart")
+
+    def hidden_states(
+        self,
+        sequences: Sequence[Sequence[int]],
+        positions: Sequence[int],
+        points: Sequence[HiddenPoint],
+    ) -> Float32:
+        """Float32 hidden states [n, len(points), d] of n sequences of ids, one position each.
+
+        Batched inside with right padding; a batch's size changes nothing but rounding. Only the
+        points asked for are kept, and no logits are computed. Raises UserError for an empty
+        sequence, ids outside the vocabulary, a position outside its sequence, a layer that is
+        not there, or a sequence longer than the context.
+        """
+        raise self._cannot("return hidden states")
+
+    def head_outputs(
+        self,
+        sequences: Sequence[Sequence[int]],
+        response_starts: Sequence[int],
+        *,
+        last_n: int,
+    ) -> HeadOutputs:
+        """Per-head norms and mean vectors at the o_proj input, all layers in one forward pass.
+
+        Over the last ``last_n`` ids of each sequence, but none before its ``response_start``
+        (the index of the first response id). Raises UserError as :meth:`hidden_states`, and for
+        an empty response.
+        """
+        raise self._cannot("return head outputs")
+
+    def logprobs(
+        self, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
+    ) -> list[Float32]:
+        """Log-probability (nats) of each response id given the ids before it, one array each.
+
+        The head is run on response positions only, in chunks. Raises UserError as
+        :meth:`hidden_states`, and for a response that starts at id 0 or holds nothing.
+        """
+        raise self._cannot("return log-probabilities")
+
+    def tempered(self, scales: Mapping[Head, float]) -> AbstractContextManager[None]:
+        """Scale the o_proj input of heads while the context lasts, prompt and new ids alike.
+
+        A LoRA on o_proj is scaled with it. Contexts nest (factors of one head multiply) and are
+        undone exactly, also by an exception. A factor of 1 is bit-identical to none. Raises
+        UserError for a head that is not there, listing those that are.
+        """
+        raise self._cannot("temper heads")
+
+    def trace(self, ids: Sequence[int]) -> dict[str, Float32]:
+        """Every stage of one unpadded forward pass, in the order of computation, float32.
+
+        Names, the same on every engine: ``embedding`` (as it enters layer 0); for each layer i
+        from 0: ``layers.i.norm`` (input norm's output), ``layers.i.mixer`` (the input of o_proj,
+        or of a Gated DeltaNet layer's out_proj), ``layers.i.o_proj`` (its output),
+        ``layers.i.mlp`` (the MLP's output), ``layers.i.output``; ``norm``; ``logits``. Arrays
+        are [T, width]. For finding where two engines part.
+        """
+        raise self._cannot("trace a forward pass")
 
     def logits(self, ids: Sequence[int]) -> Float32:
         """Float32 logits [T, vocab] of one unpadded sequence, for verification on short inputs."""
