@@ -31,6 +31,10 @@ audit *args: setup-logs
 models *args: setup
     @"{{threearc}}" models "$@"
 
+# Which engines, devices and dtypes work on this machine, what does not, and why.
+doctor *args: setup
+    @"{{threearc}}" doctor "$@"
+
 # All tests that take seconds; `just test-all` runs the slow ones too.
 test *args: setup-test
     @env {{test_env}} "{{venv}}/bin/python" -m backends.blas "{{venv}}/bin/python" -m pytest -m "not slow" "$@"

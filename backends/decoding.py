@@ -31,9 +31,13 @@ def check_prompts(prompts: Sequence[Prompt], *, max_tokens: int, context: int, v
     """Raise UserError for prompts that cannot be decoded within ``context`` tokens each."""
     if max_tokens < 1:
         raise UserError(f"n_predict is {max_tokens}; give at least 1")
-    twice = [item for item, n in Counter(p.item_id for p in prompts).items() if n > 1]
+    twice = [key for key, n in Counter((p.item_id, p.sample) for p in prompts).items() if n > 1]
     if twice:
-        raise UserError(f"item id {twice[0]} occurs more than once; give every prompt its own")
+        item, sample = twice[0]
+        raise UserError(
+            f"item id {item} occurs more than once as sample {sample}; "
+            "give every prompt its own, and samples of one item a number each"
+        )
     for prompt in prompts:
         if not prompt.ids:
             raise UserError(f"the prompt of {prompt.item_id} is empty; give at least one token")

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from backends.interface import (
+    GREEDY,
     Capabilities,
     Completion,
     LanguageModel,
     OnDone,
     Prompt,
+    Sampling,
     StopWhen,
 )
 from models.errors import UserError
@@ -32,8 +34,9 @@ class ScriptedModel(LanguageModel):
         stop_ids: Sequence[int],
         stop_when: StopWhen | None = None,
         on_done: OnDone | None = None,
+        sampling: Sampling = GREEDY,
     ) -> list[Completion]:
-        """Return the prepared ids up to the first stop or the budget.
+        """Return the prepared ids up to the first stop or the budget, however they are sampled.
 
         Raises UserError for an item without a prepared answer, or an answer that ends before
         either: a script that is too short must not pass for a model that stopped.
@@ -73,4 +76,5 @@ class ScriptedModel(LanguageModel):
             ids=tuple(generated),
             finish_reason=reason,
             seconds=time.monotonic() - begun,
+            sample=prompt.sample,
         )

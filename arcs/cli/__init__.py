@@ -39,9 +39,16 @@ def _root(
 
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line and exit status 2."""
-    from arcs.cli import arc1, audit, models, reproduce  # registers the commands
+    from arcs.cli import (  # registers the commands
+        arc1,
+        audit,
+        consistency,
+        doctor,
+        models,
+        reproduce,
+    )
 
-    del arc1, audit, models, reproduce
+    del arc1, audit, consistency, doctor, models, reproduce
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status
     except UserError as error:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from backends.adapter_files import load_adapter
-from backends.interface import Float32, LoraConfig
+from backends.heads import column_factors, layer_factors
+from backends.interface import Float32, Head, LoraConfig
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.files import whole_file
@@ -36,15 +38,24 @@ class _Pair:
     """(out_features, rank)"""
 
 
-def convert_adapter(peft_dir: Path, directory: ModelDirectory, out: Path) -> Path:
+def convert_adapter(
+    peft_dir: Path,
+    directory: ModelDirectory,
+    out: Path,
+    *,
+    scales: Mapping[Head, float] | None = None,
+) -> Path:
     """Write the PEFT adapter in ``peft_dir`` for ``directory`` (family ``llama``) to ``out``.
 
     Factors stay float32. Modules are matched by name; shapes are only checked, because a
-    square factor would pass transposed.
+    square factor would pass transposed. ``scales``: the heads that
+    :func:`models.gguf.temper.temper_gguf` scales in the model's file; the columns of o_proj's
+    lora_a that read them are multiplied alike, because the input of o_proj is what is scaled.
 
     Raises CapabilityError for another family, UserError for tensors that have no place in
-    the model, for an incomplete or damaged adapter or one of another model, and for a LoRA
-    variant that :func:`backends.adapter_files.load_adapter` does not read.
+    the model, for an incomplete or damaged adapter or one of another model, for a LoRA
+    variant that :func:`backends.adapter_files.load_adapter` does not read, and for a head
+    that is not there.
     """
     shape = llama_shape(directory, doing="adapter conversion to GGUF")
     config, weights = load_adapter(peft_dir, directory)
@@ -55,6 +66,7 @@ def convert_adapter(peft_dir: Path, directory: ModelDirectory, out: Path) -> Pat
     pairs = _pairs(peft_dir, weights)
     _check_places(peft_dir, pairs, shape)
     _check_shapes(peft_dir, pairs, shape, directory.name)
+    pairs = _tempered(pairs, scales or {}, shape)
     with whole_file(out, needs=4 * sum(p.a.size + p.b.size for p in pairs)) as temporary:
         _write(temporary, config, pairs, shape)
     return out
@@ -101,6 +113,16 @@ def _check_shapes(peft_dir: Path, pairs: list[_Pair], shape: LlamaShape, model: 
                 f"{peft_dir} is an adapter for another model: {pair.module} is "
                 f"{found[0]} x {found[1]} there and {expected[0]} x {expected[1]} in {model}"
             )
+
+
+def _tempered(pairs: list[_Pair], scales: Mapping[Head, float], shape: LlamaShape) -> list[_Pair]:
+    """Scale the columns of A that read a head's output."""
+    heads = dict.fromkeys(range(shape.layers), (shape.heads, shape.head_dim))
+    columns = {
+        f"model.layers.{layer}.self_attn.o_proj": column_factors(row, shape.head_dim)
+        for layer, row in layer_factors(scales, heads).items()
+    }
+    return [replace(p, a=p.a * columns[p.module]) if p.module in columns else p for p in pairs]
 
 
 def _list(names: list[str]) -> str:

@@ -185,15 +185,21 @@ class DecodeContext(Context):
         for slot in range(width):
             self.release(slot)
 
-    def ingest(self, slot: int, ids: Sequence[int]) -> int:
-        """Start ``slot`` with a prompt, alone in its batch; return the next token's id."""
+    def ingest(self, slot: int, ids: Sequence[int]) -> Float32:
+        """Start ``slot`` with a prompt, alone in its batch; the next token's logits [1, vocab].
+
+        A view, valid until the next batch, as that of :meth:`step`.
+        """
         self.forget(slot)
         self._prompt.fill(ids, slot)
         self.run(self._prompt)
         self._busy[slot] = True
         self._step.positions[slot] = len(ids)
-        self._step.tokens[slot] = token = int(arg_max(self.outputs(1))[0])
-        return token
+        return self.outputs(1)
+
+    def feed(self, slot: int, token: int) -> None:
+        """Give a busy ``slot`` the token that the next step is to read."""
+        self._step.tokens[slot] = token
 
     def release(self, slot: int) -> None:
         """Make ``slot`` idle; its stream is emptied at the next step."""
@@ -201,15 +207,13 @@ class DecodeContext(Context):
         self._step.tokens[slot] = IDLE_TOKEN
         self._step.positions[slot] = 0
 
-    def step(self) -> NDArray[np.intp]:
-        """Decode one token for every slot; [width] next ids, meaningless for idle slots."""
+    def step(self) -> Float32:
+        """Read one token in every slot; logits [width, vocab], meaningless for idle slots."""
         for slot in np.flatnonzero(~self._busy):
             self.forget(int(slot))
         self.run(self._step)
-        ids = arg_max(self.outputs(self.width))
-        self._step.tokens[self._busy] = ids[self._busy]
         self._step.positions[self._busy] += 1
-        return ids
+        return self.outputs(self.width)
 
 
 def arg_max(logits: Float32) -> NDArray[np.intp]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import psutil
 
 from backends.decoding import Ending, check_prompts
 from backends.interface import (
+    GREEDY,
     Capabilities,
     Completion,
     Float32,
+    Head,
+    HiddenPoint,
     LanguageModel,
     OnDone,
     Prompt,
+    Sampling,
     StopWhen,
 )
 from backends.llamacpp.context import (
@@ -27,9 +32,12 @@ from backends.llamacpp.context import (
     sequence_logits,
 )
 from backends.llamacpp.generate import Decoding
+from backends.llamacpp.hidden import final_states, response_logprobs
 from backends.llamacpp.native import NativeModel
-from models.errors import UserError
+from models.errors import CapabilityError, UserError
 from models.fingerprint import file_sha256
+from models.gguf.temper import gguf_heads
+from models.gguf_file import read_gguf
 
 
 def open_gguf(
@@ -77,7 +85,7 @@ def default_threads() -> int:
 
 
 class LlamaCppModel(LanguageModel):
-    """Repeatable greedy decoding: a completion depends on its prompt and the settings alone."""
+    """Repeatable decoding: a completion depends on its prompt, seed and the settings alone."""
 
     def __init__(self, native: NativeModel, settings: Settings) -> None:
         self._native = native
@@ -89,6 +97,7 @@ class LlamaCppModel(LanguageModel):
             engine="llamacpp",
             device=", ".join(native.offload.devices) if native.offload.layers else "cpu",
             dtypes=(native.file_type,),
+            final_hidden=True,
         )
         self._context = DecodeContext(native, settings)
 
@@ -100,11 +109,12 @@ class LlamaCppModel(LanguageModel):
         stop_ids: Sequence[int],
         stop_when: StopWhen | None = None,
         on_done: OnDone | None = None,
+        sampling: Sampling = GREEDY,
     ) -> list[Completion]:
-        """Decode greedily; bit-identical for any order and number of prompts.
+        """Decode; bit-identical for any order and number of prompts.
 
         See :meth:`backends.interface.LanguageModel.generate`. Raises UserError for an empty
-        prompt, a repeated item id, an id outside the vocabulary, or too long a prompt.
+        prompt, a repeated sample of an item, an id outside the vocabulary, or too long a prompt.
         """
         check_prompts(
             prompts,
@@ -113,7 +123,7 @@ class LlamaCppModel(LanguageModel):
             vocab=self._native.vocab,
         )
         ending = Ending(max_tokens, frozenset(stop_ids), stop_when)
-        return Decoding(self._context, prompts, ending, on_done).run()
+        return Decoding(self._context, prompts, ending, sampling, on_done).run()
 
     def logits(self, ids: Sequence[int]) -> Float32:
         """Float32 logits [T, vocab] of one sequence, in a context of its own."""
@@ -147,6 +157,36 @@ class LlamaCppModel(LanguageModel):
         """Free the context, the adapter and the model."""
         self._context.close()
         self._native.close()
+
+    def hidden_states(
+        self,
+        sequences: Sequence[Sequence[int]],
+        positions: Sequence[int],
+        points: Sequence[HiddenPoint],
+    ) -> Float32:
+        """h_last [n, len(points), d]; any other point raises CapabilityError.
+
+        See :meth:`backends.interface.LanguageModel.hidden_states`. Each sequence is read alone.
+        """
+        return final_states(self._native, self._settings, sequences, positions, points)
+
+    def logprobs(
+        self, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
+    ) -> list[Float32]:
+        """See :meth:`backends.interface.LanguageModel.logprobs`. Each sequence is read alone."""
+        return response_logprobs(self._native, self._settings, sequences, response_starts)
+
+    def attention_heads(self) -> dict[int, tuple[int, int]]:
+        """Layer index -> (heads, head_dim); raises CapabilityError for other than llama."""
+        return gguf_heads(read_gguf(self._native.path))
+
+    def tempered(self, scales: Mapping[Head, float]) -> AbstractContextManager[None]:
+        """Raise CapabilityError: llama.cpp has no way in between attention and o_proj."""
+        raise CapabilityError(
+            "the llamacpp engine cannot scale heads of an opened model: write a tempered copy with "
+            "models.gguf.temper.temper_gguf (and its adapter with backends.llamacpp.adapter."
+            "convert_adapter(..., scales=...)) and open that"
+        )
 
 
 def kv_bytes(native: NativeModel, settings: Settings) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,11 @@ class Decoder:
         )
 
     @property
+    def layers(self) -> list[Any]:
+        """The decoder layers, from the first that runs."""
+        return list(self.backbone.layers)
+
+    @property
     def dimension(self) -> int:
         """Width of a hidden state."""
         return int(self.head_weight.shape[1])
@@ -61,6 +67,59 @@ class Decoder:
         """Float32 logits [..., vocab] of hidden states [..., d]."""
         logits = (hidden @ self.head_weight.T).astype(mx.float32)
         return logits if self.softcap is None else self.softcap * mx.tanh(logits / self.softcap)
+
+
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """What is done around every call of one module."""
+
+    before: Callable[[mx.array], mx.array] | None = None
+    """Gets the first argument and returns what the module gets in its place."""
+    after: Callable[[mx.array], None] | None = None
+    """Gets the result; of a tuple its first element."""
+
+
+@contextmanager
+def tapped(taps: Sequence[tuple[Any, Tap]]) -> Iterator[None]:
+    """Attach taps to modules meanwhile; those attached first are run first.
+
+    MLX is lazy: what a tap keeps must be evaluated while it may still be needed.
+    """
+    with ExitStack() as stack:
+        for module, tap in taps:
+            attach_tap(module, tap)
+            stack.callback(detach_tap, module, tap)
+        yield
+
+
+def attach_tap(module: Any, tap: Tap) -> None:
+    """Swap the class of ``module``, so that names, weights and LoRAs stay as they are."""
+    taps = vars(type(module)).get("_taps")
+    if taps is None:
+        module.__class__ = _tappable(type(module), [tap])
+    else:
+        taps.append(tap)
+
+
+def detach_tap(module: Any, tap: Tap) -> None:
+    """Undo :func:`attach_tap`; with the last tap the module gets its own class back."""
+    tappable = vars(type(module))
+    tappable["_taps"].remove(tap)
+    if not tappable["_taps"]:
+        module.__class__ = tappable["_original"]
+
+
+def _tappable(cls: type, taps: list[Tap]) -> type:
+    def call(self: Any, x: mx.array, *args: Any, **kwargs: Any) -> Any:
+        for tap in taps:
+            x = x if tap.before is None else tap.before(x)
+        result = cls.__call__(self, x, *args, **kwargs)
+        for tap in taps:
+            if tap.after is not None:
+                tap.after(result[0] if isinstance(result, tuple) else result)
+        return result
+
+    return type(cls.__name__, (cls,), {"__call__": call, "_taps": taps, "_original": cls})
 
 
 class ScaledEmbedding(nn.Embedding):  # type: ignore[misc]

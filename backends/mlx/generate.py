@@ -1,19 +1,19 @@
-"""Batched greedy decoding: prompts enter in groups, padded on the left, and leave as they end."""
+"""Batched decoding: prompts enter in groups, padded on the left, and leave as they end."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from backends.decoding import Ending
-from backends.interface import Completion, FinishReason, OnDone, Prompt
+from backends.interface import GREEDY, Completion, FinishReason, OnDone, Prompt, Sampling
 from backends.mlx.decoder import Decoder
 from backends.mlx.library import caches
+from backends.mlx.sampling import Row, needs_host, next_ids
 from models.errors import UserError
 
 DECODE_WIDTH = 16
@@ -24,39 +24,30 @@ PREFILL_CHUNK = 2048
 """Prompt ids a row that go through the model at once; bounds the memory of attention."""
 
 
-@dataclass
-class _Row:
-    """A prompt on its way to a completion."""
-
-    place: int
-    prompt: Prompt
-    ids: list[int] = field(default_factory=list)
-    started: float = 0.0
-
-
 def decode(
     decoder: Decoder,
     prompts: Sequence[Prompt],
     stopping: Ending,
     on_done: OnDone | None = None,
     *,
+    sampling: Sampling = GREEDY,
     width: int | None = None,
 ) -> list[Completion]:
-    """Decode every prompt greedily, ``width`` at a time at most; returns them in their order.
+    """Decode every prompt, ``width`` at a time at most; returns completions in their order.
 
     Prompts of similar length enter together, so that little is padded. As rows end, others
     take their places once a quarter of the batch is free. One prompt alone is not padded and
     uses the model's plain caches.
     """
     waiting = sorted(
-        (_Row(place, prompt) for place, prompt in enumerate(prompts)),
+        (Row(place, prompt) for place, prompt in enumerate(prompts)),
         key=lambda row: (-len(row.prompt.ids), row.place),
     )
     finished: dict[int, Completion] = {}
     if width is None:
         longest = max((len(prompt.ids) for prompt in prompts), default=0)
         width = fitting_width(decoder, longest + stopping.max_tokens)
-    batch = _Batch(decoder, padded=len(waiting) > 1)
+    batch = _Batch(decoder, sampling, padded=len(waiting) > 1)
     while waiting or batch.rows:
         free = width - len(batch.rows)
         if waiting and (not batch.rows or 4 * free >= width):
@@ -82,14 +73,15 @@ def fitting_width(decoder: Decoder, length: int) -> int:
 class _Batch:
     """The rows being decoded, their caches, and the newest id of each."""
 
-    def __init__(self, decoder: Decoder, *, padded: bool) -> None:
+    def __init__(self, decoder: Decoder, sampling: Sampling, *, padded: bool) -> None:
         self._decoder = decoder
+        self._sampling = sampling
         self._make = _padded_caches if padded else _plain_caches
-        self.rows: list[_Row] = []
+        self.rows: list[Row] = []
         self._caches: list[Any] = []
-        self._newest = mx.zeros((0,), mx.int32)
+        self._newest = mx.zeros((2, 0), mx.int32)
 
-    def admit(self, rows: list[_Row]) -> None:
+    def admit(self, rows: list[Row]) -> None:
         """Run the prompts of ``rows`` through the model and add them to the batch."""
         now = time.perf_counter()
         for row in rows:
@@ -98,33 +90,30 @@ class _Batch:
         padding = [longest - len(row.prompt.ids) for row in rows]
         ids = [[0] * pad + list(row.prompt.ids) for pad, row in zip(padding, rows, strict=True)]
         made = self._make(self._decoder.network, padding)
-        first = _prefill(self._decoder, mx.array(ids, mx.int32), made)
+        logits = _prefill(self._decoder, mx.array(ids, mx.int32), made)
+        first = next_ids(logits, rows, self._sampling)
+        mx.eval(first)
         if self.rows:
             for cache, other in zip(self._caches, made, strict=True):
                 cache.extend(other)
-            self._newest = mx.concatenate([self._newest, first])
+            self._newest = mx.concatenate([self._newest, first], axis=1)
         else:
             self._caches, self._newest = made, first
         self.rows = self.rows + rows
 
-    def step(self, stopping: Ending) -> list[tuple[_Row, FinishReason]]:
+    def step(self, stopping: Ending) -> list[tuple[Row, FinishReason]]:
         """Give each row its newest id; returns the rows that end with it.
 
-        The next ids are computed meanwhile: for a row that ends, one id in vain.
+        Where the next ids need nothing from the host they are computed meanwhile: for a row
+        that ends, one id in vain.
         """
         newest = self._newest
-        if any(len(row.ids) + 1 < stopping.max_tokens for row in self.rows):
-            self._newest = _next_ids(self._decoder, newest[:, None], self._caches)
-            mx.async_eval(self._newest)  # type: ignore[no-untyped-call]
+        more = any(len(row.ids) + 1 < stopping.max_tokens for row in self.rows)
+        if more and not needs_host(self._sampling):
+            self._advance()
         ended, staying = [], []
-        tokens: list[int] = np.array(newest).tolist()
-        for index, (row, token) in enumerate(zip(self.rows, tokens, strict=True)):
-            if token < 0:
-                raise UserError(
-                    f"item {row.prompt.item_id}: the logits are not finite after {len(row.ids)} "
-                    "new ids; use dtype float32 or bfloat16"
-                )
-            row.ids.append(token)
+        for index, (row, token, near) in enumerate(zip(self.rows, *_host(newest), strict=True)):
+            row.take(token, near)
             reason = stopping.reason(row.ids)
             if reason is None:
                 staying.append(index)
@@ -132,7 +121,16 @@ class _Batch:
                 ended.append((row, reason))
         if ended:
             self._keep(staying)
+        if self.rows and needs_host(self._sampling):
+            self._advance()
         return ended
+
+    def _advance(self) -> None:
+        """Run the newest ids through the model and choose the next ones."""
+        states = self._decoder.hidden(self._newest[0][:, None], self._caches)
+        logits = self._decoder.logits(states[:, -1, :])
+        self._newest = next_ids(logits, self.rows, self._sampling)
+        mx.async_eval(self._newest)  # type: ignore[no-untyped-call]
 
     def _keep(self, indices: list[int]) -> None:
         self.rows = [self.rows[index] for index in indices]
@@ -140,32 +138,25 @@ class _Batch:
             self._caches = []
             return
         kept = mx.array(indices, mx.int32)
-        self._newest = self._newest[kept]
+        self._newest = self._newest[:, kept]
         for cache in self._caches:
             cache.filter(kept)
 
 
-def _next_ids(decoder: Decoder, ids: mx.array, cache: list[Any]) -> mx.array:
-    """Greedy next id [b] after the last column of ids [b, T]."""
-    return greedy(decoder.logits(decoder.hidden(ids, cache)[:, -1, :]))
-
-
-def greedy(logits: mx.array) -> mx.array:
-    """Arg-max [b] of float32 logits [b, vocab], lowest id on a tie; -1 where one is no number."""
-    best = mx.argmax(logits, axis=-1).astype(mx.int32)
-    return mx.where(mx.isfinite(logits.sum(axis=-1)), best, mx.array(-1, mx.int32))
+def _host(chosen: mx.array) -> tuple[list[int], list[int]]:
+    """Ids and near-tie marks, once they are computed."""
+    ids, near = np.array(chosen).tolist()
+    return ids, near
 
 
 def _prefill(decoder: Decoder, ids: mx.array, cache: list[Any]) -> mx.array:
-    """Ingest ids [b, T] in chunks; returns the first new id of each row."""
+    """Ingest ids [b, T] in chunks; returns the logits [b, vocab] after the last column."""
     done, length = 0, ids.shape[1]
     while length - done > PREFILL_CHUNK:
         decoder.hidden(ids[:, done : done + PREFILL_CHUNK], cache)
         mx.eval([entry.state for entry in cache])
         done += PREFILL_CHUNK
-    first = _next_ids(decoder, ids[:, done:], cache)
-    mx.eval(first)
-    return first
+    return decoder.logits(decoder.hidden(ids[:, done:], cache)[:, -1, :])
 
 
 def _plain_caches(network: Any, _padding: Sequence[int]) -> list[Any]:
@@ -191,11 +182,13 @@ def _padded(cache: Any, padding: list[int]) -> Any:
     return make[type(cache)]()
 
 
-def _completed(row: _Row, reason: FinishReason) -> Completion:
+def _completed(row: Row, reason: FinishReason) -> Completion:
     return Completion(
         item_id=row.prompt.item_id,
         prompt_ids=row.prompt.ids,
         ids=tuple(row.ids),
         finish_reason=reason,
         seconds=time.perf_counter() - row.started,
+        sample=row.prompt.sample,
+        near_ties=row.near_ties,
     )

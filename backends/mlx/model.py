@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import mlx.core as mx
@@ -13,25 +13,32 @@ from mlx.utils import tree_map_with_path
 from numpy.typing import NDArray
 
 from backends.decoding import Ending, check_prompts
+from backends.heads import layer_factors
 from backends.interface import (
+    GREEDY,
     AdamWConfig,
     Batch,
     Capabilities,
     Completion,
     Dtype,
     Float32,
+    Head,
+    HeadOutputs,
+    HiddenPoint,
     LanguageModel,
     LoraConfig,
     LossTerms,
     OnDone,
     Prompt,
+    Sampling,
     StopWhen,
 )
-from backends.mlx import cpu, lora, train
+from backends.mlx import cpu, heads, hidden, lora, trace, train
 from backends.mlx.decoder import Decoder, restore_embedding_scale
 from backends.mlx.device import describe_device, device_name, free_memory, on_cpu
 from backends.mlx.generate import DECODE_WIDTH, decode
 from backends.mlx.library import load_model
+from backends.sequences import check_sequences
 from models.config_fixes import mlx_overrides
 from models.directory import ModelDirectory
 from models.errors import UserError
@@ -39,6 +46,7 @@ from models.errors import UserError
 __all__ = ["MlxModel", "free_memory", "open_model"]
 
 _TRAINING_ADVICE = "lower micro_batch_size or max_length, or turn gradient_checkpointing on"
+_READING_ADVICE = "read shorter sequences or use a smaller model"
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
@@ -78,7 +86,13 @@ class MlxModel(LanguageModel):
         config: Mapping[str, Any],
     ) -> None:
         self.capabilities = Capabilities(
-            engine="mlx", device=device_name(), dtypes=tuple(_DTYPES), train=True
+            engine="mlx",
+            device=device_name(),
+            dtypes=tuple(_DTYPES),
+            train=True,
+            hidden_states=True,
+            final_hidden=True,
+            heads=True,
         )
         self._directory, self._dtype = directory, dtype
         text = config.get("text_config", config)
@@ -87,6 +101,7 @@ class MlxModel(LanguageModel):
         self._open: Decoder | None = decoder
         self._adapter: lora.Adapter | None = None
         self._trainer: train.Trainer | None = None
+        self._tempering = heads.Tempering()
 
     def generate(
         self,
@@ -96,13 +111,14 @@ class MlxModel(LanguageModel):
         stop_ids: Sequence[int],
         stop_when: StopWhen | None = None,
         on_done: OnDone | None = None,
+        sampling: Sampling = GREEDY,
     ) -> list[Completion]:
         """See :meth:`LanguageModel.generate`; up to ``DECODE_WIDTH`` prompts run together."""
         check_prompts(prompts, max_tokens=max_tokens, context=self._context, vocab=self._vocab)
         stopping = Ending(max_tokens, frozenset(stop_ids), stop_when)
         self._decoder.network.eval()
         with _memory_errors("generating", "ask for fewer tokens or use a smaller model"):
-            return decode(self._decoder, prompts, stopping, on_done)
+            return decode(self._decoder, prompts, stopping, on_done, sampling=sampling)
 
     def describe(self) -> dict[str, Any]:
         """Device, BLAS, dtype, versions, decode width, trainable share, model fingerprint."""
@@ -133,7 +149,8 @@ class MlxModel(LanguageModel):
         """See :meth:`LanguageModel.attach_lora`."""
         if self._adapter is not None:
             raise UserError("this model has a LoRA already: open the model anew for another")
-        self._adapter = lora.attach(self._decoder, config, weights)
+        with self._tempering.lifted(self._decoder):
+            self._adapter = lora.attach(self._decoder, config, weights)
         if gradient_checkpointing:
             train.checkpoint_layers(self._decoder)
 
@@ -167,12 +184,57 @@ class MlxModel(LanguageModel):
         """See :meth:`LanguageModel.load_training_state`."""
         self._training().load_state(state)
 
+    def attention_heads(self) -> dict[int, tuple[int, int]]:
+        """See :meth:`LanguageModel.attention_heads`."""
+        return heads.attention_heads(self._decoder)
+
+    def hidden_states(
+        self,
+        sequences: Sequence[Sequence[int]],
+        positions: Sequence[int],
+        points: Sequence[HiddenPoint],
+    ) -> Float32:
+        """See :meth:`LanguageModel.hidden_states`."""
+        decoder = self._reading(sequences, positions=positions)
+        with _memory_errors("reading hidden states", _READING_ADVICE):
+            return hidden.hidden_states(decoder, sequences, positions, points)
+
+    def head_outputs(
+        self,
+        sequences: Sequence[Sequence[int]],
+        response_starts: Sequence[int],
+        *,
+        last_n: int,
+    ) -> HeadOutputs:
+        """See :meth:`LanguageModel.head_outputs`. Inside ``tempered`` the scaled outputs."""
+        decoder = self._reading(sequences, response_starts=response_starts)
+        with _memory_errors("reading head outputs", _READING_ADVICE):
+            return heads.head_outputs(decoder, sequences, response_starts, last_n=last_n)
+
+    def logprobs(
+        self, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
+    ) -> list[Float32]:
+        """See :meth:`LanguageModel.logprobs`."""
+        decoder = self._reading(sequences, response_starts=response_starts, first_response=1)
+        with _memory_errors("computing log-probabilities", _READING_ADVICE):
+            return hidden.logprobs(decoder, sequences, response_starts)
+
+    def tempered(self, scales: Mapping[Head, float]) -> AbstractContextManager[None]:
+        """See :meth:`LanguageModel.tempered`."""
+        decoder = self._decoder
+        factors = layer_factors(scales, heads.attention_heads(decoder))
+        return self._tempering.scaled(decoder, factors)
+
+    def trace(self, ids: Sequence[int]) -> dict[str, Float32]:
+        """See :meth:`LanguageModel.trace`."""
+        return trace.trace(self._reading([ids]), ids)
+
     def logits(self, ids: Sequence[int]) -> Float32:
         """See :meth:`LanguageModel.logits`."""
         decoder = self._decoder
         decoder.network.eval()
-        hidden = decoder.hidden(mx.array([list(ids)], mx.int32))
-        return np.array(decoder.logits(hidden)[0])
+        states = decoder.hidden(mx.array([list(ids)], mx.int32))
+        return np.array(decoder.logits(states)[0])
 
     def close(self) -> None:
         """Free the weights and MLX's cached buffers."""
@@ -185,6 +247,12 @@ class MlxModel(LanguageModel):
         if self._open is None:
             raise UserError("this model was closed")
         return self._open
+
+    def _reading(self, sequences: Sequence[Sequence[int]], **checked: Any) -> Decoder:
+        """Return the decoder, without dropout, after :func:`check_sequences`."""
+        check_sequences(sequences, vocab=self._vocab, context=self._context, **checked)
+        self._decoder.network.eval()
+        return self._decoder
 
     def _attached(self) -> lora.Adapter:
         if self._adapter is None:

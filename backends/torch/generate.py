@@ -1,4 +1,4 @@
-"""Batched greedy decoding: left padding, a KV cache, logits at the last position only."""
+"""Batched decoding: left padding, a KV cache, logits at the last position only."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from backends.decoding import Ending, check_prompts
-from backends.interface import Completion, FinishReason, OnDone, Prompt
+from backends.interface import Completion, FinishReason, Float32, OnDone, Prompt, Sampling
+from backends.sampling import (
+    CANDIDATES,
+    NEAR_TIE,
+    Candidates,
+    choose,
+    choose_full,
+    noise_key,
+    occurred,
+)
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,10 +37,15 @@ class _Row:
     index: int
     prompt: Prompt
     ids: list[int] = field(default_factory=list)
+    near_ties: int = 0
 
 
 def generate(
-    model: TorchModel, prompts: Sequence[Prompt], ending: Ending, on_done: OnDone | None
+    model: TorchModel,
+    prompts: Sequence[Prompt],
+    ending: Ending,
+    sampling: Sampling,
+    on_done: OnDone | None,
 ) -> list[Completion]:
     """Decode all prompts; see :meth:`LanguageModel.generate`."""
     check_prompts(
@@ -42,7 +57,7 @@ def generate(
     completions: dict[int, Completion] = {}
     with torch.inference_mode():
         for rows in _batches(prompts, ending.max_tokens, _bytes_per_position(model)):
-            for index, completion in _decode(model, rows, ending):
+            for index, completion in _decode(model, rows, ending, sampling):
                 completions[index] = completion
                 if on_done is not None:
                     on_done(completion)
@@ -70,7 +85,7 @@ def _bytes_per_position(model: TorchModel) -> int:
 
 
 def _decode(
-    model: TorchModel, rows: list[_Row], ending: Ending
+    model: TorchModel, rows: list[_Row], ending: Ending, sampling: Sampling
 ) -> Iterator[tuple[int, Completion]]:
     """Decode one batch, yielding each row as it ends; ended rows leave the batch."""
     from transformers import DynamicCache
@@ -81,10 +96,11 @@ def _decode(
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     while rows:
         hidden = model.hidden_cached(ids, cache, attention_mask=mask, position_ids=positions)
-        chosen = _argmax(model.head(hidden[:, -1:])[:, 0], rows)
+        chosen, ties = _next_ids(model.head(hidden[:, -1:])[:, 0], rows, sampling)
         active = []
-        for place, (row, token) in enumerate(zip(rows, chosen, strict=True)):
+        for place, (row, token, tie) in enumerate(zip(rows, chosen, ties, strict=True)):
             row.ids.append(token)
+            row.near_ties += tie
             reason = ending.reason(row.ids)
             if reason is None:
                 active.append(place)
@@ -107,6 +123,61 @@ def _left_pad(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[T
     return ids.to(device), mask.to(device)
 
 
+def _next_ids(
+    logits: Tensor, rows: Sequence[_Row], sampling: Sampling
+) -> tuple[list[int], list[bool]]:
+    """The next id of each row from float32 logits [b, vocab], and whether it was a near-tie."""
+    logits = _penalised(logits, rows, sampling)
+    if not sampling.greedy:
+        return _drawn(logits, rows, sampling)
+    first, second = logits.topk(2).values.unbind(-1)
+    return _argmax(logits, rows), (first - second < NEAR_TIE).tolist()
+
+
+def _penalised(logits: Tensor, rows: Sequence[_Row], sampling: Sampling) -> Tensor:
+    """Apply the repetition penalty, in place."""
+    if sampling.repetition_penalty == 1:
+        return logits
+    seen = [occurred(row.prompt.ids, row.ids, sampling) for row in rows]
+    width = max(map(len, seen))
+    # a row with fewer ids repeats its own: the same value is written twice
+    index = np.stack([np.resize(ids, width) for ids in seen]).astype(np.int64)
+    where = torch.from_numpy(index).to(logits.device)
+    values, penalty = logits.gather(1, where), _scalar(sampling.repetition_penalty, logits)
+    return logits.scatter_(1, where, torch.where(values > 0, values / penalty, values * penalty))
+
+
+def _drawn(
+    logits: Tensor, rows: Sequence[_Row], sampling: Sampling
+) -> tuple[list[int], list[bool]]:
+    """As :func:`_next_ids` with noise: the host sees the largest logits, all only if it must."""
+    scaled = logits / _scalar(sampling.temperature, logits)
+    total = scaled.logsumexp(-1).cpu().numpy()
+    _require_numbers(np.isfinite(total).tolist(), rows)
+    keys = [noise_key(sampling, row.prompt) for row in rows]
+    steps = [len(row.ids) for row in rows]
+    chosen, ties, vocab = [-1] * len(rows), [False] * len(rows), scaled.shape[-1]
+    if sampling.top_k or sampling.top_p < 1 or sampling.min_p:
+        choice = choose(_candidates(scaled, total, sampling), keys, steps, sampling, vocab)
+        chosen, ties = choice.ids.tolist(), choice.near_tie.tolist()
+    rest = [place for place, token in enumerate(chosen) if token < 0]
+    for place, row in zip(rest, scaled[rest].cpu().numpy() if rest else (), strict=True):
+        chosen[place], ties[place] = choose_full(row, keys[place], steps[place], sampling)
+    return chosen, ties
+
+
+def _candidates(scaled: Tensor, total: Float32, sampling: Sampling) -> Candidates:
+    """The largest of each row, on the host; one more than top-k keeps, to see ties at its edge."""
+    count = min(max(CANDIDATES, sampling.top_k + 1), scaled.shape[-1])
+    top = scaled.topk(count, sorted=False)
+    return Candidates(top.indices.int().cpu().numpy(), top.values.cpu().numpy(), total)
+
+
+def _scalar(value: float, like: Tensor) -> Tensor:
+    """``value`` on the device: CUDA divides by a Python number as a product with 1 / value."""
+    return torch.full((), value, dtype=like.dtype, device=like.device)
+
+
 def _argmax(logits: Tensor, rows: Sequence[_Row]) -> list[int]:
     """Lowest id among the largest of float32 logits [b, vocab].
 
@@ -115,14 +186,18 @@ def _argmax(logits: Tensor, rows: Sequence[_Row]) -> list[int]:
     largest = logits.amax(-1, keepdim=True)
     places = torch.arange(logits.shape[-1], device=logits.device)
     chosen = torch.where(logits == largest, places, logits.shape[-1]).amin(-1)
-    for row, finite in zip(rows, torch.isfinite(largest[:, 0]).tolist(), strict=True):
-        if not finite:
+    _require_numbers(torch.isfinite(largest[:, 0]).tolist(), rows)
+    tokens: list[int] = chosen.tolist()
+    return tokens
+
+
+def _require_numbers(finite: Sequence[bool], rows: Sequence[_Row]) -> None:
+    for row, holds in zip(rows, finite, strict=True):
+        if not holds:
             raise UserError(
                 f"the model computes no numbers for item {row.prompt.item_id} after "
                 f"{len(row.ids)} tokens (overflow): use dtype float32 or bfloat16"
             )
-    tokens: list[int] = chosen.tolist()
-    return tokens
 
 
 def _keep(
@@ -147,4 +222,6 @@ def _completion(row: _Row, reason: FinishReason, seconds: float) -> Completion:
         ids=tuple(row.ids),
         finish_reason=reason,
         seconds=seconds,
+        sample=row.prompt.sample,
+        near_ties=row.near_ties,
     )

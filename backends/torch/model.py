@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,22 +14,28 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from backends.decoding import Ending
+from backends.heads import layer_factors
 from backends.interface import (
+    GREEDY,
     AdamWConfig,
     Batch,
     Capabilities,
     Completion,
     Dtype,
     Float32,
+    Head,
+    HeadOutputs,
+    HiddenPoint,
     LanguageModel,
     LoraConfig,
     LossTerms,
     OnDone,
     Prompt,
+    Sampling,
     StopWhen,
 )
 from backends.memory import available_memory
-from backends.torch import generate, lora, train
+from backends.torch import generate, heads, hidden, lora, trace, train
 from models.directory import ModelDirectory
 from models.errors import UserError
 
@@ -68,11 +74,18 @@ class TorchModel(LanguageModel):
         }
         self._adapter: lora.Adapter | None = None
         self._trainer: train.Trainer | None = None
+        self._tempering = heads.Tempering(self.backbone, self.attention_heads())
         self.capabilities = Capabilities(
-            engine="torch", device=_device_name(self.device), dtypes=tuple(DTYPES), train=True
+            engine="torch",
+            device=_device_name(self.device),
+            dtypes=tuple(DTYPES),
+            train=True,
+            hidden_states=True,
+            final_hidden=True,
+            heads=True,
         )
 
-    # Forward passes, used by generate and train -------------------------------------------
+    # Forward passes, used by the rest of the engine ---------------------------------------
 
     def hidden(self, ids: Tensor, **options: Any) -> Tensor:
         """Post-norm hidden states [b, T, hidden] of ids [b, T]."""
@@ -101,12 +114,13 @@ class TorchModel(LanguageModel):
         stop_ids: Sequence[int],
         stop_when: StopWhen | None = None,
         on_done: OnDone | None = None,
+        sampling: Sampling = GREEDY,
     ) -> list[Completion]:
-        """Decode greedily; see :meth:`LanguageModel.generate`."""
+        """Decode; see :meth:`LanguageModel.generate`."""
         self.model.eval()
         ending = Ending(max_tokens, frozenset(stop_ids), stop_when)
         with _memory_errors("generating", "ask for fewer tokens"):
-            return generate.generate(self, prompts, ending, on_done)
+            return generate.generate(self, prompts, ending, sampling, on_done)
 
     def describe(self) -> dict[str, Any]:
         """Versions, device, dtype, attention implementation, threads and adapter size."""
@@ -142,6 +156,7 @@ class TorchModel(LanguageModel):
         if self._adapter is not None:
             raise UserError("this model already has a LoRA: open the model again for another one")
         self._adapter = lora.attach(self.backbone, config, weights, self._linear)
+        self._tempering.install()
         if gradient_checkpointing:
             options = {"use_reentrant": False}
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
@@ -176,6 +191,50 @@ class TorchModel(LanguageModel):
         """Restore what :meth:`training_state` returned."""
         self._training().load_state(state)
 
+    def attention_heads(self) -> dict[int, tuple[int, int]]:
+        """Layer -> (heads, head_dim)."""
+        return heads.attention_heads(self._linear, int(self.config.num_attention_heads))
+
+    def hidden_states(
+        self,
+        sequences: Sequence[Sequence[int]],
+        positions: Sequence[int],
+        points: Sequence[HiddenPoint],
+    ) -> Float32:
+        """States [n, points, d]; see :meth:`LanguageModel.hidden_states`."""
+        self.model.eval()
+        with _memory_errors("reading hidden states", _READING_ADVICE):
+            return hidden.hidden_states(self, sequences, positions, points)
+
+    def head_outputs(
+        self,
+        sequences: Sequence[Sequence[int]],
+        response_starts: Sequence[int],
+        *,
+        last_n: int,
+    ) -> HeadOutputs:
+        """Norms and means by head; see :meth:`LanguageModel.head_outputs`."""
+        self.model.eval()
+        with _memory_errors("reading head outputs", _READING_ADVICE):
+            return heads.head_outputs(self, sequences, response_starts, last_n)
+
+    def logprobs(
+        self, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
+    ) -> list[Float32]:
+        """Nats by response id; see :meth:`LanguageModel.logprobs`."""
+        self.model.eval()
+        with _memory_errors("computing log-probabilities", _READING_ADVICE):
+            return hidden.logprobs(self, sequences, response_starts)
+
+    def tempered(self, scales: Mapping[Head, float]) -> AbstractContextManager[None]:
+        """Scale heads while the context lasts; see :meth:`LanguageModel.tempered`."""
+        return self._tempering.scaled(layer_factors(scales, self.attention_heads()))
+
+    def trace(self, ids: Sequence[int]) -> dict[str, Float32]:
+        """Stages of one forward pass; see :meth:`LanguageModel.trace`."""
+        self.model.eval()
+        return trace.trace(self, ids)
+
     def logits(self, ids: Sequence[int]) -> Float32:
         """Float32 logits [T, vocab] of one sequence."""
         self.model.eval()
@@ -185,7 +244,7 @@ class TorchModel(LanguageModel):
 
     def close(self) -> None:
         """Free the weights, and the device's cached blocks."""
-        for name in ("model", "backbone", "_head", "_adapter", "_trainer"):
+        for name in ("model", "backbone", "_head", "_adapter", "_trainer", "_tempering"):
             self.__dict__.pop(name, None)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -222,6 +281,9 @@ _TRAINING_ADVICE = (
     "lower micro_batch_size (and raise accumulation), lower max_length, or turn on "
     "gradient_checkpointing"
 )
+
+
+_READING_ADVICE = "give shorter sequences, or open the model with dtype bfloat16"
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import backends.mlx.generate as engine
 from backends.decoding import Ending
 from backends.interface import Completion, Prompt
 from backends.mlx.model import MlxModel, open_model
+from backends.mlx.sampling import greedy
 from models.directory import ModelDirectory
 from models.errors import UserError
 from tests.support.tiny_models import ARCHITECTURES
@@ -142,14 +143,14 @@ def test_the_width_follows_from_the_size_of_the_caches(
 
 def test_ties_go_to_the_lowest_id() -> None:
     logits = mx.array([[0.0, 5.0, 1.0, 5.0], [7.0, 7.0, 7.0, -1.0]])
-    assert engine.greedy(logits).tolist() == [1, 0]
+    assert greedy(logits).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_logits_that_are_no_numbers_are_an_error(
     tiny_directory: Tiny, monkeypatch: pytest.MonkeyPatch, bad: float
 ) -> None:
-    assert engine.greedy(mx.array([[bad, 1.0], [0.0, 1.0]])).tolist() == [-1, 1]
+    assert greedy(mx.array([[bad, 1.0], [0.0, 1.0]])).tolist() == [-1, 1]
     broken: Callable[[Any, Any], Any] = lambda _, hidden: hidden * bad  # noqa: E731
     with open_model(tiny_directory("llama")) as model:
         monkeypatch.setattr(type(model._decoder), "logits", broken)

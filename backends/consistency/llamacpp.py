@@ -1,0 +1,118 @@
+"""llama.cpp's answers with F32 weights and an F32 cache, for llama-type models."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from backends.consistency.inputs import LORA, Inputs, live_adapter, settings_of_heads
+from backends.consistency.measure import (
+    TEXTS,
+    Measured,
+    Say,
+    generate,
+    h_last_only,
+)
+from backends.interface import Head, LanguageModel
+from backends.lora import save_adapter
+from models.directory import ModelDirectory
+from models.gguf.llama import ARCHITECTURE
+
+
+def why_not(directory: ModelDirectory) -> str | None:
+    """Why llama.cpp cannot be compared on this model; None where it can."""
+    if importlib.util.find_spec("llama_cpp") is None:
+        return 'llama-cpp-python is not installed: pip install "threearc[llama]"'
+    if directory.family != ARCHITECTURE:
+        return f"F32 GGUF export of {directory.family} comes with a later version"
+    return None
+
+
+def measure_llamacpp(
+    directory: ModelDirectory,
+    inputs: Inputs,
+    *,
+    n_layers: int,
+    reference: Mapping[str, Measured],
+    say: Say,
+) -> Measured:
+    """Logits, h_last, adapter and tempered copies; ``reference`` has an engine's modules.
+
+    Every tempered row is a copy of the file, written, opened and removed in turn.
+    """
+    from models.gguf.export import export_gguf
+
+    found = Measured("llamacpp")
+    with tempfile.TemporaryDirectory(prefix="threearc-consistency-") as name:
+        folder = Path(name)
+        say("llamacpp: writing an F32 GGUF")
+        source = export_gguf(directory, folder / "f32.gguf", dtype="f32")
+        with _opened(source, inputs) as model:
+            found.described = dict(model.describe())
+            heads = model.attention_heads()
+            found.arrays["logits"] = tuple(model.logits(ids) for ids in inputs.sequences)
+            found.arrays["h_last"] = (h_last_only(model, inputs, n_layers),)
+            found.arrays["logprobs"] = tuple(model.logprobs(inputs.sequences, inputs.starts))
+            for kind, sampling in TEXTS.items():
+                say(f"llamacpp: {kind} ({len(inputs.prompts)} x {inputs.max_tokens} tokens)")
+                found.texts[kind] = generate(model, inputs, sampling)
+        say("llamacpp: with a LoRA, and tempered copies")
+        adapter = _peft(directory, reference, folder)
+        settings: dict[str, Mapping[Head, float]] = {"lora, logits": {}}
+        settings |= settings_of_heads(heads)
+        for key, scales in settings.items():
+            _tempered(directory, source, folder, key, scales, adapter, inputs, found)
+    return found
+
+
+def _tempered(
+    directory: ModelDirectory,
+    source: Path,
+    folder: Path,
+    key: str,
+    scales: Mapping[Head, float],
+    peft: Path | None,
+    inputs: Inputs,
+    found: Measured,
+) -> None:
+    """Logits of one setting of heads, without and with the adapter."""
+    from backends.llamacpp.adapter import convert_adapter
+    from models.gguf.temper import temper_gguf
+
+    copy, gguf = folder / "tempered.gguf", folder / "adapter.gguf"
+    temper_gguf(source, copy, scales)
+    if scales:
+        with _opened(copy, inputs) as model:
+            found.arrays[key] = tuple(model.logits(ids) for ids in inputs.sequences[:1])
+    if peft is not None:
+        convert_adapter(peft, directory, gguf, scales=scales)
+        name = key.replace("tempered, ", "tempered, with a LoRA, ", 1)
+        sequences = inputs.sequences[:1] if scales else inputs.sequences
+        with _opened(copy, inputs, gguf) as model:
+            found.arrays[name] = tuple(model.logits(ids) for ids in sequences)
+    for path in (copy, gguf):
+        path.unlink(missing_ok=True)
+
+
+def _peft(
+    directory: ModelDirectory, reference: Mapping[str, Measured], folder: Path
+) -> Path | None:
+    """Save the adapter every engine gets; None where no engine named its modules."""
+    modules = next((m.modules for m in reference.values() if m.modules is not None), None)
+    if modules is None:
+        return None
+    save_adapter(folder / "peft", LORA, live_adapter(modules), directory, {})
+    return folder / "peft"
+
+
+@contextmanager
+def _opened(path: Path, inputs: Inputs, adapter: Path | None = None) -> Iterator[LanguageModel]:
+    from backends.llamacpp.model import open_gguf
+
+    longest = max(len(prompt.ids) for prompt in inputs.prompts) + inputs.max_tokens
+    context = max(longest, *(len(ids) for ids in inputs.sequences)) + 1
+    with open_gguf(path, adapter=adapter, context=context, width=8, kv_dtype="f32") as model:
+        yield model

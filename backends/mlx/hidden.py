@@ -1,0 +1,103 @@
+"""Reading sequences: hidden states at chosen points, and log-probabilities of responses.
+
+Sequences are padded on the right, where causal layers and recurrences never look, so MLX's models
+need no mask. Of a batch's states only the asked positions are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import numpy as np
+
+from backends.interface import Float32, HiddenPoint
+from backends.mlx.decoder import Decoder, Tap, tapped
+from backends.mlx.loss import response_nll
+from backends.sequences import padded_batches
+from models.errors import UserError
+
+
+def hidden_states(
+    decoder: Decoder,
+    sequences: Sequence[Sequence[int]],
+    positions: Sequence[int],
+    points: Sequence[HiddenPoint],
+) -> Float32:
+    """Float32 states [n, points, d]; see :meth:`LanguageModel.hidden_states`."""
+    _check_points(points, len(decoder.layers))
+    found = np.zeros((len(sequences), len(points), decoder.dimension), dtype=np.float32)
+    if not points:
+        return found
+    for batch in padded_batches(sequences):
+        places = list(batch.places)
+        where = mx.array([positions[place] for place in places], mx.int32)
+        found[places] = np.array(_states(decoder, mx.array(batch.ids), where, points))
+    return found
+
+
+def _states(
+    decoder: Decoder, ids: mx.array, positions: mx.array, points: Sequence[HiddenPoint]
+) -> mx.array:
+    """States [b, points, d] of ids [b, T] at positions [b]."""
+    kept: dict[int, mx.array] = {}
+    wanted = sorted({point.layer for point in points})
+    taps = [_keeping(decoder, layer, positions, kept) for layer in wanted]
+    with tapped(taps):
+        decoder.hidden(ids)
+    # Taps are gone, but not what they kept: layers above it are never computed.
+    states = [
+        decoder.backbone.norm(kept[layer]) if normed else kept[layer] for layer, normed in points
+    ]
+    stacked = mx.stack([state.astype(mx.float32) for state in states], axis=1)
+    mx.eval(stacked)
+    return stacked
+
+
+def _keeping(
+    decoder: Decoder, layer: int, positions: mx.array, kept: dict[int, mx.array]
+) -> tuple[object, Tap]:
+    """A tap that keeps the states [b, d] of ``layer``, 0 being what enters the first one."""
+
+    def keep(states: mx.array) -> mx.array:
+        kept[layer] = states[mx.arange(states.shape[0]), positions]
+        return states
+
+    def see(states: mx.array) -> None:
+        keep(states)
+
+    if layer == 0:
+        return decoder.layers[0], Tap(before=keep)
+    return decoder.layers[layer - 1], Tap(after=see)
+
+
+def _check_points(points: Sequence[HiddenPoint], n_layers: int) -> None:
+    for point in points:
+        if not 0 <= point.layer <= n_layers:
+            raise UserError(
+                f"no hidden state of layer {point.layer}: the model has 0 (the embedding) to "
+                f"{n_layers}"
+            )
+
+
+def logprobs(
+    decoder: Decoder, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
+) -> list[Float32]:
+    """Log-probabilities of each response's ids; see :meth:`LanguageModel.logprobs`."""
+    found: dict[int, Float32] = {}
+    for batch in padded_batches(sequences):
+        spans = [
+            (row, response_starts[place], int(length))
+            for row, (place, length) in enumerate(zip(batch.places, batch.lengths, strict=True))
+        ]
+        width = batch.ids.shape[1]
+        # The state at position t - 1 predicts id t.
+        predicting = [row * width + t - 1 for row, start, end in spans for t in range(start, end)]
+        targets = [int(batch.ids[row, t]) for row, start, end in spans for t in range(start, end)]
+        hidden = decoder.hidden(mx.array(batch.ids)).reshape(-1, decoder.dimension)
+        picked = hidden[mx.array(predicting, mx.int32)]
+        nll = response_nll(decoder, picked, mx.array(targets, mx.int32), gradient=False)
+        ends = np.cumsum([end - start for _, start, end in spans])
+        rows = np.split(-np.array(nll), ends[:-1])
+        found.update(zip(batch.places, rows, strict=True))
+    return [found[place] for place in range(len(sequences))]

@@ -1,0 +1,135 @@
+"""Hidden states and log-probabilities of given ids: right padding, nothing kept unasked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
+
+from backends.interface import Float32, HiddenPoint
+from backends.sequences import PaddedBatch, check_sequences, padded_batches
+from backends.torch.train import HEAD_CHUNK_ELEMENTS
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from backends.torch.model import TorchModel
+
+
+def hidden_states(
+    model: TorchModel,
+    sequences: Sequence[Sequence[int]],
+    positions: Sequence[int],
+    points: Sequence[HiddenPoint],
+) -> Float32:
+    """States [n, points, d]; see :meth:`LanguageModel.hidden_states`."""
+    check(model, sequences, positions=positions)
+    _check_points(points, len(model.backbone.layers))
+    shape = (len(sequences), len(points), int(model.config.hidden_size))
+    states = np.empty(shape, dtype=np.float32)
+    with torch.inference_mode():
+        for batch in padded_batches(sequences):
+            places = [positions[place] for place in batch.places]
+            states[list(batch.places)] = _read(model, batch, places, points)
+    return states
+
+
+def logprobs(
+    model: TorchModel, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
+) -> list[Float32]:
+    """One array of nats a sequence; see :meth:`LanguageModel.logprobs`."""
+    check(model, sequences, response_starts=response_starts, first_response=1)
+    found: dict[int, Float32] = {}
+    with torch.inference_mode():
+        for batch in padded_batches(sequences):
+            starts = [response_starts[place] for place in batch.places]
+            values = _response_logprobs(model, batch, starts)
+            found.update(zip(batch.places, values, strict=True))
+    return [found[place] for place in range(len(sequences))]
+
+
+def check(model: TorchModel, sequences: Sequence[Sequence[int]], **more: Any) -> None:
+    """Raise UserError for sequences this model cannot read."""
+    check_sequences(
+        sequences,
+        vocab=int(model.config.vocab_size),
+        context=int(model.config.max_position_embeddings),
+        **more,
+    )
+
+
+def padded(batch: PaddedBatch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids [b, T] and the mask [b, T] that hides the padding on the right."""
+    mask = np.arange(batch.ids.shape[1]) < batch.lengths[:, None]
+    ids = torch.from_numpy(batch.ids.astype(np.int64))
+    return ids.to(device), torch.from_numpy(mask.astype(np.int64)).to(device)
+
+
+def to_numpy(tensor: Tensor) -> Float32:
+    """Float32 copy on the host, whatever the model's dtype."""
+    return np.array(tensor.detach().float().cpu().numpy(), dtype=np.float32)
+
+
+def watch(model: TorchModel, layer: int, see: Callable[[Tensor], None]) -> RemovableHandle:
+    """Show ``see`` the states [b, T, d] of a HiddenPoint's layer during forward passes."""
+    layers = model.backbone.layers
+    if layer == 0:  # what enters the first layer: the embedding with its scale
+        return layers[0].register_forward_pre_hook(lambda _, inputs: see(inputs[0]))
+    return layers[layer - 1].register_forward_hook(lambda _, inputs, output: see(output))
+
+
+def _read(
+    model: TorchModel, batch: PaddedBatch, places: Sequence[int], points: Sequence[HiddenPoint]
+) -> Float32:
+    """States [b, points, d] at ``places``; all that outlives a layer is [b, d] of it."""
+    rows = torch.arange(len(places), device=model.device)
+    columns = torch.tensor(places, device=model.device)
+    taken: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Callable[[Tensor], None]:
+        # indexing copies, so that a layer that works in place cannot change it afterwards
+        return lambda states: taken.update({layer: states[rows, columns]})
+
+    with ExitStack() as hooks:
+        for layer in {point.layer for point in points}:
+            hooks.enter_context(watch(model, layer, keep(layer)))
+        ids, mask = padded(batch, model.device)
+        model.hidden(ids, attention_mask=mask)
+    states = [
+        model.backbone.norm(taken[layer]) if normed else taken[layer] for layer, normed in points
+    ]
+    if not states:
+        return np.empty((len(places), 0, int(model.config.hidden_size)), dtype=np.float32)
+    return to_numpy(torch.stack(states, dim=1))
+
+
+def _response_logprobs(
+    model: TorchModel, batch: PaddedBatch, starts: Sequence[int]
+) -> list[Float32]:
+    """Log-probabilities of ids from each row's start to its end; the head sees no other row."""
+    counts = [int(length) - start for length, start in zip(batch.lengths, starts, strict=True)]
+    rows = torch.from_numpy(np.repeat(np.arange(len(starts)), counts)).to(model.device)
+    places = [np.arange(start, n) for start, n in zip(starts, batch.lengths, strict=True)]
+    columns = torch.from_numpy(np.concatenate(places)).to(model.device)
+    ids, mask = padded(batch, model.device)
+    states = model.hidden(ids, attention_mask=mask)[rows, columns - 1]
+    size = max(1, HEAD_CHUNK_ELEMENTS // int(model.config.vocab_size))
+    nll = [
+        functional.cross_entropy(model.head(part), wanted, reduction="none")  # float32 logits
+        for part, wanted in zip(states.split(size), ids[rows, columns].split(size), strict=True)
+    ]
+    return np.split(to_numpy(-torch.cat(nll)), np.cumsum(counts)[:-1])
+
+
+def _check_points(points: Sequence[HiddenPoint], n_layers: int) -> None:
+    for layer, _ in points:
+        if not 0 <= layer <= n_layers:
+            raise UserError(
+                f"no hidden state of layer {layer}: the model has layers 1 to {n_layers}, "
+                "and 0 is the embedding"
+            )
