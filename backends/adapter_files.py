@@ -159,7 +159,9 @@ def _names_another_model(declared: str | None, model: ModelDirectory) -> bool:
     if not declared:
         return False
     spec = lookup(model.name)
-    known = [model.name, model.source.split("@")[0], *((spec.hub_id,) if spec else ())]
+    # plain peft writes the path it was given: the model's own, or that of its prepared form
+    known = [model.name, model.source.split("@")[0], str(model.path)]
+    known += [spec.hub_id] if spec else []
     last = {Path(name).name.casefold() for name in known if name}
     return Path(declared).name.casefold() not in last
 

@@ -133,10 +133,19 @@ def test_generation_with_the_adapter_differs_from_the_base(
     assert found["base"] != found["adapted"] == found["again"]
 
 
+def name_no_base(folder: Path) -> None:
+    """Leave nothing but the shapes to tell the models apart by."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(
+        json.dumps({**config, "base_model_name_or_path": None})
+    )
+
+
 def test_an_adapter_for_another_shape_is_refused(directory: ModelDirectory, tmp_path: Path) -> None:
     path = build_tiny("llama", tmp_path / "wider", num_key_value_heads=6)
     wider = ModelDirectory(path, "wider", "llama", "0" * 64, "test")
     with_random_lora(torch_model(wider), tmp_path / "peft", size=0.1)
+    name_no_base(tmp_path / "peft")
     message = r"adapter for another model: .*k_proj is 96 x 96 there and 32 x 96"
     with pytest.raises(UserError, match=message) as caught:
         convert_adapter(tmp_path / "peft", directory, tmp_path / "out.gguf")
@@ -150,6 +159,7 @@ def test_an_adapter_for_a_deeper_model_is_refused_and_its_modules_listed(
     path = build_tiny("llama", tmp_path / "deeper", num_hidden_layers=5)
     deeper = ModelDirectory(path, "deeper", "llama", "0" * 64, "test")
     with_random_lora(torch_model(deeper), tmp_path / "peft", size=0.1, target_modules=["v_proj"])
+    name_no_base(tmp_path / "peft")
     message = (
         r"2 adapted modules have no place in the model \(model\.layers\.3\.self_attn\.v_proj, "
         r"model\.layers\.4\.self_attn\.v_proj\)"

@@ -66,9 +66,9 @@ def test_the_papers_step16_and_fresh_features_are_told_apart(paper_artifacts) ->
         np.load(paper_artifacts / "smollm_fresh_features.npz") as fresh,
     ):
         found = classifier_two_sample(step16["X"], fresh["X"], c=1.0, permutations=4)
-    # The published figure was fitted in float32, which moves 3 of the 19,300 pairs. Other
-    # seeds of the folds move it by 0.01.
-    assert found.auc == pytest.approx(expected, abs=4 / (100 * 193))
+    # Another BLAS swaps up to 4 of the 19,300 pairs of a single-precision fit. Other seeds of the
+    # folds move it by 0.01.
+    assert found.auc == pytest.approx(expected, abs=5 / (100 * 193))
     assert found.p_value == 1 / 5
     assert found.interval.low > 0.7
 
