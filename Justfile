@@ -31,6 +31,10 @@ audit *args: setup-logs
 models *args: setup
     @"{{threearc}}" models "$@"
 
+# Do MLX, PyTorch and llama.cpp agree on this machine, and within what?
+consistency *args: setup
+    @"{{threearc}}" consistency "$@"
+
 # Which engines, devices and dtypes work on this machine, what does not, and why.
 doctor *args: setup
     @"{{threearc}}" doctor "$@"

@@ -72,7 +72,7 @@ def noise_key(sampling: Sampling, prompt: Prompt) -> NoiseKey:
 def gumbel(key: NoiseKey, step: int, token_ids: NDArray[Any]) -> Float64:
     """Standard Gumbel noise [...] of tokens [...] at ``step``, each from its own counter."""
     ids = np.asarray(token_ids)
-    return _noise(_streams([key], [step]), ids.reshape(1, -1)).reshape(ids.shape)
+    return _noise(streams_of([key], [step]), ids.reshape(1, -1)).reshape(ids.shape)
 
 
 def occurred(
@@ -145,7 +145,7 @@ def choose(
     return _decide(
         _descending(candidates.scaled, candidates.ids),
         candidates.logsumexp,
-        _streams(keys, step),
+        streams_of(keys, step),
         sampling,
         vocab,
     )
@@ -160,7 +160,7 @@ def choose_full(scaled: Float32, key: NoiseKey, step: int, sampling: Sampling) -
     rows = np.asarray(scaled, dtype=np.float32)[None]
     total = logsumexp(rows)
     _require_finite(rows, total)
-    vocab, streams = rows.shape[1], _streams([key], [step])
+    vocab, streams = rows.shape[1], streams_of([key], [step])
     if unfiltered(sampling, vocab):
         ids = _contenders(rows[0], streams)[None]
         choice = _decide(_descending(rows[:, ids[0]], ids), total, streams, sampling, ids.size)
@@ -361,7 +361,7 @@ def _require_finite(scaled: Float32, total: Float32) -> None:
     )
 
 
-def _streams(keys: Sequence[NoiseKey], step: Sequence[int]) -> Uint64:
+def streams_of(keys: Sequence[NoiseKey], step: Sequence[int]) -> Uint64:
     """Start and mask [b, 2] of each row's stream of noise at its step."""
     rows = []
     for key, at in zip(keys, step, strict=True):

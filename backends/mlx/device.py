@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import shutil
 import sys
@@ -50,6 +51,7 @@ def describe_device() -> dict[str, Any]:
     found: dict[str, Any] = {
         "device": device_name(),
         "versions": {name: importlib.metadata.version(name) for name in ("mlx", "mlx-lm")},
+        "tf32": not on_cpu() and os.environ.get("MLX_ENABLE_TF32", "1") != "0",
     }
     if on_cpu():
         found["blas"] = blas_name()

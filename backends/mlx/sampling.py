@@ -22,12 +22,12 @@ from backends.sampling import (
     Candidates,
     Choice,
     NoiseKey,
-    _streams,
     choose,
     choose_full,
     gumbel,
     noise_key,
     occurred,
+    streams_of,
 )
 from models.errors import UserError
 
@@ -146,7 +146,7 @@ def _contenders(
     """
     top = scaled.max(axis=-1, keepdims=True)
     powers = exp(scaled - top)
-    ratios = _remainders(mx.array(_streams(keys, steps)), scaled.shape[-1]) / powers
+    ratios = _remainders(mx.array(streams_of(keys, steps)), scaled.shape[-1]) / powers
     ids = _smallest(ratios, count)
     edge = mx.take_along_axis(ratios, ids, axis=-1).max(axis=-1)
     bounds = top[:, 0] - mx.log(edge)

@@ -133,7 +133,7 @@ def test_the_device_finds_every_contender(
 def test_the_devices_uniform_numbers_are_those_of_the_noise() -> None:
     sampling, rows = Sampling(temperature=1.0, seed=2**63 + 1), rows_of(3)
     keys, steps = [noise_key(sampling, row.prompt) for row in rows], [0, 7, 10_000]
-    found = np.array(engine._remainders(mx.array(engine._streams(keys, steps)), 20_000))
+    found = np.array(engine._remainders(mx.array(engine.streams_of(keys, steps)), 20_000))
     for row, key, step in zip(found, keys, steps, strict=True):
         noise = gumbel(key, step, np.arange(20_000))
         expected = -np.expm1(-np.exp(-noise))  # 1 - u where noise is -log(-log u)
