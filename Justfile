@@ -35,6 +35,10 @@ models *args: setup
 consistency *args: setup
     @"{{threearc}}" consistency "$@"
 
+# How fast do the engines generate and extract, beside their libraries' own calls?
+bench *args: setup
+    @"{{threearc}}" bench "$@"
+
 # Which engines, devices and dtypes work on this machine, what does not, and why.
 doctor *args: setup
     @"{{threearc}}" doctor "$@"

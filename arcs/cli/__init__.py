@@ -42,13 +42,14 @@ def main(argv: list[str] | None = None) -> None:
     from arcs.cli import (  # registers the commands
         arc1,
         audit,
+        bench,
         consistency,
         doctor,
         models,
         reproduce,
     )
 
-    del arc1, audit, consistency, doctor, models, reproduce
+    del arc1, audit, bench, consistency, doctor, models, reproduce
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status
     except UserError as error:

@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 
 from backends.interface import Float32, LanguageModel
 from backends.torch.model import TorchModel
+from models.directory import ModelDirectory
 
 
 class PlainTorch:
@@ -53,8 +54,9 @@ class PlainTorch:
         return ids.to(self._device), mask.to(self._device)
 
 
-def plain_of(engine: LanguageModel) -> PlainTorch:
+def plain_of(engine: LanguageModel, directory: ModelDirectory) -> PlainTorch:
     """Plain calls on the weights of an open engine, which keeps working beside them."""
+    del directory  # the engine's module is transformers' own, unchanged
     if not isinstance(engine, TorchModel):
         raise TypeError(f"not the torch engine: {type(engine).__name__}")
     return PlainTorch(engine)
