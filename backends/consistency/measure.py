@@ -111,7 +111,7 @@ def _train(model: LanguageModel, inputs: Inputs, folder: Path) -> list[float]:
     config = TrainConfig(
         lora=LORA,
         epochs=max(1, inputs.train_steps // per_epoch),
-        learning_rate=1e-3,
+        learning_rate=2e-4,  # the recipe's; at 1e-3 Adam makes ten times as much of the noise
         micro_batch_size=4,
         max_length=256,
         checkpoint_every=10_000,
