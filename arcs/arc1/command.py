@@ -131,7 +131,7 @@ def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) 
         reporter.say(
             f"  train {settings.model} on {records} records, {settings.epochs} epoch(s), "
             f"LoRA r={settings.rank} alpha={settings.alpha:g} on {settings.targets}, "
-            f"{settings.dtype}, backend {settings.backend}"
+            f"dtype {settings.dtype}, backend {settings.backend}"
         )
     else:
         reporter.say(f"  adapter {settings.adapter} on {settings.model}")

@@ -43,7 +43,8 @@ class Arc1Config(BaseModel):
     profile: Profile = "standard"
     model: str = "SmolLM2-135M-Instruct"
     backend: str = "auto"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights while training; ``auto``: float32 on a CPU, bfloat16 on a GPU."""
     thinking: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
 

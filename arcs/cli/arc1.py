@@ -63,7 +63,12 @@ def arc1(
         _option("--adapter", panel=_TRAINING, help="Evaluate this PEFT adapter; train nothing"),
     ] = None,
     dtype: Annotated[
-        str | None, _option("--dtype", panel=_TRAINING, help="float32 (default), bfloat16, float16")
+        str | None,
+        _option(
+            "--dtype",
+            panel=_TRAINING,
+            help="auto (default: float32 on a CPU, bfloat16 on a GPU), float32, bfloat16, float16",
+        ),
     ] = None,
     targets: Annotated[
         str | None, _option("--targets", panel=_TRAINING, help="attention (default) or all")

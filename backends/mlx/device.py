@@ -12,6 +12,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from backends.interface import Dtype
 from backends.memory import available_memory
 
 _MAPPED_BLAS = re.compile(r"/lib(openblas|mkl_rt)[^/]*$")
@@ -35,6 +36,20 @@ def free_memory() -> int:
     if on_cpu() or mx.metal.is_available():
         return available_memory()
     return int(mx.device_info()["memory_size"]) - int(mx.get_active_memory())
+
+
+def default_dtype() -> Dtype:
+    """``float32`` on a CPU, ``bfloat16`` on Metal and CUDA."""
+    return "float32" if on_cpu() else "bfloat16"
+
+
+def keep_resident() -> None:
+    """On Metal, keep what MLX allocates wired, up to what Apple recommends for the machine.
+
+    Otherwise macOS may page weights out between steps. Does nothing elsewhere.
+    """
+    if not on_cpu() and mx.metal.is_available():
+        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
 
 
 def blas_name(maps: str | None = None) -> str:

@@ -35,7 +35,14 @@ from backends.interface import (
 )
 from backends.mlx import cpu, heads, hidden, lora, trace, train
 from backends.mlx.decoder import Decoder, restore_embedding_scale
-from backends.mlx.device import describe_device, device_name, free_memory, on_cpu
+from backends.mlx.device import (
+    default_dtype,
+    describe_device,
+    device_name,
+    free_memory,
+    keep_resident,
+    on_cpu,
+)
 from backends.mlx.generate import DECODE_WIDTH, decode
 from backends.mlx.library import load_model
 from backends.sequences import check_sequences
@@ -43,7 +50,7 @@ from models.config_fixes import mlx_overrides
 from models.directory import ModelDirectory
 from models.errors import UserError
 
-__all__ = ["MlxModel", "free_memory", "open_model"]
+__all__ = ["MlxModel", "default_dtype", "free_memory", "open_model"]
 
 _TRAINING_ADVICE = "lower micro_batch_size or max_length, or turn gradient_checkpointing on"
 _READING_ADVICE = "read shorter sequences or use a smaller model"
@@ -68,6 +75,7 @@ def open_model(directory: ModelDirectory, *, dtype: Dtype = "float32") -> MlxMod
     network.eval()
     cpu.use_fast_activations(network)
     cpu.keep_freed_memory()
+    keep_resident()
     decoder = Decoder.of(network)
     if directory.family == "gemma3":
         restore_embedding_scale(decoder, _DTYPES[dtype])

@@ -269,6 +269,15 @@ def default_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def default_dtype() -> Dtype:
+    """``bfloat16`` on a CUDA device that computes it, else ``float32``.
+
+    MPS stays at float32: its bfloat16 needs macOS 14 and was never tried here.
+    """
+    on_cuda = default_device() == "cuda"
+    return "bfloat16" if on_cuda and torch.cuda.is_bf16_supported() else "float32"
+
+
 def free_memory() -> int:
     """Free bytes on the default device."""
     if default_device() != "cuda":
