@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import re
 
-_SENTENCE_END = re.compile(r"[.!?][\"'”’»*_)\]]*\Z")
-_INNER_SENTENCE_END = re.compile(r"[.!?][\"'”’»*_)\]]*(?=\s)")
+_SENTENCE_END = re.compile(r"[.!?。！？…][\"'”’»」』*_)\]]*\Z")
+_INNER_SENTENCE_END = re.compile(r"[.!?][\"'”’»*_)\]]*(?=\s)|[。！？]")
+_LIST_MARK = re.compile(r"^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+", re.MULTILINE)
+_ANSWER = re.compile(r"#{4}[ \t]*[-+$€]?[\d.,:/%]+|\\boxed\{.*\}|.*\$")
+"""A last line that is an answer by convention: ``#### 42``, ``\\boxed{42}``, a closed formula."""
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})(.*)$", re.MULTILINE)
+SHORT_ITEM = 60
+"""Characters up to which a list item may be a phrase; longer ones are sentences."""
 MIN_SENTENCES = 2
 """Sentence ends inside a text from which on it is read as prose."""
 
@@ -41,19 +46,33 @@ def has_open_fence(text: str) -> bool:
 def ends_a_block(text: str) -> bool:
     """Whether the text ends with something that is complete without a full stop.
 
-    A closed code fence, a finished table row, a closing bracket of data, a rule (---).
+    A closed code fence, a finished table row, a closing bracket of data, a rule (---), an
+    answer by convention (``#### 42``), an item of a list whose items have no full stops.
     """
     if has_open_fence(text):
         return False
     last = text.rstrip().rsplit("\n", maxsplit=1)[-1].strip()
     is_rule = len(last) >= 3 and set(last) <= set("-*_=")
     is_row = last.startswith("|") and last.endswith("|") and len(last) > 1
-    return is_rule or is_row or last.startswith(("```", "~~~")) or last.endswith(("}", "]"))
+    is_answer = _ANSWER.fullmatch(last) is not None
+    is_data = last.startswith(("```", "~~~")) or last.endswith(("}", "]"))
+    return is_rule or is_row or is_answer or is_data or _ends_a_bare_list(text)
+
+
+def _ends_a_bare_list(text: str) -> bool:
+    """Whether the text ends in a list of short items none of which has a full stop."""
+    lines = [line for line in text.rstrip().splitlines() if line.strip()]
+    items = [line for line in lines if _LIST_MARK.match(line)]
+    if len(items) < 3 or items[-1] is not lines[-1]:
+        return False
+    short = max(len(line.strip()) for line in items) <= SHORT_ITEM
+    return short and not any(_SENTENCE_END.search(line.rstrip()) for line in items)
 
 
 def is_prose(text: str) -> bool:
     """Whether the text has enough sentences for the missing of an end to mean something."""
-    return len(_INNER_SENTENCE_END.findall(text.rstrip())) >= MIN_SENTENCES
+    bare = _LIST_MARK.sub("", text.rstrip())  # the full stop of "1." ends no sentence
+    return len(_INNER_SENTENCE_END.findall(bare)) >= MIN_SENTENCES
 
 
 def looks_unfinished(text: str) -> bool | None:

@@ -35,11 +35,17 @@ def start(
     limit = _severity(fail_on)
     names = _known(only)
     options = ReadOptions.from_flags(columns)
-    results = read(path, options)
+    try:
+        results = read(path, options)
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: cannot be read ({error.strerror})") from None
     report = Report(results, run_audits(results, only=names))
     document = {**report.to_json(), "made_with": provenance.versions()}
     if out is not None:
-        write_text_atomically(out / "audit.json", canonical_json(document))
+        try:
+            write_text_atomically(out / "audit.json", canonical_json(document))
+        except OSError as error:
+            raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None
     if as_json:
         sys.stdout.write(canonical_json(document))
     else:

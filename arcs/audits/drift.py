@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from arcs.audits.findings import Audit, Evidence, Finding, Outcome, Severity, outcome
 from arcs.audits.results import Results, ResultSet
-from arcs.audits.set_pairs import BASE_ARM, Pair, between, train_test_pairs
+from arcs.audits.set_pairs import Pair, base_of, between, train_test_pairs
 
 LOADING = ("dtype", "precision", "quant", "bits", "template", "engine", "backend")
 """Parts of names of settings under which a model is loaded and prompted."""
@@ -89,7 +89,7 @@ def _arms(results: Results) -> Iterator[Pair]:
         if one.arm is not None:
             found[one.family, one.task, one.role].append(one)
     for sets in found.values():
-        first = BASE_ARM if any(one.arm == BASE_ARM for one in sets) else sets[0].arm
+        first = base_of(sets).arm
         bases = [one for one in sets if one.arm == first]
         for other in (one for one in sets if one.arm != first):
             same = (base for base in bases if base.n_predict == other.n_predict)

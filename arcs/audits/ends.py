@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from arcs.audits.results import Item
 
 CUT_REASONS = frozenset(
-    ("length", "max_tokens", "max_length", "max_new_tokens", "model_length", "token_limit", "limit")
-)
-"""What engines and log formats call an answer that ran out of tokens, in lower case."""
+    (
+        "length", "max_tokens", "max_output_tokens", "max_length", "max_new_tokens",
+        "max_completion_tokens", "model_length", "context_length", "token_limit", "length_limit",
+        "limit", "incomplete", "truncated", "cut",
+    )
+)  # fmt: skip
+"""What engines and log formats call an answer that ran out of tokens, normalised."""
+OTHER_REASONS = frozenset(
+    (
+        "stop", "eos", "eos_token", "end", "end_turn", "end_of_turn", "stop_sequence",
+        "stop_token", "stop_str", "completed", "complete", "finished", "done", "tool_calls",
+        "tool_use", "function_call", "content_filter", "safety", "refusal",
+    )
+)  # fmt: skip
+"""What they call any other end."""
+
+
+def normalised(reason: str) -> str:
+    """``FinishReason.MAX_TOKENS`` and ``max-tokens`` as ``max_tokens``."""
+    return reason.strip().rsplit(".", 1)[-1].lower().replace("-", "_").replace(" ", "_")
+
+
+def unrecognised(items: Iterable[Item]) -> list[str]:
+    """Finish reasons that are neither a known cut nor a known other end, each once, sorted."""
+    known = CUT_REASONS | OTHER_REASONS
+    reasons = {item.finish_reason for item in items if item.finish_reason}
+    return sorted(reason for reason in reasons if normalised(reason) not in known)
 
 
 def ran_out(item: Item, n_predict: int | None) -> bool | None:
@@ -16,7 +42,9 @@ def ran_out(item: Item, n_predict: int | None) -> bool | None:
     Without a finish reason, a response that used every token it was allowed counts as cut.
     """
     if item.finish_reason:
-        return item.finish_reason.strip().lower() in CUT_REASONS
+        reason = normalised(item.finish_reason)
+        if reason in CUT_REASONS or reason in OTHER_REASONS:
+            return reason in CUT_REASONS
     if item.generated_tokens is not None and n_predict is not None:
         return item.generated_tokens >= n_predict
     return None

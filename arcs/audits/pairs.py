@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from arcs.audits.probe_data import as_bool
 from arcs.audits.results import LabelKind, Results, ResultSet
+from arcs.audits.set_pairs import arm_pairs
 from evals.statistics.paired import PairedCounts, paired_counts
-
-BASE_ARM = "base"
 
 
 @dataclass(frozen=True)
@@ -50,22 +49,17 @@ class Pair:
 
 
 def pairs(results: Results) -> list[Pair]:
-    """Every other arm against the base arm of its family, task and budget, by each PASS label."""
+    """Every other arm against the base arm of its task and budget, by each PASS label.
+
+    Which arm is the base is decided in one place (:func:`set_pairs.arm_pairs`).
+    """
     return [pair for pair in _all_pairs(results) if pair.counts.n > 0]
 
 
 def _all_pairs(results: Results) -> Iterator[Pair]:
-    bases = [one for one in results.sets if one.arm == BASE_ARM]
-    for base in bases:
-        for edited in results.sets:
-            if edited.arm in (None, BASE_ARM) or _design(edited) != _design(base):
-                continue
-            for label in _shared_passes(base, edited):
-                yield _pair(base, edited, label)
-
-
-def _design(one: ResultSet) -> tuple[str | None, str | None, int | None]:
-    return one.family, one.task, one.n_predict
+    for base, edited in arm_pairs(results):
+        for label in _shared_passes(base, edited):
+            yield _pair(base, edited, label)
 
 
 def _shared_passes(base: ResultSet, edited: ResultSet) -> list[str]:

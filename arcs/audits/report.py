@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,6 +82,15 @@ def _set_json(one: ResultSet) -> dict[str, Any]:
     }
 
 
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: a number that is none becomes its name."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list) else value
+
+
 def _state(made: Outcome) -> str:
     if made.findings:
         return "findings"
@@ -94,7 +104,7 @@ def _outcome_json(audit: Audit, made: Outcome) -> dict[str, Any]:
         "state": _state(made),
         "needs": audit.needs,
         "examined": made.examined,
-        "findings": [found.to_json() for found in made.findings],
+        "findings": [_finite(found.to_json()) for found in made.findings],
     }
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from arcs.audits.results import Item, Results, ResultSet, Role
 
 Pair = tuple[ResultSet, ResultSet]
-BASE_ARM = "base"
+BASE_ARMS = ("base", "baseline", "control", "original", "reference")
+"""Names of the arm that the others are compared with, in lower case."""
 
 
 def train_test_pairs(results: Results) -> list[Pair]:
@@ -26,7 +27,7 @@ def train_test_pairs(results: Results) -> list[Pair]:
 def arm_pairs(results: Results) -> list[Pair]:
     """Sets of two arms over the same task at one budget: the base arm with each other arm.
 
-    Where no arm is called "base", the first arm named takes its place.
+    Where no arm has one of the names in BASE_ARMS, the first arm takes its place.
     """
     found: dict[tuple[object, ...], list[ResultSet]] = defaultdict(list)
     for one in results.sets:
@@ -35,8 +36,13 @@ def arm_pairs(results: Results) -> list[Pair]:
     return [pair for arms in found.values() for pair in _with_base(arms)]
 
 
+def base_of(arms: Sequence[ResultSet]) -> ResultSet:
+    """Return the arm that the others are compared with: one of BASE_ARMS, else the first."""
+    return next((one for one in arms if (one.arm or "").lower() in BASE_ARMS), arms[0])
+
+
 def _with_base(arms: list[ResultSet]) -> list[Pair]:
-    base = next((one for one in arms if one.arm == BASE_ARM), arms[0])
+    base = base_of(arms)
     return [(base, one) for one in arms if one.arm != base.arm]
 
 

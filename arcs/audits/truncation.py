@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import binom
 
 from arcs.audits.bounds import open_conclusion, passes_labels
-from arcs.audits.ends import stopped_short
+from arcs.audits.ends import stopped_short, unrecognised
 from arcs.audits.findings import Audit, Evidence, Finding, Outcome, Severity, outcome
 from arcs.audits.results import Item, Results, ResultSet
 from arcs.audits.set_pairs import Pair, arm_pairs, between, common_items, percent
@@ -85,7 +85,12 @@ def truncated_responses(results: Results) -> Outcome:
     findings = [
         finding
         for one in sets
-        for finding in (*_stored(one, id(one) in judged), *_not_stored(one), *_contradicted(one))
+        for finding in (
+            *_stored(one, id(one) in judged),
+            *_not_stored(one),
+            *_unknown_reasons(one),
+            *_contradicted(one),
+        )
     ]
     arms = [finding for pair in pairs for finding in _arms_differ(pair)]
     bounds = [finding for pair in pairs for finding in open_conclusion(pair, results.sets)]
@@ -129,6 +134,20 @@ def _not_stored(one: ResultSet) -> Iterator[Finding]:
             "end_a_sentence": sum(ends_a_sentence(item.response or "") for item in one.items),
         },
     )
+
+
+def _unknown_reasons(one: ResultSet) -> Iterator[Finding]:
+    strange = unrecognised(one.items)
+    if strange:
+        number = sum(item.finish_reason in strange for item in one.items)
+        yield Finding(
+            Severity.CAUTION,
+            one.name,
+            f"{percent(number, len(one.items))} items have a finish reason that is not known: "
+            f"{', '.join(strange[:5])}. Whether they were cut is not known either.",
+            "Store stop for an answer that ended and length for one that ran out of tokens.",
+            {"unknown_reasons": list(strange), "n": number, "items": len(one.items)},
+        )
 
 
 def _text_severity(cuts: Cuts) -> Severity:

@@ -82,6 +82,8 @@ def test_fail_on_is_for_ci_and_out_keeps_the_document(tmp_path: Path) -> None:
         (["audit", "a.jsonl", "--only", "nothing"], "--list"),
         (["audit", "a.jsonl", "--fail-on", "doom"], "invalidates, biases, caution"),
         (["audit", "a.jsonl", "--columns", "response"], "field=column"),
+        (["audit", "a.jsonl", "--out", "a.jsonl"], "--out"),
+        (["audit", "/dev/null"], "/dev/null"),
         (["reproduce"], "--download"),
         (["reproduce", "--artifacts", "nowhere"], "no such folder"),
         (["reproduce", "--artifacts", ".", "--download"], "--artifacts"),

@@ -83,3 +83,34 @@ def test_every_text_gets_an_answer(text: str) -> None:
     assert looks_unfinished(text) in (True, False, None)
     if looks_unfinished(text):
         assert not ends_a_sentence(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "First we add 3 and 4. Then we double it. That gives 14.\n#### 14",
+        "We square both sides. The root is positive. So the answer is\n\\boxed{42}",
+        "It follows from above. Both terms cancel. Hence $x = 3$",
+        "Here is the list. It is short. Enjoy:\n1. flour\n2. butter\n3. one egg",
+        "这是第一句。这是第二句。这是第三句。",
+    ],
+)
+def test_answers_that_end_without_a_latin_full_stop_are_not_unfinished(text: str) -> None:
+    assert looks_unfinished(text) is not True
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It is done. It is good. But then we heard that",
+        "First we add. Then we double. So\n### What comes ne",
+        "Two things matter. Both are old.\n1. The heat, which must be low.\n2. The time, whi",
+    ],
+)
+def test_texts_that_break_off_still_do(text: str) -> None:
+    assert looks_unfinished(text) is True
+
+
+def test_the_number_of_a_list_item_ends_no_sentence() -> None:
+    assert not is_prose("1. flour\n2. butter\n3. sugar")
+    assert is_prose("It is done. It is good. 1. flour")

@@ -10,6 +10,9 @@ from models.errors import UserError
 
 NUMBER = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|inf(inity)?)", re.ASCII | re.IGNORECASE)
 WORDS = {"true": True, "false": False}
+PASS_WORDS = ({"yes", "no"}, {"pass", "fail"}, {"passed", "failed"}, {"correct", "incorrect"})
+"""A column of nothing but one of these pairs is PASS."""
+GOOD = frozenset({"yes", "pass", "passed", "correct"})
 
 
 def clean(value: object) -> LabelValue | None:
@@ -36,11 +39,15 @@ def _from_text(text: str) -> LabelValue | None:
 def infer(values: Sequence[object]) -> tuple[LabelKind, tuple[LabelValue | None, ...]]:
     """Kind of a column and its values in it, [n].
 
-    Only 0, 1, true and false: PASS. Only numbers: SCORE (nothing shows a share to be one).
+    Only 0, 1, true and false, or both of a pair such as yes and no: PASS. Only
+    numbers: SCORE (nothing shows a share to be one).
     Anything else: CLASS.
     """
     cleaned = [clean(value) for value in values]
     present = [value for value in cleaned if value is not None]
+    said = {str(value).lower() for value in present}
+    if len(said) == 2 and any(said == pair for pair in PASS_WORDS):
+        return LabelKind.PASS, tuple(None if v is None else str(v).lower() in GOOD for v in cleaned)
     if not present or any(isinstance(value, str) for value in present):
         return LabelKind.CLASS, tuple(
             _class_name(v, c) for v, c in zip(values, cleaned, strict=True)

@@ -44,7 +44,7 @@ class _Run:
 
 def runs_in(path: Path) -> list[Path]:
     """Return the run directories that a path is or holds."""
-    if path.is_file():
+    if not path.is_dir():
         return []
     folders = [path, *sorted(entry for entry in path.iterdir() if entry.is_dir())]
     return [folder for folder in folders if _is_run(folder)]

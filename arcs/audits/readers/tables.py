@@ -48,6 +48,14 @@ SET_FIELDS = ("arm", "task", "n_predict", "family", "role")
 FIELDS = ITEM_FIELDS + SET_FIELDS
 MAX_CLASSES = 12
 """A text column that nobody named is a label up to this many different values."""
+METADATA = frozenset(
+    (
+        "model", "model_id", "model_name", "seed", "temperature", "top_p", "top_k", "epoch",
+        "date", "time", "timestamp", "version", "error", "index", "row", "latency", "cost",
+        "duration", "seconds", "url",
+    )
+)  # fmt: skip
+"""Columns that nobody means as labels unless they say so."""
 LONGEST_CSV_FIELD = 1 << 30
 
 
@@ -305,7 +313,7 @@ def _label_columns(
     for name, values in table.columns.items():
         if name in taken:
             continue
-        reason = None if name in declared.instruments else _not_a_label(values)
+        reason = None if name in declared.instruments else _not_a_label(name, values)
         if reason is None:
             free[name] = values
         else:
@@ -313,11 +321,15 @@ def _label_columns(
     return {**named, **free}, notes
 
 
-def _not_a_label(values: Sequence[object]) -> str | None:
+def _not_a_label(name: str, values: Sequence[object]) -> str | None:
+    if name.lower() in METADATA:
+        return "about the run, not about the answer; name it with --columns to use it as a label"
     if any(isinstance(value, (list, dict)) for value in values):
         return "a list in each row"
     kind, labels = infer(values)
     different = len(set(labels) - {None})
+    if not different:
+        return "empty"
     if kind is LabelKind.CLASS and different > MAX_CLASSES:
         return f"free text ({different} different values); name it with --columns to use it"
     return None
@@ -385,4 +397,9 @@ def _features(table: Table, declared: Declared, items: Sequence[Item]) -> Featur
     if declared.features is not None:
         ids = tuple(item.item_id for item in items)
         return arrays.read_features(declared.features, ids, declared.feature_settings)
-    return table.features
+    if table.features is None or len(table.features.item_ids) == len(items):
+        return table.features
+    mine = {item.item_id for item in items}  # a table of several sets: each its own rows
+    rows = [i for i, name in enumerate(table.features.item_ids) if name in mine]
+    ids = tuple(table.features.item_ids[i] for i in rows)
+    return replace(table.features, x=table.features.x[rows], item_ids=ids)

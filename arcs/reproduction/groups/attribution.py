@@ -11,7 +11,7 @@ from scipy.stats import norm
 from arcs.reproduction.artifacts import Artifacts
 from arcs.reproduction.formats import Attribution, Head
 from arcs.reproduction.groups.group import Group, Values, with_interval
-from evals.statistics.permutation import expected_maximum_of_normals
+from evals.statistics.permutation import expected_maximum_of_normals, largest_effect_p_value
 from evals.statistics.rates import Interval
 
 FILES = {
@@ -100,7 +100,9 @@ def chance(artifacts: Artifacts, *, model: str) -> Values:
         "standard_error": error,
         "t": t,
         "p": p,
-        "p_of_maximum": -math.expm1(len(heads) * math.log1p(-float(norm.sf(t)))),
+        "p_of_maximum": largest_effect_p_value(
+            t, len(heads), found.cohorts.cw + found.cohorts.cr - 2
+        ),
         "bonferroni": min(1.0, p * len(heads)),
         "expected_maximum": expected_maximum_of_normals(len(heads)),
         "intervals": {

@@ -405,3 +405,26 @@ def test_an_exact_loop_is_a_failure_and_not_unfinished() -> None:
         repetition_loop=True,
     )
     assert severities(*pair) == {}
+
+
+@pytest.mark.parametrize(
+    "reason", ["max_output_tokens", "incomplete", "FinishReason.MAX_TOKENS", "max-tokens", "cut"]
+)
+def test_names_of_other_tools_for_a_cut_are_known(reason: str) -> None:
+    assert ran_out(Item("a", finish_reason=reason), None) is True
+
+
+def test_a_reason_that_is_not_known_is_not_taken_for_a_finished_answer() -> None:
+    assert ran_out(Item("a", finish_reason="2"), None) is None
+    items = tuple(Item(str(i), finish_reason="2" if i < 30 else "stop") for i in range(60))
+    (finding,) = truncated_responses(
+        Results(Path("x"), "made", (ResultSet("strange", Path("x"), items),))
+    ).findings
+    assert finding.severity is Severity.CAUTION and finding.evidence["unknown_reasons"] == ["2"]
+
+
+@pytest.mark.parametrize("name", ["baseline", "Original", "control"])
+def test_the_base_arm_may_have_another_name(name: str) -> None:
+    base, edited = arms([PASSED] * 20 + [CUT] * 60 + [FAILED] * 20, [PASSED] * 50 + [FAILED] * 50)
+    found = severities(edited, replace(base, arm=name))
+    assert found["base 512 and edited 512"] is Severity.INVALIDATES

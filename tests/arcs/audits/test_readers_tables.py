@@ -87,11 +87,11 @@ def test_what_is_missing_stays_missing(tmp_path):
              "verdict": ["yes", "", "no", "yes"], "response": ["x", "", "y", "z"]}  # fmt: skip
     one = read(write_csv(tmp_path / "t.csv", table)).sets[0]
     assert one.values("passed") == [True, None, None, False]
-    assert one.values("verdict") == ["yes", None, "no", "yes"]
+    assert one.values("verdict") == [True, None, False, True]  # a yes-or-no column is PASS
     assert one.items[1].response == ""
     assert all(item.finish_reason is None and item.prompt is None for item in one.items)
     assert one.instruments["passed"].kind is LabelKind.PASS
-    assert one.instruments["verdict"].kind is LabelKind.CLASS
+    assert one.instruments["verdict"].kind is LabelKind.PASS
     assert one.instruments["verdict"].classes is None
 
 
@@ -372,3 +372,25 @@ def test_what_is_declared_wrongly_is_one_line(tmp_path, text, message):
     (tmp_path / "audit.toml").write_text(text)
     with pytest.raises(UserError, match=message):
         read(tmp_path, ReadOptions())
+
+
+def test_columns_about_the_run_and_empty_ones_are_no_labels(tmp_path):
+    table = {"item_id": ["a", "b"], "passed": [1, 0], "seed": [0, 0], "model": ["m", "m"],
+             "note": ["", ""]}  # fmt: skip
+    results = read(write_csv(tmp_path / "t.csv", table))
+    assert set(results.sets[0].instruments) == {"passed"}
+    assert sum("not read" in note for note in results.skipped) == 3
+    named = read(write_csv(tmp_path / "t.csv", table), ReadOptions({"model": "model"}))
+    assert "model" in named.sets[0].instruments
+
+
+def test_a_feature_table_of_two_roles_gives_each_set_its_own_rows(tmp_path):
+    np.savez(
+        tmp_path / "t.npz",
+        X=np.arange(12, dtype=np.float32).reshape(6, 2),
+        ids=np.array(list("abcdef")),
+        role=np.array(["train"] * 4 + ["test"] * 2),
+    )
+    train, test = read(tmp_path / "t.npz").sets
+    assert train.features.item_ids == tuple("abcd") and test.features.item_ids == tuple("ef")
+    assert test.features.x.tolist() == [[8, 9], [10, 11]]
