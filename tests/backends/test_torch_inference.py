@@ -193,8 +193,9 @@ def test_logprobs_are_log_softmax_at_the_id_before(
         places = np.arange(start, len(ids))
         expected = every[places - 1, np.array(ids)[places]]
         assert values.dtype == np.float32 and values.shape == expected.shape
-        # nats, of values to 50: measured 7.0e-5 (Qwen3.5); float32 logits to 1e-6 of their range
-        assert np.abs(values - expected).max() < 2e-4
+        # nats, of values to 50: float32 logits of Qwen3.5, whose recurrence sums over time, differ
+        # between a batch and one row; measured 7.0e-5 and, with OpenBLAS preloaded, 2.0e-4
+        assert np.abs(values - expected).max() < 5e-4
         wrong = every[places, np.array(ids)[places]]  # negative twin: the logits of the id itself
         assert np.abs(values - wrong).max() > 0.1
     monkeypatch.setattr(reading, "HEAD_CHUNK_ELEMENTS", 3 * 512)
