@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from arcs.audits import weak_tests
+from arcs.audits.ends import ran_out
 from arcs.audits.findings import Audit, Evidence, Finding, Outcome, Severity, outcome
 from arcs.audits.pairs import Pair, pairs
 from arcs.audits.probe_data import (
@@ -24,7 +25,6 @@ from evals.statistics.paired import PairedCounts, mcnemar_exact, paired_counts, 
 
 FEWEST_OF_A_CLASS = 30
 """With 30 of 193 positive the interval of an AUC at chance is already +- 0.11 (ANCHORS.md E2)."""
-CUT_OFF = "length"
 
 
 def sign_flip_over_budgets(results: Results) -> Outcome:
@@ -213,13 +213,17 @@ def truncation_explains(results: Results) -> Outcome:
 
 
 def _says_why_it_ended(pair: Pair) -> bool:
-    return all(
-        one.by_id[i].finish_reason for one in (pair.base, pair.edited) for i in pair.item_ids
-    )
+    known = (_ends(one, pair.item_ids) for one in (pair.base, pair.edited))
+    return all(flag is not None for flags in known for flag in flags)
+
+
+def _ends(one: ResultSet, item_ids: Sequence[str]) -> list[bool | None]:
+    return [ran_out(one.by_id[i], one.n_predict) for i in item_ids]
 
 
 def _cut_off(one: ResultSet, item_ids: Sequence[str]) -> list[bool]:
-    return [one.by_id[i].finish_reason == CUT_OFF for i in item_ids]
+    """Whether each item was cut, in a pair of which that is known (:func:`_says_why_it_ended`)."""
+    return [bool(flag) for flag in _ends(one, item_ids)]
 
 
 def _truncation_finding(pair: Pair, gates: Gates) -> Finding | None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 
 from arcs.audits.ends import stopped_short
 from arcs.audits.findings import Finding, Severity
-from arcs.audits.results import Item, LabelKind, ResultSet
+from arcs.audits.pairs import shared_passes
+from arcs.audits.results import Item, ResultSet
 from arcs.audits.set_pairs import Pair, between, common_items
 from arcs.claims import paired_statistic
 from arcs.gates import load_gates
@@ -20,16 +21,6 @@ Bounds = tuple[bool | None, bool | None]
 """An item's result if its unfinished response fails, and if it passes; None is missing."""
 
 
-def passes_labels(pair: Pair) -> list[str]:
-    """Names of the PASS labels that both sets have."""
-    first, second = pair
-    return [
-        name
-        for name, instrument in first.instruments.items()
-        if instrument.kind is LabelKind.PASS and name in second.instruments
-    ]
-
-
 def open_conclusion(pair: Pair, sets: Sequence[ResultSet]) -> Iterator[Finding]:
     """Yield a finding for each PASS label whose conclusion depends on unfinished responses.
 
@@ -37,7 +28,7 @@ def open_conclusion(pair: Pair, sets: Sequence[ResultSet]) -> Iterator[Finding]:
     that a smaller one left unfinished.
     """
     items = common_items(*pair)
-    for label in passes_labels(pair) if items else ():
+    for label in shared_passes(*pair) if items else ():
         yield from _open_label(pair, items, label, sets)
 
 

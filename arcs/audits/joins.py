@@ -74,8 +74,27 @@ def train_test_overlap(results: Results) -> Outcome:
         *(finding for pair in pairs for finding in _same_items(pair)),
         *(finding for pair in pairs for finding in _similar_items(pair)),
         *(finding for one in sets for finding in _repeated(one)),
+        *_shared_without_role(results),
     ]
     return outcome(findings, len(pairs) + len(sets))
+
+
+def _shared_without_role(results: Results) -> Iterator[Finding]:
+    """Sets that share prompts while nothing says which of them anything was fitted on."""
+    free = [one for one in results.sets if one.role is None and one.arm is None]
+    for number, first in enumerate(free):
+        for second in free[number + 1 :]:
+            pair = first, second
+            shared = exact_pairs(*(_texts(_prompts(one)) for one in pair))
+            if shared and first.family == second.family and first.task == second.task:
+                yield Finding(
+                    Severity.CAUTION,
+                    between(*pair),
+                    f"{len(shared)} prompts are in both sets, and neither says whether it was "
+                    "trained on or tested on.",
+                    'Say role = "train" or "test" of each in an audit.toml.',
+                    {"shared": len(shared), "n": [len(one.items) for one in pair]},
+                )
 
 
 def _same_items(pair: Pair) -> Iterator[Finding]:

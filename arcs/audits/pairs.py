@@ -58,11 +58,12 @@ def pairs(results: Results) -> list[Pair]:
 
 def _all_pairs(results: Results) -> Iterator[Pair]:
     for base, edited in arm_pairs(results):
-        for label in _shared_passes(base, edited):
+        for label in shared_passes(base, edited):
             yield _pair(base, edited, label)
 
 
-def _shared_passes(base: ResultSet, edited: ResultSet) -> list[str]:
+def shared_passes(base: ResultSet, edited: ResultSet) -> list[str]:
+    """Names of the PASS labels that both sets have."""
     return [
         name
         for name, instrument in base.instruments.items()

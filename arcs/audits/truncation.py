@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
-from arcs.audits.bounds import open_conclusion, passes_labels
+from arcs.audits.bounds import open_conclusion
 from arcs.audits.ends import stopped_short, unrecognised
 from arcs.audits.findings import Audit, Evidence, Finding, Outcome, Severity, outcome
+from arcs.audits.pairs import shared_passes
 from arcs.audits.results import Item, Results, ResultSet
 from arcs.audits.set_pairs import Pair, arm_pairs, between, common_items, percent
 from evals.statistics.paired import mcnemar_exact, paired_counts
@@ -81,7 +82,7 @@ def truncated_responses(results: Results) -> Outcome:
     """Look at how responses ended: finish reasons, token counts, or the texts themselves."""
     sets = [one for one in results.sets if one.items]
     pairs = arm_pairs(results)
-    judged = {id(one) for pair in pairs if passes_labels(pair) for one in pair}
+    judged = {id(one) for pair in pairs if shared_passes(*pair) for one in pair}
     findings = [
         finding
         for one in sets
@@ -182,7 +183,7 @@ def _arms_differ(pair: Pair) -> Iterator[Finding]:
         if p < ARM_DIFFERENCE_P:
             first, second = counts.lost + counts.both, counts.gained + counts.both
             yield Finding(
-                Severity.BIASES if passes_labels(pair) else Severity.INVALIDATES,
+                Severity.BIASES if shared_passes(*pair) else Severity.INVALIDATES,
                 between(base, other),
                 f"By {how} the arms are cut unequally: {percent(first, counts.n)} against "
                 f"{percent(second, counts.n)} of the common items, McNemar p = {p:.2g}.",

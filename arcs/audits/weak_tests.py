@@ -8,8 +8,10 @@ from arcs.audits.findings import Audit, Evidence, Finding, Outcome, Severity, ou
 from arcs.audits.pairs import Pair, pairs
 from arcs.audits.probe_data import one_a_test_set, title
 from arcs.audits.results import Claim, ProbeResult, Results
+from arcs.audits.set_pairs import groups_of
 from arcs.gates import Gates, load_gates
 from evals.statistics.auc import hanley_mcneil_interval
+from evals.statistics.bootstrap import bootstrap_paired_difference
 from evals.statistics.paired import mcnemar_exact, tango_interval
 from evals.statistics.power import (
     mcnemar_power,
@@ -49,6 +51,47 @@ def weak_test(results: Results) -> Outcome:
     ]
     examined = len(found_pairs) + len(claims) + len(probes)
     return outcome((one for one in findings if one is not None), examined)
+
+
+def grouped_pairs(results: Results) -> Outcome:
+    """Find paired comparisons whose items come in groups, which their tests do not know."""
+    found_pairs = pairs(results)
+    found = (_grouped_finding(pair) for pair in found_pairs)
+    return outcome((one for one in found if one is not None), len(found_pairs))
+
+
+def _grouped_finding(pair: Pair) -> Finding | None:
+    """A cluster bootstrap of the difference beside the test that takes items as independent."""
+    groups = groups_of(pair.base.by_id[i] for i in pair.item_ids)
+    rows = [
+        (float(a), float(b), group)
+        for a, b, group in zip(pair.base_passes, pair.edited_passes, groups, strict=True)
+        if a is not None and b is not None
+    ]
+    number = len({group for _, _, group in rows})
+    if number == len(rows):
+        return None
+    first, second, names = zip(*rows, strict=True)
+    try:
+        interval = bootstrap_paired_difference(first, second, groups=names)
+        found = f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    except ValueError:  # no variation between groups: there is no interval
+        interval, found = None, "none (the groups do not vary)"
+    counts = pair.counts
+    return Finding(
+        Severity.CAUTION,
+        pair.title,
+        f"The {len(rows)} items come in {number} groups (several samples of one prompt): McNemar's "
+        f"p = {mcnemar_exact(counts.gained, counts.lost):.2g} takes them as independent. The "
+        f"difference is {100 * counts.delta:+.1f} points, and its interval over groups {found}.",
+        "Judge the difference by the interval over groups, or keep one sample a prompt.",
+        {
+            "n": len(rows),
+            "groups": number,
+            "difference": counts.delta,
+            "interval_over_groups": interval.to_json() if interval else None,
+        },
+    )
 
 
 def _has_counts(probe: ProbeResult) -> bool:
@@ -239,6 +282,12 @@ def _probe_finding(probe: ProbeResult, gates: Gates) -> Finding | None:
 
 
 AUDITS: tuple[Audit, ...] = (
+    Audit(
+        "grouped-pairs",
+        "Do paired tests take several samples of one prompt as independent?",
+        "paired arms with pass labels",
+        grouped_pairs,
+    ),
     Audit(
         "weak-test",
         "Are there enough items to show, or to exclude, the effect that matters?",

@@ -15,6 +15,8 @@ from arcs.figures.parts import AucEstimate
 from arcs.figures.pca import FeatureSet, PcaComparison, draw_pca
 from arcs.figures.save import save
 from arcs.reproduction.artifacts import Artifacts
+from arcs.reproduction.claims.arc3 import STEP1_AUC, STEP1_NEGATIVE, STEP1_POSITIVE
+from arcs.reproduction.claims.estimates import SMALLEST
 from arcs.reproduction.groups import facts_of
 from arcs.reproduction.groups.smollm import transfer_scores
 from evals.statistics.auc import auc, delong_interval, hanley_mcneil_interval
@@ -58,14 +60,18 @@ def _auc_collapse(artifacts: Artifacts) -> AucCollapse:
     )  # fmt: skip
     return AucCollapse(
         paper=(
-            PaperAuc("CV", 0.683),
+            PaperAuc("CV", STEP1_AUC),
             PaperAuc("fresh", 0.516),
             PaperAuc("pooled", 0.557),
             PaperAuc("SmolLM2", 0.519),
         ),
         paper_gate=AUC_GATE,
         steps=(
-            AucStep("1 within training", _published(0.683, 58, 42), CV_GATE),
+            AucStep(
+                "1 within training",
+                _published(STEP1_AUC, STEP1_POSITIVE, STEP1_NEGATIVE),
+                CV_GATE,
+            ),
             AucStep(
                 "2 fresh prompts",
                 _published(fresh["auc"], fresh["n_pos"], fresh["n_neg"]),
@@ -143,7 +149,7 @@ def _discordance(artifacts: Artifacts) -> Discordance:
             PaperChange("MCAS, first run", 33.9, 100, "points"),
             PaperChange("MCAS, corrected", -0.32, 25, "of 25"),
         ),
-        smallest_effect=0.05,
+        smallest_effect=SMALLEST.pass_at_1,
     )
 
 

@@ -58,6 +58,11 @@ class Reproduction:
         counted = Counter(row.status for row in self.rows)
         return {status.value: counted[status] for status in Status}
 
+    def compared(self) -> int:
+        """Exact rows for which the paper or its files hold a number to compare with."""
+        exact = [row for row in self.rows if row.status is Status.EXACT]
+        return sum(row.paper is not None or row.published is not None for row in exact)
+
     def to_json(self) -> dict[str, Any]:
         """The documented JSON document (docs/reproduce.md)."""
         return {
@@ -65,6 +70,7 @@ class Reproduction:
             "artifacts": str(self.folder),
             "warnings": list(self.warnings),
             "counts": self.counts(),
+            "exact_and_printed": self.compared(),
             "rows": [row.to_json() for row in self.rows],
             "claims": [claim.to_json() for claim in self.claims],
         }
@@ -161,6 +167,10 @@ def _summary(found: Reproduction) -> Panel:
     judged = ", ".join(f"{stands[kind]} {kind.value}" for kind in Stands)
     lines = [
         Text(f"{len(found.rows)} numbers: {counted}"),
+        Text(
+            f"Of the exact ones {found.compared()} are in the paper or its files; the others "
+            "follow from its files and are given nowhere."
+        ),
         Text("Reasons of all of them: --full, or --json", style="dim"),
     ]
     if found.claims:

@@ -53,10 +53,13 @@ def compare(
 ) -> list[Row]:
     """Compare everything that both engines gave.
 
-    ``explain`` is asked about the first difference of each pair of texts. Raises ValueError
-    where arrays of one quantity have other shapes: then they are not the same quantity.
+    ``explain`` is asked about the first difference of each pair of texts. llama.cpp gives fewer
+    quantities; raises ValueError where other engines do not give the same ones, or arrays of one
+    quantity have other shapes.
     """
     pair = (first.engine, second.engine)
+    if not llamacpp and set(first.arrays) != set(second.arrays):
+        raise ValueError(f"{pair} gave other quantities: {set(first.arrays) ^ set(second.arrays)}")
     rows = [
         _row(name, pair, *_worst(first.arrays[name], second.arrays[name]), llamacpp)
         for name in first.arrays

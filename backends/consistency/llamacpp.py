@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from backends.consistency.inputs import LORA, Inputs, live_adapter, settings_of_heads
 from backends.consistency.measure import (
@@ -43,14 +44,11 @@ def measure_llamacpp(
 
     Every tempered row is a copy of the file, written, opened and removed in turn.
     """
-    from models.gguf.export import export_gguf
-
     found = Measured("llamacpp")
     with tempfile.TemporaryDirectory(prefix="threearc-consistency-") as name:
         folder = Path(name)
         say("llamacpp: writing an F32 GGUF")
-        source = export_gguf(directory, folder / "f32.gguf", dtype="f32")
-        with _opened(source, inputs) as model:
+        with _opened(directory, folder, inputs) as model:
             found.described = dict(model.describe())
             heads = model.attention_heads()
             found.arrays["logits"] = tuple(model.logits(ids) for ids in inputs.sequences)
@@ -64,13 +62,12 @@ def measure_llamacpp(
         settings: dict[str, Mapping[Head, float]] = {"lora, logits": {}}
         settings |= settings_of_heads(heads)
         for key, scales in settings.items():
-            _tempered(directory, source, folder, key, scales, adapter, inputs, found)
+            _tempered(directory, folder, key, scales, adapter, inputs, found)
     return found
 
 
 def _tempered(
     directory: ModelDirectory,
-    source: Path,
     folder: Path,
     key: str,
     scales: Mapping[Head, float],
@@ -79,22 +76,14 @@ def _tempered(
     found: Measured,
 ) -> None:
     """Logits of one setting of heads, without and with the adapter."""
-    from backends.llamacpp.adapter import convert_adapter
-    from models.gguf.temper import temper_gguf
-
-    copy, gguf = folder / "tempered.gguf", folder / "adapter.gguf"
-    temper_gguf(source, copy, scales)
     if scales:
-        with _opened(copy, inputs) as model:
+        with _opened(directory, folder, inputs, scales=scales) as model:
             found.arrays[key] = tuple(model.logits(ids) for ids in inputs.sequences[:1])
     if peft is not None:
-        convert_adapter(peft, directory, gguf, scales=scales)
         name = key.replace("tempered, ", "tempered, with a LoRA, ", 1)
         sequences = inputs.sequences[:1] if scales else inputs.sequences
-        with _opened(copy, inputs, gguf) as model:
+        with _opened(directory, folder, inputs, scales=scales, peft_dir=peft) as model:
             found.arrays[name] = tuple(model.logits(ids) for ids in sequences)
-    for path in (copy, gguf):
-        path.unlink(missing_ok=True)
 
 
 def _peft(
@@ -108,11 +97,12 @@ def _peft(
     return folder / "peft"
 
 
-@contextmanager
-def _opened(path: Path, inputs: Inputs, adapter: Path | None = None) -> Iterator[LanguageModel]:
-    from backends.llamacpp.model import open_gguf
+def _opened(
+    directory: ModelDirectory, folder: Path, inputs: Inputs, **more: Any
+) -> AbstractContextManager[LanguageModel]:
+    """Open in float32 throughout; the export is made once in ``folder``."""
+    from backends.llamacpp.exact import open_exact
 
     longest = max(len(prompt.ids) for prompt in inputs.prompts) + inputs.max_tokens
     context = max(longest, *(len(ids) for ids in inputs.sequences)) + 1
-    with open_gguf(path, adapter=adapter, context=context, width=8, kv_dtype="f32") as model:
-        yield model
+    return open_exact(directory, folder, context=context, width=8, **more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from models.errors import UserError
 
 FORMAT = "tables described by audit.toml"
 NAME = "audit.toml"
+COUNTS = ("n", "n_positive", "n_negative", "n_first", "n_second", "direction_dimension")
+CLAIM_KINDS = ("paired rate", "rate", "auc")
 
 Record = TypeVar("Record")
 
@@ -125,7 +128,29 @@ def _records(
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise UserError(f"{file}: {table} {number}: {place}: {first['msg']}") from None
+        _require_possible(entry, f"{file}: {table} {number}")
     return tuple(made)
+
+
+def _require_possible(entry: Any, where: str) -> None:
+    """Raise UserError for counts, AUCs and numbers that cannot be."""
+    for key, value in entry.items() if isinstance(entry, dict) else ():
+        if isinstance(value, list):
+            for part in value:
+                _require_possible(part, where)
+        _require_possible(value, where)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            if key == "kind" and value not in CLAIM_KINDS:
+                raise UserError(f"{where}: kind: {value!r} is none of {', '.join(CLAIM_KINDS)}")
+            continue
+        least = 1 if key in ("n", "n_first", "n_second") else 0
+        wrong = (
+            not math.isfinite(value)
+            or (key in COUNTS and value < least)
+            or (key in ("train_auc", "test_auc") and not 0 <= value <= 1)
+        )
+        if wrong:
+            raise UserError(f"{where}: {key}: {value} cannot be")
 
 
 def _parse(file: Path) -> AuditFile:

@@ -7,19 +7,19 @@ from collections.abc import Callable
 from arcs.claims import ReasonCode
 from arcs.estimates import Direction, Estimate, judge_claim
 from arcs.reproduction.claims.estimates import (
+    SMALLEST,
     change_between_budgets,
     change_of_counts,
     paired_change,
 )
-from arcs.reproduction.claims.table import Facts, PaperClaim, Says
+from arcs.reproduction.claims.table import PaperClaim, Says
+from arcs.reproduction.groups import Facts
 from evals.statistics.rates import Interval
 
 HUMANEVAL = 164
 AT_1024 = (59, 46)
 """Passes of base and trained Qwen3-0.6B at the larger n_predict: 36.0 and 28.0 percent of 164
 (PAPER.md 3.1); the only counts of 164 that give these percentages."""
-POINTS, RATE = 0.05, 0.10
-"""The smallest effects that matter: 5 points of pass@1, 0.10 of a rate (arcs/gates.toml)."""
 
 
 def gain_at_512(facts: Facts) -> PaperClaim:
@@ -36,7 +36,7 @@ def gain_at_512(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "disposition training raises Qwen3-0.6B's HumanEval pass@1 at n_predict 512",
             estimate,
-            POINTS,
+            SMALLEST.pass_at_1,
             faults=[ReasonCode.TRUNCATION_ARTIFACT],
             direction=Direction.MORE,
         ),
@@ -61,7 +61,7 @@ def loss_at_1024(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "disposition training lowers Qwen3-0.6B's HumanEval pass@1 at the corrected budget",
             estimate,
-            POINTS,
+            SMALLEST.pass_at_1,
             doubts=[ReasonCode.NOT_PUBLISHED],
             direction=Direction.LESS,
         ),
@@ -84,7 +84,7 @@ def student_aware_loss(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "the attention-only, student-aware variant changes Qwen3-0.6B's pass@1",
             estimate,
-            POINTS,
+            SMALLEST.pass_at_1,
             doubts=[ReasonCode.NOT_PUBLISHED],
         ),
         why="-0.6 points is one task; the unpaired interval "
@@ -105,7 +105,7 @@ def loss_of_1_7b(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "disposition training lowers Qwen3-1.7B's HumanEval pass@1",
             estimate,
-            POINTS,
+            SMALLEST.pass_at_1,
             doubts=[ReasonCode.NOT_PUBLISHED],
             direction=Direction.LESS,
         ),
@@ -134,7 +134,7 @@ def mcas_gain(facts: Facts) -> PaperClaim:
                 "MCAS share of the scale, trained minus base", change, interval,
                 "BCa bootstrap, paired", base["n"],
             ),
-            RATE,
+            SMALLEST.rate,
             faults=[ReasonCode.JUDGE_NOT_VALID],
             direction=Direction.MORE,
         ),
@@ -175,7 +175,7 @@ def self_verification_rate(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "disposition training changes the self-verification rate",
             change_of_counts("SVR, trained minus base", (base, n), (trained, n)),
-            RATE,
+            SMALLEST.rate,
             doubts=[ReasonCode.CEILING, ReasonCode.NOT_PUBLISHED],
         ),
         why=f"{base} and {trained} of {n}: both arms are at the ceiling, since the patterns also "
@@ -195,7 +195,7 @@ def recovery(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "disposition training lowers the rate of recovery after feedback",
             estimate,
-            RATE,
+            SMALLEST.rate,
             doubts=[ReasonCode.NOT_PUBLISHED],
             direction=Direction.LESS,
         ),
@@ -229,8 +229,8 @@ def chef_coverage(facts: Facts) -> PaperClaim:
 
 def verifier_score(facts: Facts) -> PaperClaim:
     """The rule-based verifier."""
-    paired = facts("verifier.paired_diff_dd_minus_base")
-    half = 1.984 * paired["se"]  # t quantile, 99 degrees of freedom
+    paired = facts("verifier.paired.intervals")["mean"]
+    low, high = paired["interval"]
     return PaperClaim(
         key="arc1.verifier_score",
         source="findings, step 16",
@@ -238,11 +238,10 @@ def verifier_score(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "SFT and DPO lower the verifier score of Chef answers",
             Estimate(
-                "verifier score, trained minus base", paired["mean"],
-                Interval(paired["mean"] - half, paired["mean"] + half, 0.95),
-                "paired t", 100,
+                "verifier score, trained minus base", paired["value"],
+                Interval(low, high, paired["level"]), paired["method"], paired["n"],
             ),
-            RATE,
+            SMALLEST.rate,
             faults=[ReasonCode.JUDGE_NOT_VALID, ReasonCode.TRUNCATED],
             direction=Direction.LESS,
         ),

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from arcs.claims import ReasonCode
 from arcs.estimates import Direction, judge_claim
-from arcs.reproduction.claims.estimates import change_of_counts
-from arcs.reproduction.claims.table import Facts, PaperClaim, Says
-from evals.statistics.permutation import (
-    expected_in_sample_direction_effect,
-    expected_maximum_of_normals,
-    largest_effect_p_value,
+from arcs.reproduction.claims.estimates import (
+    SMALLEST,
+    change_of_counts,
 )
+from arcs.reproduction.claims.table import PaperClaim, Says
+from arcs.reproduction.groups import Facts
+from evals.statistics.permutation import expected_in_sample_direction_effect
 
-RATE = 0.10
 TEMPERED = {"1.0": (60, 6, 29, 5), "0.9": (52, 7, 36, 5), "0.5": (54, 5, 33, 8)}
 """Gemma's cells cr, hr, cw, hw by lambda (PAPER.md 4.8, from the findings)."""
 DIRECTIONAL = (1.73, 1.29)
 """Largest and tenth largest directional d of Qwen3.5 (PAPER.md 4.3, from the findings)."""
 
 
-def _attribution(key: str, model: str, group: Mapping[str, Any]) -> PaperClaim:
-    first, second = group["cohorts"]["cw"], group["cohorts"]["cr"]
-    heads, top = group["n_heads_total"], group["top5"][0]
-    t = top[2] / math.sqrt(1 / first + 1 / second)
-    expected = expected_maximum_of_normals(heads)
-    p_max = largest_effect_p_value(t, heads, first + second - 2)
+def _attribution(key: str, model: str, facts: Facts, group: str) -> PaperClaim:
+    heads, top = facts(group)["n_heads_total"], facts(group)["top5"][0]
+    null = facts(f"{group}.null")
     return PaperClaim(
         key=key,
         source="TeX 5, Table 2",
@@ -40,20 +34,21 @@ def _attribution(key: str, model: str, group: Mapping[str, Any]) -> PaperClaim:
             doubts=[ReasonCode.SELECTED_WITHOUT_NULL],
         ),
         why=f"the strongest of {heads} heads (layer {top[0]}, head {top[1]}, d = {top[2]:.3f}) is "
-        f"t = {t:.2f}; the expected maximum of {heads} pure-noise values is {expected:.2f}, and "
-        f"p of such a maximum is {p_max:.2f} if heads were independent",
+        f"t = {null['t']:.2f}; the expected maximum of {heads} pure-noise values is "
+        f"{null['expected_maximum']:.2f}, and p of such a maximum is {null['p_of_maximum']:.2f} if "
+        "heads were independent",
         missing="per-item head norms, for a permutation null of the maximum",
     )
 
 
 def heads_of_gemma(facts: Facts) -> PaperClaim:
     """Magnitude attribution, 280 heads."""
-    return _attribution("arc2.heads_of_gemma", "Gemma 4 E2B", facts("attr.gemma"))
+    return _attribution("arc2.heads_of_gemma", "Gemma 4 E2B", facts, "attr.gemma")
 
 
 def heads_of_qwen(facts: Facts) -> PaperClaim:
     """Magnitude attribution, 48 heads."""
-    return _attribution("arc2.heads_of_qwen3.5", "Qwen3.5-0.8B", facts("attr.qwen35"))
+    return _attribution("arc2.heads_of_qwen3.5", "Qwen3.5-0.8B", facts, "attr.qwen35")
 
 
 def direction_of_qwen(facts: Facts) -> PaperClaim:
@@ -95,7 +90,7 @@ def tempering_content(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "tempering the five Gemma heads damages content",
             estimate,
-            RATE,
+            SMALLEST.rate,
             doubts=[ReasonCode.NOT_PUBLISHED],
             direction=Direction.LESS,
         ),
@@ -122,7 +117,7 @@ def tempering_assertion(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "tempering the five Gemma heads lowers the assertion rate",
             estimate,
-            RATE,
+            SMALLEST.rate,
             doubts=[ReasonCode.NOT_PUBLISHED, ReasonCode.SELECTED_WITHOUT_NULL],
             direction=Direction.LESS,
         ),
@@ -162,7 +157,7 @@ def qwen_replicate(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "tempering Qwen3.5's heads at lambda 0.5 gives another result at another seed",
             estimate,
-            RATE,
+            SMALLEST.rate,
             doubts=[ReasonCode.NOT_PUBLISHED, ReasonCode.NOT_REPLICATED],
         ),
         why=f"23 to 13 of 100 correct between two seeds (Fisher p = {estimate.p_value:.2f}), but "

@@ -6,13 +6,16 @@ from collections.abc import Callable
 
 from arcs.claims import ReasonCode
 from arcs.estimates import Direction, Estimate, judge_claim
-from arcs.reproduction.claims.estimates import change_of_counts, published_auc
-from arcs.reproduction.claims.table import Facts, PaperClaim, Says
+from arcs.reproduction.claims.estimates import (
+    SMALLEST,
+    change_of_counts,
+    published_auc,
+)
+from arcs.reproduction.claims.table import PaperClaim, Says
+from arcs.reproduction.groups import Facts
 from evals.statistics.power_auc import n_to_settle_auc
 from evals.statistics.rates import Interval, wilson
 
-AUC, RATE = 0.05, 0.10
-"""The smallest effects that matter (arcs/gates.toml)."""
 STEP1_AUC, STEP1_POSITIVE, STEP1_NEGATIVE = 0.683, 58, 42
 """Cross-validated AUC of the paper's step 1 and the counts of its labels (PAPER.md 5.6)."""
 
@@ -36,7 +39,7 @@ def asymmetry_of_gemma(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "Gemma asserts less often when it is wrong",
             change_of_counts("assertion rate, wrong minus right answers", right, wrong),
-            RATE,
+            SMALLEST.rate,
             faults=[ReasonCode.TRUNCATED],
             direction=Direction.LESS,
         ),
@@ -61,7 +64,7 @@ def asymmetry_across_models(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "Qwen3.5 asserts less often when it is wrong, unlike Gemma",
             estimate,
-            RATE,
+            SMALLEST.rate,
             faults=[ReasonCode.MIXED_INSTRUMENTS],
             direction=Direction.LESS,
         ),
@@ -87,7 +90,7 @@ def step1_signal(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "Gemma's h_last carries correctness within the training prompts",
             published_auc("cross-validated AUC", STEP1_AUC, STEP1_POSITIVE, STEP1_NEGATIVE),
-            AUC,
+            SMALLEST.auc,
             faults=[ReasonCode.MIXED_RUNS, ReasonCode.TRUNCATED],
             direction=Direction.MORE,
         ),
@@ -110,7 +113,7 @@ def step2_fresh(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "Gemma's h_last carries correctness to fresh prompts",
             estimate,
-            AUC,
+            SMALLEST.auc,
             faults=[ReasonCode.TRUNCATED],
             direction=Direction.MORE,
         ),
@@ -135,7 +138,7 @@ def step3_axes(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "the probe reads another quantity: transfer AUC is below chance on three of five axes",
             estimate,
-            AUC,
+            SMALLEST.auc,
             faults=[ReasonCode.TRUNCATED],
             direction=Direction.LESS,
         ),
@@ -157,7 +160,7 @@ def step4_pooled(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "pooling Gemma's last four layers rescues the signal on fresh prompts",
             estimate,
-            AUC,
+            SMALLEST.auc,
             faults=[ReasonCode.TRUNCATED],
             direction=Direction.MORE,
         ),
@@ -174,7 +177,7 @@ def step5_second_model(facts: Facts) -> PaperClaim:
     low, high = facts("smollm.fresh_interval")["interval"]
     positive = n["fresh_pos"]
     negative = n["fresh_shape"][0] - positive
-    settles = n_to_settle_auc(probe["fresh_auc"], positive, negative, AUC)
+    settles = n_to_settle_auc(probe["fresh_auc"], positive, negative, SMALLEST.auc)
     return PaperClaim(
         key="arc3.step5_second_model",
         source="TeX 6.7, Table twomodes",
@@ -185,7 +188,7 @@ def step5_second_model(facts: Facts) -> PaperClaim:
                 "AUC on fresh prompts", probe["fresh_auc"], Interval(low, high, 0.95), "DeLong",
                 positive + negative, null=0.5,
             ),
-            AUC,
+            SMALLEST.auc,
             faults=[ReasonCode.MIXED_INSTRUMENTS],
             doubts=[ReasonCode.NO_SIGNAL_IN_TRAINING],
             direction=Direction.MORE,
@@ -214,7 +217,7 @@ def capability_cliff(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "SmolLM2's correctness falls off a cliff on fresh prompts (0.56 to 0.047)",
             change_of_counts("share correct, fresh minus training prompts", before, after),
-            RATE,
+            SMALLEST.rate,
             faults=[ReasonCode.MIXED_INSTRUMENTS],
             direction=Direction.LESS,
         ),
@@ -243,7 +246,7 @@ def rate_drop_of_gemma(facts: Facts) -> PaperClaim:
         judged=judge_claim(
             "Gemma's correctness falls on fresh prompts (0.58 to 0.285)",
             estimate,
-            RATE,
+            SMALLEST.rate,
             faults=[ReasonCode.TRUNCATED],
             direction=Direction.LESS,
         ),
@@ -311,7 +314,7 @@ def degenerate_gate(facts: Facts) -> PaperClaim:
                 "share of wrong answers asserted", point["p_assert_wrong"],
                 wilson(asserted, n_wrong), "Wilson", n_wrong, null=1.0,
             ),
-            RATE,
+            SMALLEST.rate,
             direction=Direction.LESS,
         ),
         why=f"the paper calls the passed gate degenerate because nearly everything is asserted; "

@@ -7,9 +7,13 @@ import math
 from scipy.stats import norm
 
 from arcs.estimates import Estimate
+from arcs.gates import load_gates
 from evals.statistics.auc import hanley_mcneil_interval
 from evals.statistics.differences import difference_of_rates
 from evals.statistics.paired import mcnemar_exact, tango_interval
+
+SMALLEST = load_gates().smallest_effect
+"""The smallest effects that matter, from the gates file that ships with threearc."""
 
 
 def paired_change(quantity: str, gained: int, lost: int, n: int) -> Estimate:

@@ -7,16 +7,14 @@ own conclusion holds. Statements are ours; ``source`` says where the paper makes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from arcs.claims import Verdict
 from arcs.estimates import JudgedClaim
-
-Facts = Callable[[str], Mapping[str, Any]]
-"""Recomputed values of a group, by its key (see arcs.reproduction.groups)."""
+from arcs.reproduction.groups import Facts
 
 
 class Says(StrEnum):

@@ -28,6 +28,7 @@ from arcs.reproduction.groups.group import Group
 from models.errors import UserError
 
 Facts = Callable[[str], Mapping[str, Any]]
+"""Recomputed values of a group, by its key."""
 
 GROUPS: Mapping[str, Group] = {
     **arc1.GROUPS,

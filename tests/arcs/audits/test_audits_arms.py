@@ -14,40 +14,15 @@ from tests.support.audit_probes import (
     audit,
     change_probe,
     clean_experiment,
-    degenerate_results,
     load,
     paper_gemma,
     paper_smollm,
 )
-from tests.support.audit_results import BASE, SOURCE, change_items, with_labels
+from tests.support.audit_results import BASE, EDITED, SOURCE, change_items, only, with_labels
 
 
 def run(name: str, results: Results) -> Outcome:
     return audit(AUDITS, name, results)
-
-
-@pytest.fixture(scope="module", params=range(3))
-def clean(request) -> Results:
-    return clean_experiment(request.param)
-
-
-@pytest.mark.parametrize("name", [one.name for one in AUDITS])
-def test_every_audit_looks_at_a_clean_run_and_is_silent(name, clean) -> None:
-    made = run(name, clean)
-    assert made.examined > 0
-    assert made.findings == ()
-
-
-@pytest.mark.parametrize("results", degenerate_results())
-@pytest.mark.parametrize("name", [one.name for one in AUDITS])
-def test_results_without_content_are_read_without_an_error(name, results) -> None:
-    made = run(name, results)
-    assert made.examined or not made.findings
-
-
-@pytest.mark.parametrize("name", [one.name for one in AUDITS])
-def test_no_audit_applies_to_nothing(name) -> None:
-    assert run(name, Results(SOURCE, "made")) == Outcome((), 0)
 
 
 Passes = Sequence[bool | None]
@@ -353,3 +328,37 @@ def test_roles_do_not_matter_for_arms() -> None:
     base, edited = split(10, 14, 30, 110)
     sets = [replace(arm(n, v), role=Role.TEST) for n, v in (("base", base), ("edited", edited))]
     assert len(run("weak-test", arms(*sets)).findings) == 1
+
+
+@pytest.mark.parametrize("reason", ["max_tokens", "FinishReason.MAX_TOKENS", "max_output_tokens"])
+def test_an_explaining_cut_is_seen_under_every_name_it_has(reason) -> None:
+    results = clean_experiment(0)
+    length, other = (_gain_from_cuts(results, name) for name in ("length", reason))
+    assert [f.evidence for f in length.findings] == [f.evidence for f in other.findings]
+    assert length.findings and length.findings[0].severity is not Severity.CAUTION
+
+
+def _gain_from_cuts(results: Results, reason: str) -> Outcome:
+    """Answers that only the edited arm passes were cut in the base arm."""
+    passed = {i.item_id: i.labels["correct"] for i in only(results, EDITED).items}
+
+    def cut(i: int, item: Item) -> Item:
+        gained = i < 40
+        labels = {**item.labels, "correct": passed[item.item_id] and not gained}
+        return replace(item, finish_reason=reason if gained else "stop", labels=labels)
+
+    return run("truncation-explains", change_items(results, BASE, cut))
+
+
+def test_several_samples_of_one_prompt_are_said_to_be_no_independent_items() -> None:
+    def grouped(i: int, item: Item) -> Item:
+        return replace(item, group=f"prompt {i // 10}")
+
+    results = clean_experiment(0)
+    assert run("grouped-pairs", results).findings == ()
+    in_groups = change_items(results, BASE, grouped)
+    found = run("grouped-pairs", in_groups).findings
+    assert found and found[0].severity is Severity.CAUTION
+    assert found[0].evidence["groups"] == found[0].evidence["n"] / 10
+    interval = found[0].evidence["interval_over_groups"]
+    assert interval["low"] <= found[0].evidence["difference"] <= interval["high"]

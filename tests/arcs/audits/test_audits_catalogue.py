@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 
 import pytest
 
 from arcs.audits.catalogue import ALL, run_audits
+from arcs.audits.findings import Outcome
 from arcs.audits.results import Results
 from arcs.runs import canonical_json
 from tests.support.audit_probes import (
@@ -16,6 +16,7 @@ from tests.support.audit_probes import (
     paper_rankings,
     paper_smollm,
 )
+from tests.support.audit_results import SOURCE
 
 
 def test_every_audit_has_a_name_of_its_own_and_says_what_it_asks_and_needs() -> None:
@@ -35,8 +36,23 @@ def test_only_the_named_audits_run_in_the_order_of_the_catalogue() -> None:
 
 
 @pytest.mark.parametrize("results", degenerate_results())
-def test_no_audit_fails_on_results_without_content(results) -> None:
-    assert len(run_audits(results)) == len(ALL)
+def test_no_audit_fails_on_results_without_content_or_finds_where_it_cannot_look(results) -> None:
+    made = run_audits(results)
+    assert len(made) == len(ALL)
+    assert all(outcome.examined or not outcome.findings for _, outcome in made)
+
+
+def test_no_audit_applies_to_nothing() -> None:
+    nothing = Results(SOURCE, "made")
+    assert all(outcome == Outcome((), 0) for _, outcome in run_audits(nothing))
+
+
+BARE = {"threshold-quantisation", "features-encode-truncation", "in-sample-direction"}
+
+
+def test_the_clean_run_has_something_for_every_audit_to_look_at() -> None:
+    idle = {audit.name for audit, outcome in run_audits(clean_experiment()) if not outcome.examined}
+    assert idle <= BARE
 
 
 def paper(folder) -> Results:
@@ -50,12 +66,9 @@ def paper(folder) -> Results:
 
 
 @pytest.mark.slow
-def test_findings_on_the_papers_files_are_json_and_come_fast(paper_artifacts) -> None:
+def test_findings_on_the_papers_files_are_json_and_whole_sentences(paper_artifacts) -> None:
     results = paper(paper_artifacts)
-    start = time.process_time()
     made = run_audits(results)
-    # Budget: 15 s on one core.
-    assert time.process_time() - start < 15
     findings = [found for _, outcome in made for found in outcome.findings]
     assert findings
     for found in findings:

@@ -392,3 +392,18 @@ def test_the_paper_stores_no_settings_with_its_arms(paper_artifacts: Path) -> No
         paper.chef_rows(paper_artifacts, "baseline"), paper.chef_rows(paper_artifacts, "full_ddv2")
     )
     assert only_finding(decoding_drift(results).findings).severity is Severity.CAUTION
+
+
+def test_sets_without_a_role_that_share_prompts_are_no_clean_split() -> None:
+    train = only(clean(0, n=60), TRAIN)
+    first, second = (
+        replace(train, name=name, role=None, arm=None, features=None) for name in ("a", "b")
+    )
+    results = Results(Path("x"), "made", (first, second))
+    finding = only_finding(
+        tuple(f for f in train_test_overlap(results).findings if f.where == "a and b")
+    )
+    assert finding.severity is Severity.CAUTION and finding.evidence["shared"] == len(train.items)
+    other = replace(second, items=only(clean(1, n=60), TRAIN).items)
+    apart = Results(Path("x"), "made", (first, other))
+    assert train_test_overlap(apart).findings == ()

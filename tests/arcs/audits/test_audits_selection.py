@@ -21,7 +21,6 @@ from tests.support.audit_probes import (
     change_probe,
     clean_experiment,
     clean_ranking,
-    degenerate_results,
     paper_gemma,
     paper_rankings,
     paper_smollm,
@@ -32,30 +31,6 @@ from tests.support.audit_results import BASE, EDITED, SOURCE, change_items, only
 
 def run(name: str, results: Results) -> Outcome:
     return audit(AUDITS, name, results)
-
-
-@pytest.fixture(scope="module", params=range(3))
-def clean(request) -> Results:
-    return clean_experiment(request.param)
-
-
-@pytest.mark.parametrize("name", [one.name for one in AUDITS])
-def test_every_audit_looks_at_a_clean_run_and_is_silent(name, clean) -> None:
-    made = run(name, clean)
-    assert made.examined > 0
-    assert made.findings == ()
-
-
-@pytest.mark.parametrize("results", degenerate_results())
-@pytest.mark.parametrize("name", [one.name for one in AUDITS])
-def test_results_without_content_are_read_without_an_error(name, results) -> None:
-    made = run(name, results)
-    assert made.examined or not made.findings
-
-
-@pytest.mark.parametrize("name", [one.name for one in AUDITS])
-def test_no_audit_applies_to_nothing(name) -> None:
-    assert run(name, Results(SOURCE, "made")) == Outcome((), 0)
 
 
 def with_point(results: Results, **changes: object) -> Results:

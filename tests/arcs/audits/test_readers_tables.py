@@ -366,6 +366,12 @@ def test_probes_rankings_interventions_and_claims_can_be_declared(tmp_path):
         (DECLARED.replace("test_auc = 0.52", 'test_auc = "high"'), "probes 1: test_auc"),
         (DECLARED.replace("strength = 0.5", "lambda = 0.5"), "interventions 1: "),
         ("sets = []", "declares nothing"),
+        (DECLARED.replace("n_positive = 9", "n_positive = -4"), "probes 1: n_positive: -4 cannot"),
+        (DECLARED.replace("test_auc = 0.52", "test_auc = nan"), "test_auc: nan cannot be"),
+        (DECLARED.replace("train_auc = 0.52", "train_auc = 1.2"), "train_auc: 1.2 cannot be"),
+        (DECLARED.replace("n_first = 38", "n_first = 0"), "rankings 1: n_first: 0 cannot be"),
+        (DECLARED.replace("effect = 0.6", "effect = inf"), "rankings 1: effect: inf cannot"),
+        (DECLARED.replace('kind = "auc"', 'kind = "foo"'), "claims 1: kind: 'foo' is none of"),
     ],
 )
 def test_what_is_declared_wrongly_is_one_line(tmp_path, text, message):
