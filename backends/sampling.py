@@ -27,6 +27,8 @@ NEAR_TIE = 1e-3
 """Logit units after temperature: engines in float32 agree much better than this."""
 CANDIDATES = 256
 """How many of a row's largest values an engine hands over, where there are as many."""
+WIDER = 16
+"""How many times as many are looked at in rows that those do not settle."""
 
 Float64 = NDArray[np.float64]
 Uint64 = NDArray[np.uint64]
@@ -107,6 +109,12 @@ def candidate_count(sampling: Sampling, vocab: int) -> int:
     return min(vocab, max(CANDIDATES, sampling.top_k + CANDIDATES // 4))
 
 
+def candidate_counts(sampling: Sampling, vocab: int) -> tuple[int, ...]:
+    """How many to hand to :func:`choose` first, and for the rows that those do not settle."""
+    first = candidate_count(sampling, vocab)
+    return tuple(sorted({first, min(vocab, WIDER * first)}))
+
+
 def candidates_of(scaled: Float32, count: int = CANDIDATES) -> Candidates:
     """The ``count`` largest of each row [b, vocab], for logits that are on the host."""
     ids = _largest(scaled, count)
@@ -151,11 +159,14 @@ def choose(
     )
 
 
-def choose_full(scaled: Float32, key: NoiseKey, step: int, sampling: Sampling) -> tuple[int, bool]:
+def choose_full(
+    scaled: Float32, key: NoiseKey, step: int, sampling: Sampling, *, tried: int = 0
+) -> tuple[int, bool]:
     """Choose the next token from the scaled values [vocab] of all: the definition itself.
 
-    Returns its id, and whether values that differ by less than NEAR_TIE could choose another.
-    Raises UserError for values that are not finite.
+    ``tried``: that many candidates did not settle the row. Returns the token's id, and whether
+    values that differ by less than NEAR_TIE could choose another. Raises UserError for values
+    that are not finite.
     """
     rows = np.asarray(scaled, dtype=np.float32)[None]
     total = logsumexp(rows)
@@ -166,7 +177,9 @@ def choose_full(scaled: Float32, key: NoiseKey, step: int, sampling: Sampling) -
         choice = _decide(_descending(rows[:, ids[0]], ids), total, streams, sampling, ids.size)
     else:
         # Hardly ever is all of a large vocabulary left: sorting it is most of the cost.
-        for count in (16 * CANDIDATES, vocab):
+        for count in (WIDER * CANDIDATES, vocab):
+            if count <= tried < vocab:
+                continue
             ids = _largest(rows, count)
             ranked = _descending(np.take_along_axis(rows, ids, axis=1), ids)
             choice = _decide(ranked, total, streams, sampling, vocab)
@@ -184,20 +197,19 @@ def unfiltered(sampling: Sampling, vocab: int) -> bool:
 def _contenders(scaled: Float32, streams: Uint64) -> NDArray[np.int32]:
     """Ids whose score can come within NEAR_TIE of the best of scaled values [vocab].
 
-    Beyond the largest values only large noise helps, and that shows before its logarithms.
+    A score is scaled - log(-log u). As -log u >= 1 - u, it is at most scaled - log(1 - u),
+    which single precision computes fast; few tokens reach the best score even so.
     """
     vocab = len(scaled)
     if vocab <= CANDIDATES:
         return np.arange(vocab, dtype=np.int32)
-    order = np.argpartition(scaled, vocab - CANDIDATES)
-    head, rest = order[-CANDIDATES:], order[:-CANDIDATES]
-    best = (scaled[head] + _noise(streams, head[None])[0]).max()
-    # u of the noise that lifts the largest value of the rest to the best score, rounded down
-    with np.errstate(over="ignore"):
-        needed = np.exp(-np.exp(NEAR_TIE + scaled[head].min() - best)) - 2.0**-50
-    u = _uniform(streams, np.arange(vocab)[None])[0]
-    lifted = rest[u[rest] >= needed]
-    return np.concatenate([head, lifted]).astype(np.int32)
+    rest = 1.0 - _uniform(streams, np.arange(vocab)[None])[0]
+    bounds = scaled - np.log(rest.astype(np.float32))
+    likely = np.array([bounds.argmax(), scaled.argmax()])
+    best = (scaled[likely].astype(np.float64) + _noise(streams, likely[None])[0]).max()
+    # the bounds are rounded, by less than 2^-21 of values below 2^9 and of their size above
+    slack = NEAR_TIE + 2.0**-20 * max(512.0, float(np.abs(bounds[likely]).max()))
+    return np.flatnonzero(bounds >= best - slack).astype(np.int32)
 
 
 class _Ranked(NamedTuple):

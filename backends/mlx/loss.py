@@ -9,6 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from backends.mlx.compiled import compiled_on_gpu
 from backends.mlx.cpu import exp
 from backends.mlx.decoder import Decoder
 
@@ -70,12 +71,7 @@ def _chunk(
     """NLL [n] and, with ``gradient``, its float32 derivative [n, d] by ``hidden``."""
     weight, cap = decoder.head_weight, decoder.softcap
     logits = decoder.logits(hidden)
-    largest = logits.max(axis=-1, keepdims=True)
-    powers = exp(logits - largest)
-    total = sum_last(powers)
-    index = targets[:, None]
-    chosen = mx.take_along_axis(logits, index, axis=-1)
-    loss = (mx.log(total) + largest - chosen)[:, 0]
+    loss, chosen, powers, total = _terms(logits, targets[:, None])
     if not gradient:
         return loss, loss
     rows = weight[targets].astype(mx.float32)
@@ -84,6 +80,16 @@ def _chunk(
         rows = rows * (1.0 - mx.square(chosen / cap))
     mean = (powers / total).astype(weight.dtype) @ weight
     return loss, mean.astype(mx.float32) - rows
+
+
+@compiled_on_gpu
+def _terms(logits: mx.array, index: mx.array) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+    """NLL [n], chosen logit [n, 1], e^(logit - largest) [n, vocab] and their sum [n, 1]."""
+    largest = logits.max(axis=-1, keepdims=True)
+    powers = exp(logits - largest)
+    total = sum_last(powers)
+    chosen = mx.take_along_axis(logits, index, axis=-1)
+    return (mx.log(total) + largest - chosen)[:, 0], chosen, powers, total
 
 
 def sum_last(x: mx.array) -> mx.array:

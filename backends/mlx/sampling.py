@@ -14,6 +14,7 @@ import mlx.core as mx
 import numpy as np
 
 from backends.interface import Float32, Prompt, Sampling
+from backends.mlx.compiled import compiled_on_gpu
 from backends.mlx.cpu import exp
 from backends.mlx.loss import sum_last
 from backends.sampling import (
@@ -22,12 +23,14 @@ from backends.sampling import (
     Candidates,
     Choice,
     NoiseKey,
+    candidate_counts,
     choose,
     choose_full,
     gumbel,
     noise_key,
     occurred,
     streams_of,
+    unfiltered,
 )
 from models.errors import UserError
 
@@ -67,11 +70,17 @@ def next_ids(logits: mx.array, rows: Sequence[Row], sampling: Sampling) -> mx.ar
         logits = _penalised(logits, rows, sampling)
     if not sampling.greedy:
         return _drawn(logits, rows, sampling)
+    return _greedy_and_near(logits)
+
+
+@compiled_on_gpu
+def _greedy_and_near(logits: mx.array) -> mx.array:
     close = logits > logits.max(axis=-1, keepdims=True) - NEAR_TIE
     near = close.sum(axis=-1) > 1
     return mx.stack([greedy(logits), near.astype(mx.int32)])
 
 
+@compiled_on_gpu
 def greedy(logits: mx.array) -> mx.array:
     """Arg-max [b] of float32 logits [b, vocab], lowest id on a tie; -1 where one is no number."""
     best = mx.argmax(logits, axis=-1).astype(mx.int32)
@@ -96,23 +105,34 @@ def _drawn(logits: mx.array, rows: Sequence[Row], sampling: Sampling) -> mx.arra
     scaled = logits / sampling.temperature
     keys = [noise_key(sampling, row.prompt) for row in rows]
     steps = [len(row.ids) for row in rows]
-    filtered = 0 < sampling.top_k < vocab or sampling.top_p < 1 or sampling.min_p > 0
-    if filtered:
-        candidates = _largest(scaled, min(max(CANDIDATES, sampling.top_k + 1), vocab))
-    else:
+    tried = 0
+    if unfiltered(sampling, vocab):
         candidates, bounds = _contenders(scaled, keys, steps, min(CANDIDATES, vocab))
-    for row, total in zip(rows, candidates.logsumexp.tolist(), strict=True):
-        if not np.isfinite(total):
-            row.take(-1, 0)
-    if filtered:
-        choice = choose(candidates, keys, steps, sampling, vocab)
-    else:
+        _require_numbers(candidates, rows)
         choice = _among(candidates, bounds, keys, steps, sampling)
+    else:
+        first, *wider = candidate_counts(sampling, vocab)
+        candidates = _largest(scaled, first)
+        _require_numbers(candidates, rows)
+        choice = choose(candidates, keys, steps, sampling, vocab)
+        # flat distributions keep more than the first candidates; hardly ever more than these
+        rest = np.flatnonzero(choice.ids < 0)
+        for tried in wider if len(rest) else ():
+            more = _largest(scaled[mx.array(rest)], tried)
+            again = choose(more, [keys[at] for at in rest], [steps[at] for at in rest], sampling,
+                           vocab)  # fmt: skip
+            choice.ids[rest], choice.near_tie[rest] = again.ids, again.near_tie
     chosen = np.stack([choice.ids, choice.near_tie.astype(np.int32)])
     for place in np.flatnonzero(choice.ids < 0):
         whole = np.array(scaled[int(place)])
-        chosen[:, place] = choose_full(whole, keys[place], steps[place], sampling)
+        chosen[:, place] = choose_full(whole, keys[place], steps[place], sampling, tried=tried)
     return mx.array(chosen)
+
+
+def _require_numbers(candidates: Candidates, rows: Sequence[Row]) -> None:
+    for row, total in zip(rows, candidates.logsumexp.tolist(), strict=True):
+        if not np.isfinite(total):
+            row.take(-1, 0)
 
 
 def _largest(scaled: mx.array, count: int) -> Candidates:
@@ -144,15 +164,21 @@ def _contenders(
     A token's score is scaled - log(-log u). As -log u >= 1 - u, it is at most
     top - log((1 - u) / e^(scaled - top)): the ``count`` smallest of these ratios are taken.
     """
-    top = scaled.max(axis=-1, keepdims=True)
-    powers = exp(scaled - top)
-    ratios = _remainders(mx.array(streams_of(keys, steps)), scaled.shape[-1]) / powers
+    top, powers, ratios = _ratios(scaled, mx.array(streams_of(keys, steps)))
     ids = _smallest(ratios, count)
     edge = mx.take_along_axis(ratios, ids, axis=-1).max(axis=-1)
     bounds = top[:, 0] - mx.log(edge)
     candidates = _gathered(scaled, ids, top, powers, bounds)
     complete = count == scaled.shape[-1]
     return candidates, np.full(len(keys), -np.inf, np.float32) if complete else np.array(bounds)
+
+
+@compiled_on_gpu
+def _ratios(scaled: mx.array, streams: mx.array) -> tuple[mx.array, mx.array, mx.array]:
+    """Largest [b, 1], e^(scaled - largest) [b, vocab], and (1 - u) over that [b, vocab]."""
+    top = scaled.max(axis=-1, keepdims=True)
+    powers = exp(scaled - top)
+    return top, powers, _remainders(streams, scaled.shape[-1]) / powers
 
 
 def _remainders(streams: mx.array, vocab: int) -> mx.array:

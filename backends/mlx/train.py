@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backends.interface import AdamWConfig, Batch, Float32, LossTerms
+from backends.mlx.compiled import wanted
 from backends.mlx.cpu import fast_attention
 from backends.mlx.decoder import Decoder
 from backends.mlx.lora import Adapter, from_numpy, to_numpy
@@ -71,6 +72,8 @@ class Trainer:
         self._optimizer = _adamw(config)
         self._optimizer.init(adapter.parameters())
         self._gradient: dict[str, mx.array] | None = None
+        self._compiled: Any = None
+        """The optimiser's step; of this optimiser object, so made anew with it."""
 
     def accumulate(self, batch: Batch) -> LossTerms:
         """Add the gradient of nll_sum / normaliser; returns the loss terms."""
@@ -111,10 +114,24 @@ class Trainer:
             factor = max_grad_norm / (norm + 1e-6)
             gradient = {name: value * factor for name, value in gradient.items()}
         self._optimizer.learning_rate = learning_rate
-        updated = self._optimizer.apply_gradients(gradient, self._adapter.parameters())
+        updated = self._update(gradient, self._adapter.parameters())
         self._adapter.set_parameters(updated)
         mx.eval(updated, self._optimizer.state)
         return norm
+
+    def _update(
+        self, gradient: dict[str, mx.array], weights: dict[str, mx.array]
+    ) -> dict[str, mx.array]:
+        """One AdamW step; compiled on a GPU, with the optimiser's state as input and output.
+
+        State that is only captured would stay as it was at the first call, for ever.
+        """
+        if not wanted():
+            return dict(self._optimizer.apply_gradients(gradient, weights))
+        if self._compiled is None:
+            state = self._optimizer.state
+            self._compiled = mx.compile(self._optimizer.apply_gradients, state, state)
+        return dict(self._compiled(gradient, weights))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """``step`` [1], and for every weight its value and, after a step, Adam's averages."""
@@ -132,7 +149,7 @@ class Trainer:
         names = list(self._adapter.parameters())
         weights = {name: from_numpy(state[f"weight.{name}"]) for name in names}
         self._adapter.set_parameters(weights)
-        self._optimizer = _adamw(self._config)
+        self._optimizer, self._compiled = _adamw(self._config), None
         self._optimizer.init(weights)
         for name in names:
             for key, short in _MOMENTS.items() if steps else ():

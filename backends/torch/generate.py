@@ -14,13 +14,14 @@ from torch import Tensor
 from backends.decoding import Ending, check_prompts
 from backends.interface import Completion, FinishReason, Float32, OnDone, Prompt, Sampling
 from backends.sampling import (
-    CANDIDATES,
     NEAR_TIE,
     Candidates,
+    candidate_counts,
     choose,
     choose_full,
     noise_key,
     occurred,
+    unfiltered,
 )
 from models.errors import UserError
 
@@ -157,18 +158,26 @@ def _drawn(
     keys = [noise_key(sampling, row.prompt) for row in rows]
     steps = [len(row.ids) for row in rows]
     chosen, ties, vocab = [-1] * len(rows), [False] * len(rows), scaled.shape[-1]
-    if sampling.top_k or sampling.top_p < 1 or sampling.min_p:
-        choice = choose(_candidates(scaled, total, sampling), keys, steps, sampling, vocab)
-        chosen, ties = choice.ids.tolist(), choice.near_tie.tolist()
-    rest = [place for place, token in enumerate(chosen) if token < 0]
-    for place, row in zip(rest, scaled[rest].cpu().numpy() if rest else (), strict=True):
-        chosen[place], ties[place] = choose_full(row, keys[place], steps[place], sampling)
+    rest = list(range(len(rows)))
+    # flat distributions keep more than the first candidates; hardly ever more than the second
+    counts = () if unfiltered(sampling, vocab) else candidate_counts(sampling, vocab)
+    for count in counts:
+        found = _candidates(scaled[rest], total[rest], count)
+        choice = choose(found, [keys[at] for at in rest], [steps[at] for at in rest], sampling,
+                        vocab)  # fmt: skip
+        for at, token, tie in zip(rest, choice.ids.tolist(), choice.near_tie.tolist(), strict=True):
+            chosen[at], ties[at] = token, tie
+        rest = [at for at in rest if chosen[at] < 0]
+        if not rest:
+            return chosen, ties
+    tried = max(counts, default=0)
+    for at, row in zip(rest, scaled[rest].cpu().numpy(), strict=True):
+        chosen[at], ties[at] = choose_full(row, keys[at], steps[at], sampling, tried=tried)
     return chosen, ties
 
 
-def _candidates(scaled: Tensor, total: Float32, sampling: Sampling) -> Candidates:
-    """The largest of each row, on the host; one more than top-k keeps, to see ties at its edge."""
-    count = min(max(CANDIDATES, sampling.top_k + 1), scaled.shape[-1])
+def _candidates(scaled: Tensor, total: Float32, count: int) -> Candidates:
+    """The ``count`` largest of each row, on the host."""
     top = scaled.topk(count, sorted=False)
     return Candidates(top.indices.int().cpu().numpy(), top.values.cpu().numpy(), total)
 

@@ -12,6 +12,7 @@ import pytest
 
 mx = pytest.importorskip("mlx.core")
 
+import backends.sampling as definition
 from backends.decoding import Ending
 from backends.interface import GREEDY, Completion, Prompt, Sampling
 from backends.mlx import sampling as engine
@@ -82,22 +83,25 @@ def test_a_batch_gives_what_the_definition_gives(tiny_directory: Tiny, arch: str
             assert found != sampled(model, PROMPTS, GREEDY, 6)
 
 
+@pytest.mark.parametrize("wider", [1, 2, 16])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting_is_the_definition(
-    llama: MlxModel, monkeypatch: pytest.MonkeyPatch, name: str
+    llama: MlxModel, monkeypatch: pytest.MonkeyPatch, name: str, wider: int
 ) -> None:
     whole = [0]
 
-    def counting(*arguments: Any) -> Any:
+    def counting(*arguments: Any, **options: Any) -> Any:
         whole[0] += 1
-        return choose_full(*arguments)
+        return choose_full(*arguments, **options)
 
     monkeypatch.setattr(engine, "choose_full", counting)
+    # 1: no second, wider look at the candidates; 2 and 16: all of this vocabulary
+    monkeypatch.setattr(definition, "WIDER", wider)
     sampling = SETTINGS[name]
     found = sampled(llama, PROMPTS, sampling, 8)
     assert list(found.values()) == [tuple(naive(llama, p, 8, sampling)) for p in PROMPTS]
     # All logits go to the host only where the candidates do not settle it.
-    assert bool(whole[0]) == name.endswith("beyond the candidates")
+    assert bool(whole[0]) == (wider == 1 and name == "top-p beyond the candidates")
     plain = replace(sampling, repetition_penalty=1.0) if sampling.greedy else GREEDY
     assert found != sampled(llama, PROMPTS, plain, 8)
 
@@ -148,8 +152,8 @@ def test_a_row_whose_contenders_are_too_few_sees_all(monkeypatch: pytest.MonkeyP
     sampling, rows = Sampling(temperature=1.0), rows_of(64)
     whole: list[tuple[int, bool]] = []
 
-    def counting(*arguments: Any) -> tuple[int, bool]:
-        whole.append(choose_full(*arguments))
+    def counting(*arguments: Any, **options: Any) -> tuple[int, bool]:
+        whole.append(choose_full(*arguments, **options))
         return whole[-1]
 
     monkeypatch.setattr(engine, "choose_full", counting)

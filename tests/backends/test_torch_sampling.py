@@ -173,16 +173,20 @@ def test_all_logits_go_to_the_host_only_where_the_largest_do_not_settle_it(
 ) -> None:
     called: list[int] = []
 
-    def spy(*arguments: Any) -> Any:
+    def spy(*arguments: Any, **options: Any) -> Any:
         called.append(arguments[2])
-        return choose_full(*arguments)
+        return choose_full(*arguments, **options)
 
     monkeypatch.setattr(engine, "choose_full", spy)
     for setting, expected in (("all", 0), ("top-k", 0), ("greedy", 0), ("no filter", 4 * 8)):
         called.clear()
         texts(llama, PROMPTS[:4], SETTINGS[setting], 8)
         assert len(called) == expected
-    texts(llama, PROMPTS[:4], SETTINGS["flat top-p"], 8)
+    called.clear()
+    settled = texts(llama, PROMPTS[:4], SETTINGS["flat top-p"], 8)
+    assert not called  # a wider look at the candidates settles it
+    monkeypatch.setattr(definition, "WIDER", 1)
+    assert texts(llama, PROMPTS[:4], SETTINGS["flat top-p"], 8) == settled
     assert called
 
 
