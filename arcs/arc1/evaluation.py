@@ -88,6 +88,7 @@ def _to_record(completion: Completion, prompt_sha: str) -> dict[str, Any]:
         "prompt_sha": prompt_sha,
         "ids": list(completion.ids),
         "finish_reason": completion.finish_reason,
+        "near_ties": completion.near_ties,
     }
 
 
@@ -113,6 +114,7 @@ def completions(
             ids=tuple(record["ids"]),
             finish_reason=record["finish_reason"],
             seconds=0.0,
+            near_ties=record.get("near_ties"),
         )
     return found
 

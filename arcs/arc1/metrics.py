@@ -6,13 +6,14 @@ same bytes. docs/arc1-metrics.schema.json is the JSON schema of :class:`Arc1Metr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from arcs.arc1.config import Arc1Config
 from arcs.verdicts import Comparison
+from backends.interface import Completion
 from backends.training import TrainResult
 
 
@@ -144,6 +145,27 @@ class TrainingSummary(Model):
         )
 
 
+class Decoding(Model):
+    """What one arm's decode at the largest n_predict was made of."""
+
+    tokens: int = Field(description="ids generated, all items together")
+    near_ties: int | None = Field(
+        description="of these, ids that rounding on another engine or machine could have made "
+        "another; null where they were not counted"
+    )
+
+    @classmethod
+    def of(cls, completions: Iterable[Completion]) -> Self:
+        """Add up; one answer without a count leaves the sum unknown."""
+        done = list(completions)
+        counts = [completion.near_ties for completion in done]
+        known = [count for count in counts if count is not None]
+        return cls(
+            tokens=sum(len(completion.ids) for completion in done),
+            near_ties=sum(known) if len(known) == len(counts) else None,
+        )
+
+
 class Arc1Metrics(Model):
     """The whole result."""
 
@@ -152,6 +174,7 @@ class Arc1Metrics(Model):
     primary_n_predict: int
     budgets: list[BudgetResult]
     training: TrainingSummary | None = Field(description="null for an adapter given by the user")
+    decoding: dict[str, Decoding] = Field(description="by arm: base, trained")
     config: dict[str, Any]
     made_with: dict[str, Any] = Field(
         description="model, adapter, data, prompts, engines, sandbox, gates and versions"
@@ -169,6 +192,7 @@ def build(
     manifest: Mapping[str, Any],
     comparison: Comparison,
     training: TrainingSummary | None,
+    decoding: Mapping[str, Decoding],
 ) -> Arc1Metrics:
     """Put the result together."""
     plain = comparison.to_json()
@@ -180,6 +204,7 @@ def build(
             for budget in plain["budgets"]
         ],
         training=training,
+        decoding=dict(decoding),
         config=config.model_dump(mode="json"),
         made_with={name: manifest[name] for name in MADE_WITH if name in manifest},
     )

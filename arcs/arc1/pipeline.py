@@ -15,7 +15,7 @@ from typing import Any
 from arcs import provenance
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.config import Arc1Config
-from arcs.arc1.metrics import Arc1Metrics, TrainingSummary, build
+from arcs.arc1.metrics import Arc1Metrics, Decoding, TrainingSummary, build
 from arcs.arc1.training import train_or_take
 from arcs.gates import Gates, load_gates
 from arcs.progress import Reporter
@@ -23,6 +23,7 @@ from arcs.runs import METRICS, RunDirectory, canonical_json
 from arcs.training_data import Record, built_in_paths, data_sha256, load
 from arcs.verdicts import compare
 from backends import choose_backend
+from backends.interface import Completion
 from backends.llamacpp import require_installed
 from backends.lora import adapter_sha256
 from backends.verification import verify
@@ -263,7 +264,11 @@ def judge(
             edited_settings=settings_sha256(run, "trained"),
         )
         evaluation.write_items(run.path / ITEMS, evaluation.item_records(given, executions, table))
-        metrics = build(config, run.manifest(), comparison, training)
+        decoding = {
+            arm: Decoding.of(_completions(config, run, prepared, arm).values())
+            for arm in evaluation.ARMS
+        }
+        metrics = build(config, run.manifest(), comparison, training, decoding)
         run.write_json(METRICS, metrics.model_dump(mode="json"))
     return metrics
 
@@ -273,10 +278,15 @@ def _all_answers(
 ) -> Sequence[evaluation.Answer]:
     given: list[evaluation.Answer] = []
     for arm in evaluation.ARMS:
-        store = evaluation.store_of(run, arm)
-        done = evaluation.completions(store, prepared.items, config)
+        done = _completions(config, run, prepared, arm)
         given.extend(evaluation.answers(arm, done, prepared.items, prepared.encoder, config))
     return given
+
+
+def _completions(
+    config: Arc1Config, run: RunDirectory, prepared: Prepared, arm: str
+) -> dict[str, Completion]:
+    return evaluation.completions(evaluation.store_of(run, arm), prepared.items, config)
 
 
 def settings_sha256(run: RunDirectory, arm: str) -> str:

@@ -137,4 +137,15 @@ def verdict_panel(metrics: Arc1Metrics) -> Panel:
         if training.held_out:
             first, last = training.held_out[0].loss, training.held_out[-1].loss
             text.append(f", held-out {first:.3f} -> {last:.3f}")
+    counted = [
+        f"{arm} {found.near_ties:,} of {found.tokens:,}"
+        for arm, found in metrics.decoding.items()
+        if found.near_ties is not None
+    ]
+    if counted:
+        text.append(
+            f"\nNear-ties: {', '.join(counted)} tokens (another engine's or machine's rounding "
+            "could choose another there)",
+            style="dim",
+        )
     return Panel(text, title="Verdict", title_align="left")

@@ -9,14 +9,25 @@ import pytest
 from rich.console import Console
 
 from arcs.arc1.config import resolve
-from arcs.arc1.metrics import Arc1Metrics, build
+from arcs.arc1.metrics import Arc1Metrics, Decoding, build
 from arcs.arc1.pipeline import settings_sha256
 from arcs.arc1.table import SHORT, render
 from arcs.runs import RunDirectory
 from arcs.verdicts import compare, load_gates
+from backends.interface import Completion
 from evals.humaneval.outcomes import ItemResult, Outcome
 
 SCHEMA = Path(__file__).resolve().parents[2] / "docs" / "arc1-metrics.schema.json"
+
+
+def completion(i: int, tokens: int, near_ties: int | None) -> Completion:
+    return Completion(str(i), (1,), tuple(range(tokens)), "stop", 0.0, near_ties=near_ties)
+
+
+DECODING = {
+    "base": Decoding.of([completion(1, 900, 2), completion(2, 334, 1)]),
+    "trained": Decoding.of([completion(1, 5, 0), completion(2, 6, None)]),
+}
 
 
 def result(i: int, outcome: Outcome, *, truncated: bool = False, loop: bool = False) -> ItemResult:
@@ -33,7 +44,7 @@ def arm(passed: int, n: int, *, unfinished: int = 0) -> list[ItemResult]:
 def metrics(base, trained) -> Arc1Metrics:
     comparison = compare(base, trained, load_gates(), base_settings="same", edited_settings="same")
     manifest = {"model": {"name": "tiny"}, "evaluation": {"quantisation": "q8_0"}}
-    return build(resolve({}), manifest, comparison, None)
+    return build(resolve({}), manifest, comparison, None, DECODING)
 
 
 def shown(document: Arc1Metrics, width: int = 80) -> str:
@@ -61,6 +72,14 @@ def test_no_number_is_shown_without_its_interval_and_the_share_cut_off():
     assert "25.0%" in text
     assert "5/20" in text
     assert "[11.2, 46.9]" in text  # Wilson, statsmodels' value for 5 of 20
+
+
+def test_near_ties_are_counted_or_unknown():
+    assert DECODING["base"] == Decoding(tokens=1234, near_ties=3)
+    assert DECODING["trained"] == Decoding(tokens=11, near_ties=None)
+    text = shown(metrics({8: arm(5, 20)}, {8: arm(5, 20)}), 120)
+    assert "Near-ties: base 3 of 1,234 tokens" in text
+    assert "trained 0" not in text
 
 
 def test_every_outcome_has_a_column():
