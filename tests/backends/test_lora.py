@@ -183,8 +183,6 @@ def test_changed_weights_are_noticed(tmp_path: Path, base: ModelDirectory) -> No
     [
         ("use_dora", True),
         ("bias", "all"),
-        ("rank_pattern", {"q_proj": 4}),
-        ("alpha_pattern", {"q_proj": 4}),
         ("modules_to_save", ["lm_head"]),
         ("init_lora_weights", "pissa"),
         ("peft_type", "IA3"),
