@@ -95,13 +95,15 @@ def _tensors_of(base: ModelDirectory, weights: Mapping[str, Float32]) -> dict[st
 
 
 def _common_dtype(base: ModelDirectory, tensors: Mapping[str, str]) -> Dtype:
-    headers = {
-        name: tensor for file in weight_files(base.path) for name, tensor in read_header(file).items()
-    }  # fmt: skip
-    dtypes = {headers[name].dtype for name in tensors.values()}
+    dtypes = {
+        tensor.dtype
+        for file in weight_files(base.path)
+        for name, tensor in read_header(file).items()
+        if name in tensors.values()
+    }
     for dtype in ("float32", "bfloat16", "float16"):
         if {NAMES.get(found) for found in dtypes} == {dtype}:
-            return dtype  # type: ignore[return-value]
+            return dtype
     raise UserError(
         f"the adapted weights of {base.name} are stored as {' and '.join(sorted(dtypes))}: say "
         "what to store with --dtype float32, bfloat16 or float16"

@@ -46,10 +46,11 @@ def convert_adapter(
     *,
     scales: Mapping[Head, float] | None = None,
 ) -> Path:
-    """Write the adapter in ``peft_dir`` (PEFT or mlx-lm) for ``directory`` (family ``llama``) to ``out``.
+    """Write the adapter in ``peft_dir`` for ``directory`` (family ``llama``) to ``out``.
 
-    Factors stay float32. Modules are matched by name; shapes are only checked, because a
-    square factor would pass transposed. ``scales``: the heads that
+    The adapter may be PEFT's or mlx-lm's. Factors stay float32. Modules are matched by name;
+    shapes are only checked, because a square factor would pass transposed. ``scales``: the
+    heads that
     :func:`models.gguf.temper.temper_gguf` scales in the model's file; the columns of o_proj's
     lora_a that read them are multiplied alike, because the input of o_proj is what is scaled.
 
