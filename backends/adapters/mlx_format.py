@@ -109,7 +109,7 @@ def _kept(ours: Any, rank: int, scale: float, file: Path) -> tuple[float, bool]:
 
 
 def _alpha_for(scale: float, rank: int) -> float:
-    """An alpha with alpha / rank == scale to the last bit, where there is one."""
+    """An alpha with alpha / rank == scale to the last bit where one exists, else one bit off."""
     alpha = scale * rank
     near = (alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, -math.inf))
     return next((value for value in near if value / rank == scale), alpha)
