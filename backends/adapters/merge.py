@@ -119,14 +119,13 @@ def _adding(config: LoraConfig, weights: Mapping[str, Float32], module: str) -> 
 
 
 def _write_config(base: ModelDirectory, folder: Path, dtype: Dtype | None) -> None:
-    """The base's config.json, saying ``dtype`` where it says one."""
+    """The base's config.json, saying ``dtype`` where it, or a tower's part of it, says one."""
     config = read_config(base.path)
     if dtype is not None:
-        for part in (config, config.get("text_config")):
-            if isinstance(part, dict):
-                for key in ("dtype", "torch_dtype"):
-                    if key in part:
-                        part[key] = dtype
+        for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+            for key in ("dtype", "torch_dtype"):
+                if isinstance(part.get(key), str):
+                    part[key] = dtype
         config.setdefault("dtype", dtype)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
 

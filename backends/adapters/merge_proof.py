@@ -14,7 +14,6 @@ import numpy as np
 
 from backends.adapters.proof import (
     OTHER,
-    SAME,
     Comparison,
     Proof,
     Say,
@@ -28,6 +27,11 @@ from backends.interface import Dtype, Float32, LoraConfig
 from backends.verification import probe_ids
 from models.directory import ModelDirectory
 
+FLIPS = 0.1
+"""Share of rounding's cost by which two roundings of one merge may differ: sums in another order
+round some entries to the neighbouring value. Measured on SmolLM2-135M with B A in float64 in
+place of float32: 8e-6 of a cost of 6.3e-3 (bfloat16), 2e-5 of 1.2e-3 (float16), 2e-6 in float32.
+Cutting bits off in place of rounding costs more than the rounding itself."""
 LOUD = 0.1
 """Share of the adapter's effect from which a loss by rounding is said."""
 
@@ -59,18 +63,19 @@ def prove_merge(
     exact, rounded = merged_logits(base, config, weights, ids, rounding)
     say("proving: the written directory in transformers")
     found = directory_logits(written, ids)
+    cost = 0.0 if rounded is None else difference(source.adapted, rounded)
     comparisons = [
         _compare("the merge in float32", source.adapted, exact, OTHER,
                  "one product in place of three, in float32"),
-        _compare("the written directory", exact if rounded is None else rounded, found, SAME,
-                 "torch's own merge"
-                 + ("" if rounded is None else f", rounded to {dtype} by torch")),
+        _compare("the written directory", exact if rounded is None else rounded, found,
+                 OTHER + FLIPS * cost,
+                 "torch's own merge" if rounded is None else f"torch's own, rounded to {dtype}"),
     ]  # fmt: skip
     notes: list[str] = []
     if rounded is not None:
-        cost = difference(source.adapted, rounded)
         comparisons.append(
-            _compare(f"the written directory in {dtype}", source.adapted, found, cost + SAME,
+            _compare(f"the written directory in {dtype}", source.adapted, found,
+                     OTHER + (1 + FLIPS) * cost,
                      f"what rounding the exact merge to {dtype} costs, by torch: {cost:.2g}")
         )  # fmt: skip
         notes = _loss(source, found, dtype)

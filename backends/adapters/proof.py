@@ -150,7 +150,7 @@ def conclude(
                 f"{' and '.join(found.engines)} differ by {found.difference:.2g} of their range "
                 f"(bound {found.bound:.2g}, the adapter's effect {effect:.2g}); nothing was written"
             )
-    needed = VISIBLE * max(found.bound for found in comparisons if found.bound <= OTHER)
+    needed = VISIBLE * min(OTHER, max(found.bound for found in comparisons))
     status: Literal["proven", "unproven"] = "proven" if effect >= needed else "unproven"
     reason = None
     if status == "unproven":
