@@ -208,7 +208,9 @@ def _names_another_model(declared: str | None, model: ModelDirectory) -> bool:
     known = [model.name, model.source.split("@")[0], str(model.path)]
     known += [spec.hub_id] if spec else []
     last = {Path(name).name.casefold() for name in known if name}
-    return Path(declared.split("@")[0]).name.casefold() not in last
+    # a hub id may carry a revision; a path may hold an @ of its own
+    said = {Path(name).name.casefold() for name in (declared, declared.partition("@")[0])}
+    return not said & last
 
 
 def adapter_sha256(path: Path) -> str:

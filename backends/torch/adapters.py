@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,9 @@ def adapter_logits(directory: ModelDirectory, folder: Path, ids: Sequence[int]) 
 
     model = _plain(directory)
     try:
-        adapted = peft.PeftModel.from_pretrained(model, str(folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about settings of peft's own that are deprecated
+            adapted = peft.PeftModel.from_pretrained(model, str(folder))
     except (ValueError, KeyError, TypeError, RuntimeError, OSError) as error:
         raise UserError(f"peft cannot load {folder}: {one_line(error)}") from None
     return _logits(adapted.eval(), ids)

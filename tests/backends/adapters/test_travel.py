@@ -29,6 +29,7 @@ from tests.support.adapters import (
     saved,
     silent,
 )
+from tests.support.llamacpp import torch_logits, torch_model
 from tests.support.tiny_models import ARCHITECTURES
 
 CONFIG = LoraConfig(4, 7.0, targets="all", dropout=0.25, rslora=True)
@@ -38,6 +39,25 @@ CONFIG = LoraConfig(4, 7.0, targets="all", dropout=0.25, rslora=True)
 @pytest.fixture(scope="module")
 def llama(tiny_directory: Tiny) -> ModelDirectory:
     return tiny_directory("llama")
+
+
+def _ours(base: ModelDirectory, adapter: Path) -> np.ndarray:
+    with open_backend("torch", base) as model:
+        model.attach_lora(*load_adapter(adapter, base))
+        return model.logits(probe_ids(base))
+
+
+def _plain_peft(base: ModelDirectory, adapter: Path) -> np.ndarray:
+    """As a user of peft would load it, none of our code between."""
+    import peft
+
+    return torch_logits(
+        peft.PeftModel.from_pretrained(torch_model(base), adapter).eval(), probe_ids(base)
+    )
+
+
+def _share(reference: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(reference - other).max() / np.ptp(reference))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -55,6 +75,7 @@ def test_peft_to_mlx_to_peft_is_exact_and_proven_on_the_way(
     assert back.proof.status == "proven", back.proof.reason
     for file in (WEIGHTS_FILE, CONFIG_FILE):
         assert (tmp_path / "back" / file).read_bytes() == (first / file).read_bytes()
+    assert _share(_ours(base, first), _plain_peft(base, tmp_path / "back")) < 1e-5
     sidecars = [
         json.loads((folder / SIDECAR_FILE).read_text())
         for folder in (first, tmp_path / "mlx", tmp_path / "back")
