@@ -21,6 +21,7 @@ from backends.adapters.export import TARGETS, export_adapter, require_new
 from backends.adapters.merge import merge_adapter
 from backends.adapters.proof import Proof
 from backends.adapters.summary import AdapterSummary, summarise
+from backends.adapters.usage import usage
 from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
 from backends.interface import Dtype
 from models.errors import UserError
@@ -55,6 +56,7 @@ def export(path: Path, *, to: str, out: Path, model: str | None, as_json: bool) 
         "to": found.target,
         "base_name": base.name,
         "base_fingerprint": base.fingerprint,
+        "use": usage(found.target, out, base),
         **_common(stored, out, found.proof),
     }
     _finish(document, found.proof, stored, f"{out}: adapter for {to}", as_json)
@@ -125,6 +127,8 @@ def _finish(
     if proof.comparisons:
         console.print(_proof_table(proof))
     console.print(_verdict(proof), soft_wrap=True)
+    if "use" in document:
+        console.print(f"use: {document['use']}", markup=False, soft_wrap=True)
 
 
 def _proof_table(proof: Proof) -> Table:

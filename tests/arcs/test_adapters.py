@@ -128,6 +128,8 @@ def test_export_finds_the_base_by_itself_and_prints_one_document(
     (compared,) = found["proof"]["comparisons"]
     assert compared["difference"] <= compared["bound"] == 1e-4
     assert found["proof"]["effect"] > 1e-3 and "mlx-lm" in found["proof"]["versions"]
+    assert found["use"].startswith(f"python -m mlx_lm generate --model {llama.path} ")
+    assert f"--adapter-path {tmp_path / 'mlx'} " in found["use"]
     shown = adapters("show", tmp_path / "mlx", "--json").document
     assert shown["format"] == "mlx" and shown["sha256"] == found["adapter_sha256"]
     assert shown["proof"]["status"] == "proven"
