@@ -14,12 +14,11 @@ from rich.text import Text
 
 from arcs.progress import Reporter
 from arcs.runs import canonical_json
-from backends import available_backends
 from backends.adapter_files import StoredAdapter, read_adapter
 from backends.adapters.base import find_base
 from backends.adapters.export import TARGETS, export_adapter, require_new
 from backends.adapters.merge import merge_adapter
-from backends.adapters.proof import Proof
+from backends.adapters.proof import Proof, wants_fast_blas
 from backends.adapters.summary import AdapterSummary, summarise
 from backends.adapters.usage import usage
 from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
@@ -42,12 +41,13 @@ def show(path: Path, *, as_json: bool) -> None:
 def export(path: Path, *, to: str, out: Path, model: str | None, as_json: bool) -> None:
     """Write an adapter in another format and print its proof."""
     reporter = Reporter()
-    if to not in TARGETS:
+    target = next((name for name in TARGETS if name == to), None)
+    if target is None:
         raise UserError(f"--to {to}: choose one of {', '.join(TARGETS)}")
     require_new(out)
     stored = read_adapter(path)
-    if to == "mlx":
-        _want_fast_blas(reporter)
+    if wants_fast_blas(target):
+        _restart_with_fast_blas(reporter)
     base = find_base(stored, model, reporter.say)
     found = export_adapter(stored, to, out, base, reporter.say)
     document = {
@@ -105,11 +105,10 @@ def _dtype(name: str | None) -> Dtype | None:
     return found
 
 
-def _want_fast_blas(reporter: Reporter) -> None:
-    if available_backends()["mlx"] is None:
-        restart_with_fast_blas()
-        if needed() and not preloaded():
-            reporter.say(ADVICE)
+def _restart_with_fast_blas(reporter: Reporter) -> None:
+    restart_with_fast_blas()
+    if needed() and not preloaded():
+        reporter.say(ADVICE)
 
 
 def _finish(

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
+import backends
 from backends import available_backends, open_backend
 from backends.interface import Float32, LoraConfig
 from backends.memory import available_memory, model_size
@@ -100,6 +101,13 @@ class Source(NamedTuple):
     def effect(self) -> float:
         """See :attr:`Proof.effect`."""
         return difference(self.base, self.adapted)
+
+
+def wants_fast_blas(target: Target) -> bool:
+    """Whether :func:`prove_export` computes on a BLAS that can be preloaded."""
+    engines = {_TARGETS[target].key, _source_engine()}
+    usable = {name for name, why in available_backends().items() if why is None}
+    return any(backends.wants_fast_blas(name) for name in usable if name in engines)
 
 
 def prove_export(

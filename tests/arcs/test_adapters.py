@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -128,8 +129,11 @@ def test_export_finds_the_base_by_itself_and_prints_one_document(
     (compared,) = found["proof"]["comparisons"]
     assert compared["difference"] <= compared["bound"] == 1e-4
     assert found["proof"]["effect"] > 1e-3 and "mlx-lm" in found["proof"]["versions"]
-    assert found["use"].startswith(f"python -m mlx_lm generate --model {llama.path} ")
-    assert f"--adapter-path {tmp_path / 'mlx'} " in found["use"]
+    command = shlex.split(found["use"])
+    assert command[:4] == ["python", "-m", "mlx_lm", "generate"]
+    options = dict(zip(command[4::2], command[5::2], strict=True))
+    assert (Path(options["--model"]) / "config.json").is_file()
+    assert options["--adapter-path"] == str(tmp_path / "mlx")
     shown = adapters("show", tmp_path / "mlx", "--json").document
     assert shown["format"] == "mlx" and shown["sha256"] == found["adapter_sha256"]
     assert shown["proof"]["status"] == "proven"
