@@ -90,7 +90,9 @@ def read_tensors(file: Path) -> dict[str, Mapping[str, Any]]:
     try:
         tensors: dict[str, Any] = dict(deserialize(file.read_bytes()))  # type: ignore[no-untyped-call]
     except FileNotFoundError:
-        raise UserError(f"adapter {file.parent} has no {file.name}") from None
+        pickled = next(iter(sorted(file.parent.glob("adapter*.bin"))), None)
+        hint = f" ({pickled.name} is not read: save it again with peft)" if pickled else ""
+        raise UserError(f"adapter {file.parent} has no {file.name}{hint}") from None
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {file}: {one_line(error)}") from None
     if not tensors:

@@ -324,6 +324,13 @@ def test_peft_settings_that_cannot_be_read_are_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_pickled_weights_are_not_read_and_said(llama: ModelDirectory, tmp_path: Path) -> None:
+    path = saved(tmp_path / "a", llama, CONFIG, live_adapter(llama, CONFIG))
+    (path / WEIGHTS_FILE).rename(path / "adapter_model.bin")
+    with pytest.raises(UserError, match=r"adapter_model\.bin is not read: save it again"):
+        load_adapter(path, llama)
+
+
 def test_an_edited_scale_is_noticed_by_the_hash(llama: ModelDirectory, tmp_path: Path) -> None:
     path = saved(tmp_path / "a", llama, CONFIG, live_adapter(llama, CONFIG))
     edit_json(path / CONFIG_FILE, lora_alpha=12)
@@ -378,7 +385,7 @@ def _read_or_one_line(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["peft", "mlx"])
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_settings_are_read_or_refused_in_one_line(
     kind: str, tiny_files: dict[str, Path], tmp_path: Path, data: st.DataObject
@@ -394,7 +401,7 @@ def test_any_settings_are_read_or_refused_in_one_line(
 
 
 @pytest.mark.parametrize("kind", ["peft", "mlx"])
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_bytes_are_read_or_refused_in_one_line(
     kind: str, tiny_files: dict[str, Path], tmp_path: Path, data: st.DataObject
