@@ -398,3 +398,16 @@ def test_numbers_that_are_not_finite_are_refused(
 def test_probe_ids_are_inside_every_tiny_vocabulary(llama: ModelDirectory) -> None:
     ids = probe_ids(llama)
     assert len(ids) == 96 and len(set(ids)) == 96 and min(ids) >= 0 and max(ids) < 512
+
+
+def test_logits_that_are_not_numbers_are_no_agreement() -> None:
+    from backends.adapters.proof import Comparison, conclude, difference
+
+    reference = np.array([[0.0, 1.0]], np.float32)
+    assert difference(reference, reference + np.float32(0.5)) == 0.5
+    for wrong in (np.nan, np.inf):
+        found = difference(reference, np.full((1, 2), wrong, np.float32))
+        assert found == np.inf
+        comparison = Comparison("it", ("a", "b"), found, 1e-4, "why")
+        with pytest.raises(UserError, match="differ by inf of their range"):
+            conclude(1.0, (comparison,), 96)
