@@ -145,6 +145,13 @@ _READERS: dict[AdapterFormat, Callable[[Path], Contents]] = {"peft": read_peft, 
 
 def adapter_format(path: Path) -> AdapterFormat:
     """``peft`` or ``mlx``, by the files and keys that are there. Raises UserError for neither."""
+    try:
+        return _format(path)
+    except (OSError, ValueError) as error:  # no rights, a name too long or with NUL
+        raise UserError(f"cannot read {path}: {one_line(error)}") from None
+
+
+def _format(path: Path) -> AdapterFormat:
     if path.suffix == ".gguf" or (path.is_dir() and _only_gguf(path)):
         raise UserError(
             f"{path} is a GGUF adapter, which only llama.cpp reads: give the PEFT or mlx-lm "

@@ -216,6 +216,7 @@ def test_merge_writes_a_model_that_is_prepared_by_path(
     ("arguments", "words"),
     [
         (("show", "nowhere"), "is not a LoRA adapter"),
+        (("show", "x" * 5000), "cannot read"),
         (("export", "ADAPTER", "--to", "onnx", "--out", "NEW"), "choose one of mlx, gguf, peft"),
         (("export", "ADAPTER", "--to", "mlx", "--out", "ADAPTER"), "exists already"),
         (("export", "ADAPTER", "--to", "mlx", "--out", "NEW", "--model", "no-such"), "no-such"),
