@@ -411,3 +411,29 @@ def test_logits_that_are_not_numbers_are_no_agreement() -> None:
         comparison = Comparison("it", ("a", "b"), found, 1e-4, "why")
         with pytest.raises(UserError, match="differ by inf of their range"):
             conclude(1.0, (comparison,), 96)
+
+
+@pytest.mark.slow  # the real model loaded eight times: a minute and a half
+def test_a_real_model_carries_an_adapter_through_every_format(
+    smollm_directory: ModelDirectory, tmp_path: Path
+) -> None:
+    from backends.adapters.merge import merge_adapter
+
+    config = LoraConfig(8, 16.0, targets="all")
+    weights = live_adapter(smollm_directory, config, size=0.02)
+    stored = read_adapter(saved(tmp_path / "first", smollm_directory, config, weights))
+    measured = {}
+    for target in ("mlx", "peft", "gguf"):
+        found = export_adapter(stored, target, tmp_path / target, smollm_directory, silent)
+        assert found.proof.status == "proven", found.proof.reason
+        measured[target] = found.proof.comparisons[0].difference
+        if target == "mlx":
+            stored = read_adapter(tmp_path / "mlx")
+    # bounds are 1e-4 and 1e-5; 2e-6, 0 and 2e-6 measured
+    assert measured["mlx"] < 2e-5 and measured["peft"] < 1e-6 and measured["gguf"] < 2e-5
+    assert (tmp_path / "peft" / WEIGHTS_FILE).read_bytes() == (
+        tmp_path / "first" / WEIGHTS_FILE
+    ).read_bytes()
+    merged = merge_adapter(stored, tmp_path / "merged", smollm_directory, "bfloat16", silent)
+    exact, written, rounded = merged.proof.comparisons
+    assert exact.difference < 3e-5 and written.difference < 1e-4 < rounded.difference < 0.05
