@@ -1,4 +1,4 @@
-"""A PEFT adapter directory converted to a LoRA GGUF that llama.cpp applies at run time."""
+"""An adapter directory converted to a LoRA GGUF that llama.cpp applies at run time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from backends.adapter_files import load_adapter
+from backends.adapters.contents import listed, require_whole
 from backends.heads import column_factors, layer_factors
 from backends.interface import Float32, Head, LoraConfig
 from models.directory import ModelDirectory
@@ -45,10 +46,11 @@ def convert_adapter(
     *,
     scales: Mapping[Head, float] | None = None,
 ) -> Path:
-    """Write the PEFT adapter in ``peft_dir`` for ``directory`` (family ``llama``) to ``out``.
+    """Write the adapter in ``peft_dir`` for ``directory`` (family ``llama``) to ``out``.
 
-    Factors stay float32. Modules are matched by name; shapes are only checked, because a
-    square factor would pass transposed. ``scales``: the heads that
+    The adapter may be PEFT's or mlx-lm's. Factors stay float32. Modules are matched by name;
+    shapes are only checked, because a square factor would pass transposed. ``scales``: the
+    heads that
     :func:`models.gguf.temper.temper_gguf` scales in the model's file; the columns of o_proj's
     lora_a that read them are multiplied alike, because the input of o_proj is what is scaled.
 
@@ -73,17 +75,7 @@ def convert_adapter(
 
 
 def _pairs(peft_dir: Path, weights: dict[str, Float32]) -> list[_Pair]:
-    modules = sorted({name.rpartition(".")[0] for name in weights})
-    alone = [m for m in modules if not {f"{m}.lora_A", f"{m}.lora_B"} <= weights.keys()]
-    if alone:
-        raise UserError(
-            f"{peft_dir}: {_list(alone)} lack one of the two factors; train the adapter again"
-        )
-    broken = [name for name, values in weights.items() if not np.isfinite(values).all()]
-    if broken:
-        raise UserError(
-            f"{peft_dir}: {_list(broken)} hold numbers that are not finite; train it again"
-        )
+    modules = require_whole(peft_dir, weights)
     return [_Pair(m, weights[f"{m}.lora_A"], weights[f"{m}.lora_B"]) for m in modules]
 
 
@@ -99,7 +91,7 @@ def _check_places(peft_dir: Path, pairs: list[_Pair], shape: LlamaShape) -> None
     if unmapped:
         raise UserError(
             f"{peft_dir}: {len(unmapped)} adapted modules have no place in the model "
-            f"({_list(unmapped)}); is the adapter for another model?"
+            f"({listed(unmapped)}); is the adapter for another model?"
         )
 
 
@@ -123,11 +115,6 @@ def _tempered(pairs: list[_Pair], scales: Mapping[Head, float], shape: LlamaShap
         for layer, row in layer_factors(scales, heads).items()
     }
     return [replace(p, a=p.a * columns[p.module]) if p.module in columns else p for p in pairs]
-
-
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more
 
 
 def _linear_sizes(shape: LlamaShape) -> dict[str, tuple[int, int]]:
