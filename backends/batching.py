@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.interface import Batch
+from backends.interface import Batch, Float64
 from backends.randomness import permutation, seed31
 from models.errors import UserError
 
@@ -128,6 +128,12 @@ def make_batch(examples: Sequence[TrainingExample], *, normaliser: float, seed: 
         ids[row, : lengths[row]] = example.ids
         mask[row, : lengths[row]] = example.response_mask
     return Batch(ids=ids, lengths=lengths, loss_mask=mask, normaliser=normaliser, seed=seed)
+
+
+def sum_by_row(batch: Batch, values: Float64) -> Float64:
+    """Sum one value a response id (in the order of ``loss_mask``'s True places) by row, [b]."""
+    rows = batch.loss_mask.nonzero()[0]
+    return np.bincount(rows, weights=values, minlength=len(batch.lengths)).astype(np.float64)
 
 
 def padding_share(plans: Sequence[StepPlan]) -> float:
