@@ -41,7 +41,8 @@ def preference_terms(batch: PreferenceBatch, policy: Float64) -> PreferenceTerms
     rewards = batch.beta * (policy - batch.reference)
     chosen, rejected = rewards[: batch.pairs], rewards[batch.pairs :]
     # -log sigmoid(m) = log(1 + e^-m), without overflow for any m
-    losses = np.logaddexp(0.0, rejected - chosen)
+    with np.errstate(invalid="ignore"):  # what is not a number stops the training, by name
+        losses = np.logaddexp(0.0, rejected - chosen)
     return PreferenceTerms(losses, chosen, rejected, int(batch.rows.loss_mask.sum()))
 
 

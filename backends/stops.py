@@ -22,7 +22,7 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class LastGood:
-    """LoRA weights under which the loss was still finite."""
+    """The newest LoRA weights under which a loss was finite."""
 
     step: int
     """After this many optimiser steps; 0: the start weights."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -21,7 +21,7 @@ from backends.checkpoints import Checkpoint, CheckpointStore
 from backends.interface import Float32, LanguageModel
 from backends.lora import check_weights, initial_weights, select_modules
 from backends.objectives import B, Objective, Preferences, Supervised, T
-from backends.preference_loss import LN2
+from backends.preference_loss import LN2, PreferenceTerms
 from backends.preferences import PreferencePair
 from backends.reference import ENGINE_KEYS, Reference, cut_both, require_same
 from backends.stops import (
@@ -59,7 +59,8 @@ __all__ = [
 ]
 
 OnStep = Callable[[StepRecord], None]
-Begin = Callable[[], StartRecord]
+Begin = Callable[[Sequence[T]], StartRecord]
+"""Judges what the first step's micro-batches give before any update."""
 LOSS_TOLERANCE = {"float32": 1e-3, "float16": 5e-3, "bfloat16": 2e-2}
 """How far from ln 2 the first DPO loss may be where policy and reference are equal, at beta 0.1
 and proportionally more above. The two log-probabilities of a row come from batches of other
@@ -141,8 +142,10 @@ def train_preferences(
     objective = Preferences(cut, held, config, reference.values, reference.describe())
     same = reference.model.is_policy(config.train.lora, start)
 
-    def begin() -> StartRecord:
-        return _first_loss(model, objective, same)
+    dtype = str(model.describe().get("dtype"))
+
+    def begin(terms: Sequence[PreferenceTerms]) -> StartRecord:
+        return _first_loss(objective, terms, same, dtype)
 
     return _train(model, objective, config.train, directory, start, on_step, begin)
 
@@ -154,7 +157,7 @@ def _train(
     directory: Path,
     start: Mapping[str, Float32] | None,
     on_step: OnStep | None,
-    begin: Begin | None,
+    begin: Begin[T] | None,
 ) -> TrainResult:
     linear = model.linear_modules()
     if start is None:
@@ -178,19 +181,15 @@ def _train(
     return run.result(tuple(modules), identity)
 
 
-def _first_loss(model: LanguageModel, objective: Preferences, same: bool) -> StartRecord:
-    """Measure the first step's pairs; raise UserError unless ln 2 where ``same`` says so."""
-    plan = next(objective.plans())
-    terms = [objective.evaluate(model, batch) for batch in plan.batches]
+def _first_loss(
+    objective: Preferences, terms: Sequence[PreferenceTerms], same: bool, dtype: str
+) -> StartRecord:
+    """Record the first loss; raise UserError unless it is ln 2 where ``same`` says so."""
     measures = objective.measure(terms)
     rewards = measures.preferences
     assert rewards is not None
-    largest = max(
-        float(abs(side).max())
-        for term in terms
-        for side in (term.rewards_chosen, term.rewards_rejected)
-    )
-    dtype = str(model.describe().get("dtype"))
+    sides = [side for term in terms for side in (term.rewards_chosen, term.rewards_rejected)]
+    largest = max(float(abs(side).max()) for side in sides)
     allowed = LOSS_TOLERANCE.get(dtype, LOSS_TOLERANCE["bfloat16"])
     allowed *= max(1.0, objective.config.beta / 0.1)
     off = max(abs(measures.loss - LN2), largest / REWARD_TOLERANCE)
@@ -228,7 +227,7 @@ class _Run(Generic[B, T]):
         self._seconds = 0.0
         self._good: LastGood | None = None
 
-    def execute(self, begin: Begin | None, on_step: OnStep | None) -> None:
+    def execute(self, begin: Begin[T] | None, on_step: OnStep | None) -> None:
         start = self._resume(begin)
         for plan in self._objective.plans(start):
             record = self._step(plan)
@@ -274,13 +273,15 @@ class _Run(Generic[B, T]):
             start=records.start,
         )
 
-    def _resume(self, begin: Begin | None) -> int:
+    def _resume(self, begin: Begin[T] | None) -> int:
         """Restore the newest checkpoint, or begin with the losses before any step."""
         checkpoint = self._store.latest()
         if checkpoint is None:
             self._log.cut(0)
             if begin is not None:
-                self._log.append(begin())
+                plan = next(self._objective.plans())
+                terms = self._evaluated(plan.batches, plan.item_ids, "first loss", 0)
+                self._log.append(begin(terms))
             self._evaluate(0)
             return 0
         self._log.cut(checkpoint.log_bytes)
@@ -333,16 +334,21 @@ class _Run(Generic[B, T]):
         return record
 
     def _evaluate(self, step: int) -> None:
-        terms: list[T] = []
         ids = self._objective.validation_ids()
-        for batch in self._objective.validation():
-            terms.append(self._objective.evaluate(self._model, batch))
-            measured = self._objective.measure(terms[-1:])
-            if not measured.finite:
-                self._stop_at(batch, len(terms), "validation loss", measured, step, ids)
+        terms = self._evaluated(self._objective.validation(), ids, "validation loss", step)
         if terms:
             found = self._objective.measure(terms)
             self._log.append(EvalRecord(step, found.loss, found.tokens, found.preferences))
+
+    def _evaluated(self, batches: Iterable[B], ids: Sequence[str], what: str, step: int) -> list[T]:
+        """What each micro-batch gives, dropout off; stop at one that gives no number."""
+        terms: list[T] = []
+        for batch in batches:
+            terms.append(self._objective.evaluate(self._model, batch))
+            measured = self._objective.measure(terms[-1:])
+            if not measured.finite:
+                self._stop_at(batch, len(terms), what, measured, step, ids)
+        return terms
 
     def _checkpoint(self, step: int) -> None:
         state = self._model.training_state()
@@ -350,10 +356,7 @@ class _Run(Generic[B, T]):
 
     def _require_usable(self, plan: StepPlan[B]) -> None:
         """The last update is checked too: no later step would find that it broke the model."""
-        batch = plan.batches[0]
-        measured = self._objective.measure([self._objective.evaluate(self._model, batch)])
-        if not measured.finite:
-            self._stop_at(batch, 1, "loss after the update", measured, plan.step, plan.item_ids)
+        self._evaluated(plan.batches[:1], plan.item_ids, "loss after the update", plan.step)
 
     def _stop_at(
         self,
@@ -364,10 +367,17 @@ class _Run(Generic[B, T]):
         step: int,
         ids: Sequence[str],
     ) -> None:
-        """Stop at micro-batch ``number`` (from 1) of those that hold ``ids``; name its items."""
+        """Stop at micro-batch ``number`` (from 1) of those that hold ``ids``; name its items.
+
+        The weights as they stand are good where another item's loss is finite: then the data
+        are at fault.
+        """
         first = (number - 1) * self._config.micro_batch_size
         inside = ids[first : first + len(self._objective.items(batch))]
         fault = items_at_fault(self._model, self._objective, batch, inside)
+        if number > 1 or 0 < len(fault) < len(inside):
+            updates = step - 1 if what == "loss" else step
+            self._good = LastGood(updates, self._model.lora_weights())
         value = measured.loss if not math.isfinite(measured.loss) else "one of infinite rewards"
         where = describe(inside, fault, number)
         self._stop(f"the {what} became {value} at step {step} ({where})", step, fault)

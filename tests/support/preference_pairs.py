@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from backends.interface import LanguageModel, LoraConfig, PreferenceBatch
+from backends.interface import Float32, LanguageModel, PreferenceBatch
 from backends.preferences import PreferencePair, make_preferences, pair_rows
 from tests.support.training_data import example
 
@@ -53,7 +53,7 @@ def preference_batch(
     return make_preferences(given, reference, beta, normaliser=float(len(given)), seed=seed)
 
 
-def moved(weights: dict[str, np.ndarray], amount: float, seed: int = 1) -> dict[str, np.ndarray]:
+def moved(weights: Mapping[str, Float32], amount: float, seed: int = 1) -> dict[str, Float32]:
     """``weights`` with noise on every factor: another policy of the same shape."""
     rng = np.random.default_rng(seed)
     return {
@@ -62,4 +62,22 @@ def moved(weights: dict[str, np.ndarray], amount: float, seed: int = 1) -> dict[
     }
 
 
-__all__ = ["LoraConfig", "moved", "pair", "pairs", "preference_batch", "references"]
+def lora_gradients(model: LanguageModel) -> dict[str, Float32]:
+    """Take the accumulated LoRA gradients by canonical name, in PEFT's layout."""
+    trainer = model._training()  # type: ignore[attr-defined]
+    if model.capabilities.engine == "torch":
+        found = {name: p.grad.numpy().copy() for name, p in trainer._parameters.items()}
+        for parameter in trainer._parameters.values():
+            parameter.grad = None
+        return found
+    from backends.mlx.lora import to_numpy
+
+    found, trainer._gradient = trainer._gradient, None
+    return {name: to_numpy(value) for name, value in found.items()}
+
+
+def gradient_difference(found: Mapping[str, Float32], expected: Mapping[str, Float32]) -> float:
+    """Largest norm of a tensor's difference over the largest norm of a tensor."""
+    assert found.keys() == expected.keys()
+    largest = max(np.linalg.norm(value) for value in expected.values())
+    return float(max(np.linalg.norm(found[n] - expected[n]) for n in expected) / largest)
