@@ -233,7 +233,8 @@ class Arc1Metrics(Model):
 
 MADE_WITH = (
     "model", "adapter", "training_backend", "engine_training", "engine_base", "engine_trained",
-    "chat", "data", "pairs", "reference", "evaluation", "sandbox", "gates", "versions", "code", "environment",
+    "chat", "data", "pairs", "reference", "evaluation", "sandbox", "gates", "versions", "code",
+    "environment",
 )  # fmt: skip
 
 

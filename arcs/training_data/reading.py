@@ -90,9 +90,10 @@ def _parse(line: str, model: type[R], where: str) -> R:
         return model.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the line"
+        whole = "" if first["type"] == "value_error" else "the line"  # our own messages say what
+        field = ".".join(str(part) for part in first["loc"]) or whole
         message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where}: {field}: {message}") from None
+        raise UserError(": ".join(filter(None, (where, field, message)))) from None
 
 
 def _refuse_overlap(rows: Sequence[_Row], noun: str) -> None:
