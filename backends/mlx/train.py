@@ -25,8 +25,9 @@ from backends.mlx.lora import Adapter, from_numpy, to_numpy
 from backends.mlx.loss import response_nll, sum_last
 from models.errors import UserError
 
-FLOAT16_LOSS_SCALE = 1024.0
-"""Keeps float16 activation gradients, which are divided by the step's tokens, from underflow."""
+FLOAT16_LOSS_SCALE = 256.0
+"""Keeps float16 activation gradients, which are divided by the step's tokens (or pairs), from
+underflow. At 1,024 a batch of 14 tokens, or of two pairs, overflows in the tiny Qwen3.5."""
 _MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}
 """Name in a training state -> mlx's name of Adam's running averages."""
 

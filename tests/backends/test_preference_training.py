@@ -370,6 +370,16 @@ def test_a_policy_that_is_not_the_reference_it_should_be_is_refused(
         )  # fmt: skip
 
 
+def test_rewards_that_are_not_0_are_refused_even_where_the_loss_is_ln_2(
+    tiny: ModelDirectory, tmp_path: Path
+) -> None:
+    """B30 asks for both: the same mistake on both sides of a pair cancels in the loss."""
+    right = base_reference("torch", tiny, tmp_path / "right.jsonl")
+    values = {item: (chosen - 5, rejected - 5) for item, (chosen, rejected) in right.values.items()}
+    with pytest.raises(UserError, match=r"is 0\.6931\d\d with rewards up to 0\.5"):
+        run("torch", tiny, tmp_path, reference=replace(right, values=values))
+
+
 # Engines against each other -----------------------------------------------------------------
 
 
