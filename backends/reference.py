@@ -31,7 +31,7 @@ from backends.preferences import (
 )
 from backends.training_config import DpoConfig
 from models.errors import UserError
-from models.files import canonical_json
+from models.files import canonical_json, write_atomically
 
 ENGINE_KEYS = ("engine", "device", "dtype", "model_fingerprint")
 """Of :meth:`LanguageModel.describe`: what a number depends on."""
@@ -215,7 +215,7 @@ class _File:
         entries = [line for line in lines[1:] if '"sha256"' not in line]
         done = len(entries) if len(entries) == total else len(entries) // multiple_of * multiple_of
         if len(lines) < total + 2:  # not finished
-            self._path.write_text(self._first + "".join(entries[:done]))
+            write_atomically(self._path, (self._first + "".join(entries[:done])).encode())
         return done
 
     def append(self, values: Sequence[tuple[str, float, float]]) -> None:
