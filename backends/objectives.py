@@ -27,6 +27,7 @@ from backends.preferences import (
     make_preferences,
     pairs_sha256,
     plan_pairs,
+    reference_groups,
     single_pairs,
 )
 from backends.training_config import DpoConfig, TrainConfig
@@ -178,6 +179,16 @@ class Preferences:
     def validation_ids(self) -> Sequence[str]:
         """Their ids."""
         return [pair.item_id for pair in by_length(self.held.pairs)]
+
+    def first(self) -> tuple[list[PreferenceBatch], list[str]]:
+        """A step's worth of pairs in the very batches of the reference, and their ids."""
+        train = self.config.train
+        found = reference_groups(self.cut, self.held, train.micro_batch_size)[: train.accumulation]
+        batches = [
+            make_preferences(group, self.references, self.config.beta, normaliser=1.0)
+            for group in found
+        ]
+        return batches, [pair.item_id for group in found for pair in group]
 
     def accumulate(self, model: LanguageModel, batch: PreferenceBatch) -> PreferenceTerms:
         """Forward and backward."""

@@ -117,6 +117,11 @@ def groups(pairs: Sequence[PreferencePair], size: int) -> list[Sequence[Preferen
     return [pairs[first : first + size] for first in range(0, len(pairs), size)]
 
 
+def reference_groups(cut: CutPairs, held: CutPairs, size: int) -> list[Sequence[PreferencePair]]:
+    """The micro-batches in which the reference's log-probabilities are computed."""
+    return groups(by_length([*cut.pairs, *held.pairs]), size)
+
+
 def pair_rows(pairs: Sequence[PreferencePair], *, normaliser: float, seed: int = 0) -> Batch:
     """[2p, T]: all chosen sides, then all rejected ones."""
     rows = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]

@@ -23,11 +23,10 @@ from backends.preferences import (
     CutPairs,
     PreferencePair,
     References,
-    by_length,
     cut_pairs,
-    groups,
     pair_rows,
     pairs_sha256,
+    reference_groups,
 )
 from backends.training_config import DpoConfig
 from models.errors import UserError
@@ -95,11 +94,10 @@ def compute_reference(
     """
     _require_model(model, what)
     cut, held = cut_both(pairs, held_out, config)
-    ordered = by_length([*cut.pairs, *held.pairs])
     stored = _File(file, _identity(model, what, cut, held, config))
     size = config.train.micro_batch_size
-    done = stored.resume(multiple_of=size, total=len(ordered))
-    for group in groups(ordered, size)[-(-done // size) :]:
+    done = stored.resume(multiple_of=size, total=len(cut.pairs) + len(held.pairs))
+    for group in reference_groups(cut, held, size)[-(-done // size) :]:
         values = model.sequence_logprobs(pair_rows(group, normaliser=1.0))
         half = len(group)
         stored.append(
@@ -168,6 +166,7 @@ def _identity(
         "training_pairs": pairs_sha256(cut.pairs),
         "held_out_pairs": pairs_sha256(held.pairs),
         "max_length": config.train.max_length,
+        "pairs_a_batch": config.train.micro_batch_size,
         **{key: described[key] for key in ENGINE_KEYS if key in described},
     }
 

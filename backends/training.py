@@ -14,7 +14,7 @@ from backends.adapter_files import weights_sha256
 from backends.batching import Cut, TrainingExample, cut_examples
 from backends.checkpoints import CheckpointStore
 from backends.first_loss import first_loss
-from backends.interface import Float32, LanguageModel
+from backends.interface import Float32, LanguageModel, PreferenceBatch
 from backends.lora import check_weights, initial_weights, select_modules
 from backends.objectives import B, Objective, Preferences, Supervised, T
 from backends.preference_loss import PreferenceTerms
@@ -23,7 +23,7 @@ from backends.reference import ENGINE_KEYS, Reference, cut_both, require_same
 from backends.stops import TrainingStopped
 from backends.training_config import DpoConfig, TrainConfig, learning_rate_at
 from backends.training_log import EvalRecord, StartRecord, StepRecord
-from backends.training_loop import Begin, Loop, OnStep, TrainResult
+from backends.training_loop import Loop, OnStep, Opening, TrainResult
 
 __all__ = [
     "DpoConfig",
@@ -85,13 +85,14 @@ def train_preferences(
     require_same(reference, model, cut, held, config)
     objective = Preferences(cut, held, config, reference.values, reference.describe())
     same = reference.model.is_policy(config.train.lora, start)
-
     dtype = str(model.describe().get("dtype"))
+    batches, ids = objective.first()
 
-    def begin(terms: Sequence[PreferenceTerms]) -> StartRecord:
+    def judge(terms: Sequence[PreferenceTerms]) -> StartRecord:
         return first_loss(objective, terms, same, dtype)
 
-    return _train(model, objective, config.train, directory, start, on_step, begin)
+    opening = Opening[PreferenceBatch, PreferenceTerms](batches, ids, judge)
+    return _train(model, objective, config.train, directory, start, on_step, opening)
 
 
 def _train(
@@ -101,7 +102,7 @@ def _train(
     directory: Path,
     start: Mapping[str, Float32] | None,
     on_step: OnStep | None,
-    begin: Begin[T] | None,
+    opening: Opening[B, T] | None,
 ) -> TrainResult:
     linear = model.linear_modules()
     if start is None:
@@ -121,5 +122,5 @@ def _train(
     model.attach_lora(config.lora, weights, gradient_checkpointing=config.gradient_checkpointing)
     model.configure_optimizer(config.adamw)
     loop = Loop(model, objective, config, directory, store)
-    loop.execute(begin, on_step)
+    loop.execute(opening, on_step)
     return loop.result(tuple(modules), identity)

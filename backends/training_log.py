@@ -77,7 +77,7 @@ class EvalRecord:
 
 @dataclass(frozen=True)
 class StartRecord:
-    """DPO's first step's pairs before any update, dropout off."""
+    """DPO before any update, dropout off: pairs of a step in the batches of the reference."""
 
     loss: float
     reward_chosen: float

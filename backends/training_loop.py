@@ -29,8 +29,15 @@ from backends.training_config import TrainConfig, learning_rate_at
 from backends.training_log import EvalRecord, Measures, StartRecord, StepRecord, TrainingLog
 
 OnStep = Callable[[StepRecord], None]
-Begin = Callable[[Sequence[T]], StartRecord]
-"""Judges what the first step's micro-batches give before any update."""
+
+
+@dataclass(frozen=True)
+class Opening(Generic[B, T]):
+    """What is measured before any update, and judged."""
+
+    batches: Sequence[B]
+    ids: Sequence[str]
+    judge: Callable[[Sequence[T]], StartRecord]
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,9 @@ class Loop(Generic[B, T]):
         self._seconds = 0.0
         self._good: LastGood | None = None
 
-    def execute(self, begin: Begin[T] | None, on_step: OnStep | None) -> None:
+    def execute(self, opening: Opening[B, T] | None, on_step: OnStep | None) -> None:
         """Do all steps that are left. Raises TrainingStopped at a number that is none."""
-        start = self._resume(begin)
+        start = self._resume(opening)
         for plan in self._objective.plans(start):
             record = self._step(plan)
             last = plan.step == self._total
@@ -125,15 +132,14 @@ class Loop(Generic[B, T]):
             start=records.start,
         )
 
-    def _resume(self, begin: Begin[T] | None) -> int:
+    def _resume(self, opening: Opening[B, T] | None) -> int:
         """Restore the newest checkpoint, or begin with the losses before any step."""
         checkpoint = self._store.latest()
         if checkpoint is None:
             self._log.cut(0)
-            if begin is not None:
-                plan = next(self._objective.plans())
-                terms = self._evaluated(plan.batches, plan.item_ids, "first loss", 0)
-                self._log.append(begin(terms))
+            if opening is not None:
+                terms = self._evaluated(opening.batches, opening.ids, "first loss", 0)
+                self._log.append(opening.judge(terms))
             self._evaluate(0)
             return 0
         self._log.cut(checkpoint.log_bytes)

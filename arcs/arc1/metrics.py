@@ -173,7 +173,7 @@ class PreferenceSummary(Model):
     beta: float
     reference: DpoReference
     policy_is_reference: bool = Field(description="before any update, by construction")
-    step0_loss: float = Field(description="of the first step's pairs; ln 2 where the above holds")
+    step0_loss: float = Field(description="of a step's worth of pairs; ln 2 where the above holds")
     pairs: int
     pairs_dropped: list[str] = Field(
         description="no response, or no difference, within dpo_max_length"

@@ -228,6 +228,26 @@ def test_sigkill_and_resume_is_bit_identical(
         assert (out / name).read_bytes() == (whole_out / name).read_bytes()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_first_rewards_are_exactly_0_on_a_cpu(
+    tiny: ModelDirectory, tmp_path: Path, engine: str, dtype: Any
+) -> None:
+    """The batches are those of the reference: in others, bfloat16 alone would look like a
+    different model (its rewards reach 0.1 on SmolLM2-135M)."""
+    with open_backend(engine, tiny, dtype=dtype) as model:
+        reference = compute_reference(
+            model, ReferenceModel.base(), DATA, HELD, CONFIG, file=tmp_path / "r.jsonl"
+        )
+    with open_backend(engine, tiny, dtype=dtype) as model:
+        result = train_preferences(
+            model, DATA, HELD, changed(epochs=1), reference=reference, directory=tmp_path / "t"
+        )
+    assert result.start is not None
+    assert result.start.largest_reward == 0.0
+    assert result.start.loss == pytest.approx(LN2, abs=1e-15)
+
+
 # The reference ------------------------------------------------------------------------------
 
 
