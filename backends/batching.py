@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from backends.interface import Batch
+from backends.interface import Batch, Float64, PreferenceBatch
 from backends.randomness import permutation, seed31
 from models.errors import UserError
 
@@ -38,18 +39,22 @@ class Cut:
     """Examples kept that lost some of their response."""
 
 
+B = TypeVar("B", Batch, PreferenceBatch)
+
+
 @dataclass(frozen=True)
-class StepPlan:
+class StepPlan(Generic[B]):
     """One optimiser step: its micro-batches and the items in them."""
 
     step: int
     """From 1, over the whole training."""
     epoch: int
     """From 1."""
-    batches: tuple[Batch, ...]
+    batches: tuple[B, ...]
     item_ids: tuple[str, ...]
+    """In the order of the micro-batches."""
     tokens: int
-    """Response ids in the step: the normaliser of its loss."""
+    """Response ids in the step: in SFT the normaliser of its loss."""
 
 
 def cut_examples(
@@ -60,7 +65,7 @@ def cut_examples(
     Raises UserError when there are no examples, one is malformed, an id occurs twice, or more
     than 1 percent would be dropped.
     """
-    _check_examples(examples, what)
+    check_examples(examples, what)
     kept, dropped, partly = [], [], 0
     for example in examples:
         mask = example.response_mask[:max_length]
@@ -69,13 +74,17 @@ def cut_examples(
             continue
         partly += sum(mask) < sum(example.response_mask)
         kept.append(TrainingExample(example.item_id, example.ids[:max_length], mask))
-    if len(dropped) > MAX_FULLY_CUT_SHARE * len(examples):
-        raise UserError(
-            f"{len(dropped)} of {len(examples)} {what} examples have no response left within "
-            f"max_length {max_length} (first: {dropped[0]}): raise max_length or shorten the "
-            "prompts"
-        )
+    require_few_dropped(dropped, len(examples), f"{what} examples", max_length)
     return Cut(tuple(kept), tuple(dropped), partly)
+
+
+def require_few_dropped(dropped: Sequence[str], count: int, what: str, max_length: int) -> None:
+    """Raise UserError when more than 1 percent of ``count`` items were cut to nothing."""
+    if len(dropped) > MAX_FULLY_CUT_SHARE * count:
+        raise UserError(
+            f"{len(dropped)} of {count} {what} have no response left within max_length "
+            f"{max_length} (first: {dropped[0]}): raise max_length or shorten the prompts"
+        )
 
 
 def steps_per_epoch(examples: int, per_step: int) -> int:
@@ -91,7 +100,7 @@ def plan_steps(
     accumulation: int,
     seed: int,
     start: int = 0,
-) -> Iterator[StepPlan]:
+) -> Iterator[StepPlan[Batch]]:
     """Yield every optimiser step after step ``start``.
 
     Each epoch has its own order, drawn from (seed, epoch). Within a step, examples are put
@@ -99,15 +108,27 @@ def plan_steps(
     step sees nor, up to rounding, its gradient.
     """
     per_step = micro_batch_size * accumulation
+    for step, epoch, places in step_orders(len(examples), per_step, epochs, seed, start):
+        chosen = [examples[i] for i in places]
+        yield _plan_step(chosen, step, epoch, micro_batch_size, seed)
+
+
+def step_orders(
+    count: int, per_step: int, epochs: int, seed: int, start: int = 0
+) -> Iterator[tuple[int, int, list[int]]]:
+    """Yield (step, epoch, places of its items) of every optimiser step after step ``start``."""
     step = 0
     for epoch in range(1, epochs + 1):
-        order = permutation(len(examples), "order", seed, epoch)
-        for first in range(0, len(examples), per_step):
+        order = permutation(count, "order", seed, epoch)
+        for first in range(0, count, per_step):
             step += 1
-            if step <= start:
-                continue
-            chosen = [examples[i] for i in order[first : first + per_step]]
-            yield _plan_step(chosen, step, epoch, micro_batch_size, seed)
+            if step > start:
+                yield step, epoch, [int(place) for place in order[first : first + per_step]]
+
+
+def dropout_seed(seed: int, step: int, micro_batch: int) -> int:
+    """Seed of the dropout masks of a step's micro-batch, counted from 0."""
+    return seed31("dropout", seed, step, micro_batch)
 
 
 def validation_batches(
@@ -130,9 +151,27 @@ def make_batch(examples: Sequence[TrainingExample], *, normaliser: float, seed: 
     return Batch(ids=ids, lengths=lengths, loss_mask=mask, normaliser=normaliser, seed=seed)
 
 
-def padding_share(plans: Sequence[StepPlan]) -> float:
+def sum_by_row(batch: Batch, values: Float64) -> Float64:
+    """Sum one value a response id (in the order of ``loss_mask``'s True places) by row, [b]."""
+    rows = batch.loss_mask.nonzero()[0]
+    return np.bincount(rows, weights=values, minlength=len(batch.lengths)).astype(np.float64)
+
+
+def single_rows(batch: Batch) -> list[Batch]:
+    """Each row of ``batch`` as a batch of its own, without padding."""
+    return [
+        replace(
+            batch,
+            ids=batch.ids[row : row + 1, :length],
+            lengths=batch.lengths[row : row + 1],
+            loss_mask=batch.loss_mask[row : row + 1, :length],
+        )
+        for row, length in enumerate(batch.lengths)
+    ]
+
+
+def padding_share(batches: Sequence[Batch]) -> float:
     """Share of the positions computed that hold padding."""
-    batches = [batch for plan in plans for batch in plan.batches]
     computed = sum(batch.ids.size for batch in batches)
     return 1.0 - sum(int(batch.lengths.sum()) for batch in batches) / computed
 
@@ -149,21 +188,22 @@ def examples_sha256(examples: Sequence[TrainingExample]) -> str:
 
 def _plan_step(
     chosen: Sequence[TrainingExample], step: int, epoch: int, micro_batch_size: int, seed: int
-) -> StepPlan:
+) -> StepPlan[Batch]:
     ordered = sorted(chosen, key=lambda example: -len(example.ids))
     tokens = sum(sum(example.response_mask) for example in ordered)
     batches = tuple(
         make_batch(
             ordered[first : first + micro_batch_size],
             normaliser=float(tokens),
-            seed=seed31("dropout", seed, step, first // micro_batch_size),
+            seed=dropout_seed(seed, step, first // micro_batch_size),
         )
         for first in range(0, len(ordered), micro_batch_size)
     )
     return StepPlan(step, epoch, batches, tuple(e.item_id for e in ordered), tokens)
 
 
-def _check_examples(examples: Sequence[TrainingExample], what: str) -> None:
+def check_examples(examples: Sequence[TrainingExample], what: str) -> None:
+    """Raise UserError when there are no examples, an id occurs twice, or one is malformed."""
     if not examples:
         raise UserError(f"there are no {what} examples")
     seen: set[str] = set()

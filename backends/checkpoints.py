@@ -78,6 +78,11 @@ class CheckpointStore:
         paths = self._paths()
         return _read(paths[-1]) if paths else None
 
+    def previous(self) -> Checkpoint | None:
+        """Return the checkpoint before the newest, or None when there is none."""
+        paths = self._paths()
+        return _read(paths[-2]) if len(paths) > 1 else None
+
     def _paths(self) -> list[Path]:
         if not self._directory.is_dir():
             return []

@@ -21,6 +21,7 @@ from models.errors import CapabilityError, UserError
 Dtype = Literal["float32", "bfloat16", "float16"]
 FinishReason = Literal["stop", "length"]
 Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,23 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class PreferenceBatch:
+    """One micro-batch of p preference pairs."""
+
+    rows: Batch
+    """2p rows: chosen responses first, so that rows i and i + p are a pair. ``normaliser`` is
+    the number of pairs in the whole optimiser step."""
+    reference: Float64
+    """[2p] log-probability (nats) of each row's response under the reference model."""
+    beta: float
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs."""
+        return len(self.rows.lengths) // 2
+
+
+@dataclass(frozen=True)
 class LossTerms:
     """Sum of negative log-likelihoods (nats) over ``tokens`` response ids."""
 
@@ -289,16 +307,33 @@ class LanguageModel(ABC):
         """
         raise self._cannot("train")
 
+    def accumulate_preferences(self, batch: PreferenceBatch) -> Float64:
+        """Forward and backward of the DPO loss (backends/preference_loss.py).
+
+        Adds the gradient of (sum of the pairs' losses) / normaliser, and returns the policy's
+        log-probability (nats) of each row's response, [2p]: losses and rewards follow from it.
+        """
+        raise self._cannot("train")
+
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """Clip the accumulated gradient to a global L2 norm, step AdamW, clear the gradient.
 
-        Returns the global norm before clipping.
+        Returns the global norm before clipping. When that is not finite, the weights are of no
+        use afterwards: keep :meth:`lora_weights` from before.
         """
         raise self._cannot("train")
 
     def evaluate_loss(self, batch: Batch) -> LossTerms:
         """Forward only, dropout off; gradients are untouched."""
         raise self._cannot("evaluate a loss")
+
+    def sequence_logprobs(self, batch: Batch) -> Float64:
+        """Log-probability (nats) of each row's response ids together, [b]; dropout off.
+
+        The same forward pass and mask as in training, so that DPO's reference and policy differ
+        in their weights only. A row without response ids has 0.
+        """
+        raise self._cannot("return log-probabilities")
 
     def training_state(self) -> dict[str, NDArray[Any]]:
         """Optimiser state and LoRA weights as numpy arrays, enough for an exact resume."""

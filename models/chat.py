@@ -117,6 +117,10 @@ class ChatEncoder:
         (then training and generation would see different text), or when the answer is empty or
         contains an end-of-turn token.
         """
+        if not response.strip():
+            raise UserError(
+                f"{_the(item)}the answer is empty: nothing but its end-of-turn would be learnt"
+            )
         question, answer = Message("user", prompt), Message("assistant", response)
         asked = self.encode_prompt([question])
         ids = self._encode(self._render([question, answer], generation_prompt=False))

@@ -126,22 +126,43 @@ def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) 
     problems = settings.limit or 164
     budgets = ", ".join(map(str, settings.n_predict))
     reporter.say(f"Arc 1, profile {settings.profile}, in {directory.path}")
-    if settings.adapter is None:
-        records = settings.train_limit or "all"
-        reporter.say(
-            f"  train {settings.model} on {records} records, {settings.epochs} epoch(s), "
-            f"LoRA r={settings.rank} alpha={settings.alpha:g} on {settings.targets}, "
-            f"dtype {settings.dtype}, backend {settings.backend}"
-        )
-    else:
-        reporter.say(f"  adapter {settings.adapter} on {settings.model}")
+    for line in training_lines(settings):
+        reporter.say(f"  {line}")
     reporter.say(
         f"  evaluate base and trained on {problems} HumanEval problems through llama.cpp "
         f"({settings.quantisation}), one decode for n_predict {budgets}"
     )
     reporter.say(f"  {EXPECTATIONS[settings.profile]}")
+    if "dpo" in settings.trains:
+        reporter.say(f"  {DPO_EXPECTATION}")
 
 
+def training_lines(settings: Arc1Config) -> list[str]:
+    """What will be trained, a line each."""
+    if settings.adapter is not None:
+        return [f"adapter {settings.adapter} on {settings.model}"]
+    shape = (
+        f"LoRA r={settings.rank} alpha={settings.alpha:g} on {settings.targets}, "
+        f"dtype {settings.dtype}, backend {settings.backend}"
+    )
+    lines = []
+    if "sft" in settings.trains:
+        records = settings.train_limit or "all"
+        lines.append(
+            f"train {settings.model} on {records} records, {settings.epochs} epoch(s), {shape}"
+        )
+    if "dpo" in settings.trains:
+        lines.append(
+            f"DPO on {settings.pairs_limit or 'all'} pairs, {settings.dpo_epochs} epoch(s), "
+            f"beta {settings.beta:g}, reference {settings.dpo_reference}"
+            + ("" if "sft" in settings.trains else f", {shape}")
+        )
+    return lines
+
+
+DPO_EXPECTATION = (
+    "that is for SFT; DPO on the pairs that ship takes about two thirds of SFT's time (by tokens)"
+)
 EXPECTATIONS: Mapping[str, str] = {
     "quick": "expect about 5 minutes with the embedded model on a 2-core CPU; "
     "20 problems seldom settle anything: this profile shows that all of it works",

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from backends.interface import LoraConfig
-from backends.training import TrainConfig
+from backends.training import DpoConfig, TrainConfig
 from models.errors import UserError
 
+Method = Literal["sft", "dpo", "sft+dpo"]
 Profile = Literal["quick", "standard", "paper"]
 Quantisation = Literal["auto", "original", "f16", "q8_0", "q5_k_m", "q4_k_m"]
 
@@ -21,6 +23,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
     "quick": {
         "limit": 20, "n_predict": (128, 256, 512), "train_limit": 56, "epochs": 1,
         "rank": 16, "alpha": 32.0, "micro_batch_size": 2, "accumulation": 4, "max_length": 512,
+        "pairs_limit": 24, "dpo_epochs": 1, "dpo_max_length": 512,
     },
     "standard": {
         "n_predict": (256, 512, 1024), "epochs": 2, "rank": 16, "alpha": 32.0,
@@ -31,6 +34,8 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "n_predict": (512, 1024, 2048), "epochs": 3, "rank": 64, "alpha": 128.0,
         "micro_batch_size": 4, "accumulation": 8, "max_length": 2048,
         "gradient_checkpointing": True,
+        "dpo_learning_rate": 5e-6, "dpo_epochs": 2, "dpo_micro_batch_size": 1,
+        "dpo_accumulation": 16, "dpo_max_length": 1280,
     },
 }  # fmt: skip
 
@@ -48,6 +53,8 @@ class Arc1Config(BaseModel):
     thinking: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
 
+    method: Method = "sft"
+    """``sft+dpo``: DPO goes on from the adapter that SFT made, in the same run."""
     data: tuple[Path, ...] = ()
     """JSONL files; empty: the training set that ships with threearc."""
     train_limit: int | None = Field(default=None, ge=1)
@@ -72,6 +79,20 @@ class Arc1Config(BaseModel):
     eval_every: int = Field(default=20, ge=1)
     """Optimiser steps between measurements of the held-out loss."""
 
+    pairs: tuple[Path, ...] = ()
+    """JSONL files of preference pairs; empty: those that ship with threearc."""
+    pairs_limit: int | None = Field(default=None, ge=1)
+    reference: str | None = None
+    """DPO's: ``base``, ``sft`` (the adapter of this run's SFT) or the path of an adapter. None:
+    what the policy starts from, so ``sft`` for sft+dpo and ``base`` for dpo."""
+    beta: float = Field(default=0.1, gt=0)
+    dpo_learning_rate: float = Field(default=5e-5, gt=0)
+    dpo_epochs: int = Field(default=2, ge=1)
+    dpo_micro_batch_size: int = Field(default=2, ge=1)
+    """Pairs, each of which is two rows."""
+    dpo_accumulation: int = Field(default=4, ge=1)
+    dpo_max_length: int = Field(default=1024, ge=8)
+
     quantisation: Quantisation = "auto"
     """``auto``: the model's own GGUF where it has one, else q8_0."""
     n_predict: tuple[int, ...] = (256, 512, 1024)
@@ -90,10 +111,35 @@ class Arc1Config(BaseModel):
     @model_validator(mode="after")
     def _budgets_rise(self) -> Self:
         if not self.n_predict or list(self.n_predict) != sorted(set(self.n_predict)):
-            raise ValueError("n_predict must be rising numbers, each once, e.g. 256,512,1024")
+            raise ValueError("n-predict: rising numbers are needed, each once, e.g. 256,512,1024")
         if self.n_predict[0] < 1:
-            raise ValueError("n_predict must be at least 1")
+            raise ValueError("n-predict: at least 1 is needed")
         return self
+
+    @model_validator(mode="after")
+    def _settings_of_the_method(self) -> Self:
+        """Refuse what the method would leave unused: nothing that was asked for is dropped."""
+        if self.adapter is not None and (self.method != "sft" or self.pairs):
+            raise ValueError("adapter: it is evaluated as it is; leave --method and --pairs out")
+        if self.method == "sft" and (self.pairs or self.reference is not None):
+            raise ValueError("method: sft uses no --pairs and no --reference; give sft+dpo or dpo")
+        if self.method == "dpo" and self.data:
+            raise ValueError(
+                "method: dpo trains on --pairs alone; give sft+dpo, or leave --data out"
+            )
+        if self.method == "dpo" and self.reference == "sft":
+            raise ValueError("reference: sft needs --method sft+dpo; give base or a path")
+        return self
+
+    @property
+    def trains(self) -> tuple[str, ...]:
+        """The trainings of this run, in order."""
+        return () if self.adapter is not None else tuple(self.method.split("+"))
+
+    @property
+    def dpo_reference(self) -> str:
+        """``base``, ``sft`` or a path."""
+        return self.reference or ("sft" if "sft" in self.method else "base")
 
     def lora(self) -> LoraConfig:
         """The adapter's shape."""
@@ -123,6 +169,18 @@ class Arc1Config(BaseModel):
             seed=self.seed,
         )
 
+    def dpo(self) -> DpoConfig:
+        """The DPO loop's settings: those of any training, but for its own."""
+        own = replace(
+            self.training(),
+            epochs=self.dpo_epochs,
+            learning_rate=self.dpo_learning_rate,
+            micro_batch_size=self.dpo_micro_batch_size,
+            accumulation=self.dpo_accumulation,
+            max_length=self.dpo_max_length,
+        )
+        return DpoConfig(own, self.beta)
+
 
 def resolve(flags: Mapping[str, Any], file: Path | None = None) -> Arc1Config:
     """Defaults, then the profile, then the TOML file, then the flags that were given.
@@ -143,9 +201,9 @@ def parse(values: Mapping[str, Any], where: str) -> Arc1Config:
         return Arc1Config.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "n_predict"
-        message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where}: {name.replace('_', '-')}: {message}") from None
+        name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        message = first["msg"].removeprefix("Value error, ")  # of several settings: it names them
+        raise UserError(": ".join(filter(None, (where, name, message)))) from None
 
 
 def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,8 +214,11 @@ def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     made = dict(values)
     try:
-        if isinstance(made.get("data"), list | tuple):
-            made["data"] = tuple(_absolute(path) for path in made["data"])
+        for name in ("data", "pairs"):
+            if isinstance(made.get(name), list | tuple):
+                made[name] = tuple(_absolute(path) for path in made[name])
+        if made.get("reference") not in (None, "base", "sft"):
+            made["reference"] = str(_absolute(made["reference"]))
         if "adapter" in made:
             made["adapter"] = _absolute(made["adapter"])
         model = made.get("model")

@@ -7,6 +7,7 @@ same bytes. docs/arc1-metrics.schema.json is the JSON schema of :class:`Arc1Metr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -166,6 +167,73 @@ class Decoding(Model):
         )
 
 
+class HeldOutPreferences(Model):
+    """How held-out pairs are told apart after some optimiser steps; means over pairs."""
+
+    step: int
+    loss: float
+    pairs: int
+    margin: float = Field(description="reward of chosen minus reward of rejected")
+    accuracy: float = Field(description="share of pairs with a positive margin")
+    reward_chosen: float
+    reward_rejected: float
+
+
+class DpoReference(Model):
+    """What the rewards are differences to."""
+
+    kind: Literal["base", "adapter"]
+    scale: float | None
+    weights_sha256: str | None
+    logprobs_sha256: str
+
+
+class PreferenceSummary(Model):
+    """How DPO trained the adapter. A loss is a mean over pairs (nats)."""
+
+    optimiser_steps: int
+    beta: float
+    reference: DpoReference
+    policy_is_reference: bool = Field(description="before any update, by construction")
+    step0_loss: float = Field(description="of a step's worth of pairs; ln 2 where the above holds")
+    pairs: int
+    pairs_dropped: list[str] = Field(
+        description="no response, or no difference, within dpo_max_length"
+    )
+    pairs_partly_cut: int
+    response_tokens: int
+    positions: int = Field(description="ids run forward and backward, padding not counted")
+    padding_share: list[float] = Field(description="by epoch")
+    first_loss: float
+    last_loss: float
+    held_out: list[HeldOutPreferences]
+    adapted_modules: int
+    weights_sha256: str
+
+    @classmethod
+    def of(cls, result: TrainResult, beta: float) -> Self:
+        """Take from a training what belongs into the result."""
+        kept = {name: result.summary[name] for name in cls.model_fields if name in result.summary}
+        start = result.start
+        assert start is not None  # every DPO training has one
+        return cls(
+            **kept,
+            beta=beta,
+            reference=DpoReference(**result.summary["identity"]["reference"]),
+            policy_is_reference=start.policy_is_reference,
+            step0_loss=start.loss,
+            positions=result.positions,
+            first_loss=result.steps[0].loss,
+            last_loss=result.steps[-1].loss,
+            held_out=[
+                HeldOutPreferences(step=r.step, loss=r.loss, **asdict(r.preferences))
+                for r in result.evals
+                if r.preferences is not None
+            ],
+            adapted_modules=len(result.modules),
+        )
+
+
 class Arc1Metrics(Model):
     """The whole result."""
 
@@ -173,7 +241,12 @@ class Arc1Metrics(Model):
     claim: Claim = Field(description="the run's claim: the one at the largest n_predict")
     primary_n_predict: int
     budgets: list[BudgetResult]
-    training: TrainingSummary | None = Field(description="null for an adapter given by the user")
+    training: TrainingSummary | None = Field(
+        description="SFT; null for an adapter given by the user, and for dpo alone"
+    )
+    training_dpo: PreferenceSummary | None = Field(
+        default=None, description="null where the method has no DPO"
+    )
     decoding: dict[str, Decoding] = Field(description="by arm: base, trained")
     config: dict[str, Any]
     made_with: dict[str, Any] = Field(
@@ -183,7 +256,8 @@ class Arc1Metrics(Model):
 
 MADE_WITH = (
     "model", "adapter", "training_backend", "engine_training", "engine_base", "engine_trained",
-    "chat", "data", "evaluation", "sandbox", "gates", "versions", "code", "environment",
+    "chat", "data", "pairs", "reference", "evaluation", "sandbox", "gates", "versions", "code",
+    "environment",
 )  # fmt: skip
 
 
@@ -193,6 +267,7 @@ def build(
     comparison: Comparison,
     training: TrainingSummary | None,
     decoding: Mapping[str, Decoding],
+    training_dpo: PreferenceSummary | None = None,
 ) -> Arc1Metrics:
     """Put the result together."""
     plain = comparison.to_json()
@@ -205,6 +280,7 @@ def build(
         ],
         training=training,
         decoding=dict(decoding),
+        training_dpo=training_dpo,
         config=config.model_dump(mode="json"),
         made_with={name: manifest[name] for name in MADE_WITH if name in manifest},
     )

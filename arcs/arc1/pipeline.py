@@ -1,6 +1,6 @@
 """The phases of Arc 1, each of which picks up where an earlier process was stopped.
 
-prepare -> train -> export -> decode (base, trained) -> execute -> compare
+prepare -> train (SFT, DPO, or both) -> export -> decode (base, trained) -> execute -> compare
 """
 
 from __future__ import annotations
@@ -15,17 +15,26 @@ from typing import Any
 from arcs import provenance
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.config import Arc1Config
-from arcs.arc1.metrics import Arc1Metrics, Decoding, TrainingSummary, build
-from arcs.arc1.training import train_or_take
+from arcs.arc1.metrics import Arc1Metrics, Decoding, build
+from arcs.arc1.training import Trained, Trainer, train_or_take
 from arcs.gates import Gates, load_gates
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json
-from arcs.training_data import Record, built_in_paths, data_sha256, load
+from arcs.training_data import (
+    Preference,
+    Record,
+    built_in_paths,
+    built_in_preference_paths,
+    data_sha256,
+    load,
+    load_preferences,
+    preferences_sha256,
+)
 from arcs.verdicts import compare
 from backends import choose_backend
 from backends.interface import Completion
 from backends.llamacpp import require_installed
-from backends.lora import adapter_sha256
+from backends.lora import adapter_sha256, load_adapter
 from backends.verification import verify
 from evals.humaneval.execution import Limits
 from evals.humaneval.problems import dataset_sha256
@@ -56,6 +65,7 @@ class Prepared:
     encoder: ChatEncoder
     items: tuple[problems.Item, ...]
     records: tuple[Record, ...]
+    pairs: tuple[Preference, ...]
     context: int
     quantisation: str
     level: IsolationLevel
@@ -67,18 +77,15 @@ def run_arc1(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Arc1M
     """Run or continue Arc 1 in ``run``; returns what stands in its metrics.json."""
     with run.timed("prepare"):
         prepared = prepare_run(config, run, reporter)
-    with run.timed("train") as counts:
-        adapter, training = train_or_take(
-            config, run, prepared.directory, prepared.backend, prepared.encoder,
-            prepared.records, reporter, counts,
-        )  # fmt: skip
-    run.extend_manifest(adapter={"sha256": adapter_sha256(adapter)})
+    trainer = Trainer(config, run, prepared.directory, prepared.backend, prepared.encoder, reporter)
+    trained = train_or_take(trainer, prepared.records, prepared.pairs)
+    run.extend_manifest(adapter={"sha256": adapter_sha256(trained.adapter)})
     with run.timed("export"):
-        gguf, adapter_gguf = export(config, run, prepared, adapter, reporter)
+        gguf, adapter_gguf = export(config, run, prepared, trained.adapter, reporter)
     for arm, its_adapter in zip(evaluation.ARMS, (None, adapter_gguf), strict=True):
         with run.timed(f"decode {arm}") as counts:
             counts["tokens"] = decode_arm(config, run, prepared, arm, gguf, its_adapter, reporter)
-    return judge(config, run, prepared, training, reporter)
+    return judge(config, run, prepared, trained, reporter)
 
 
 def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Prepared:
@@ -90,7 +97,10 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     backend = choose_backend(config.backend)
     require_installed()
     level = detect_level(allow_weak=config.allow_weak_sandbox)
-    records = () if config.adapter else load(config.data or built_in_paths())
+    records = load(config.data or built_in_paths()) if "sft" in config.trains else ()
+    pairs: tuple[Preference, ...] = ()
+    if "dpo" in config.trains:
+        pairs = load_preferences(config.pairs or built_in_preference_paths())
     _require_family(config.model)
     directory = prepare(config.model, say=reporter.say)
     encoder = ChatEncoder(directory, thinking=config.thinking)
@@ -99,6 +109,8 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     llama_shape(directory, doing=EVALUATION)
     context = problems.context_for(encoder, config.prompt_style, config.n_predict[-1])
     _require_context(directory, context, config)
+    if "dpo" in config.trains and config.dpo_reference not in ("base", "sft"):
+        load_adapter(Path(config.dpo_reference), directory)  # raises where it does not fit
     verification = _verification(run, directory, reporter)
     items = tuple(
         problems.encode(encoder, problem, config.prompt_style)
@@ -110,6 +122,7 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
         encoder=encoder,
         items=items,
         records=records,
+        pairs=pairs,
         context=context,
         quantisation=_quantisation(config, directory),
         level=level,
@@ -159,7 +172,9 @@ def _quantisation(config: Arc1Config, directory: ModelDirectory) -> str:
 
 def _describe(config: Arc1Config, prepared: Prepared, verification: str) -> dict[str, Any]:
     directory = prepared.directory
+    pairs = {"sha256": preferences_sha256(prepared.pairs), "records": len(prepared.pairs)}
     return {
+        **({"pairs": pairs} if prepared.pairs else {}),
         "model": {
             "name": directory.name,
             "family": directory.family,
@@ -242,7 +257,7 @@ def judge(
     config: Arc1Config,
     run: RunDirectory,
     prepared: Prepared,
-    training: TrainingSummary | None,
+    trained: Trained,
     reporter: Reporter,
 ) -> Arc1Metrics:
     """Run the code, compare the arms, write items.jsonl and metrics.json."""
@@ -268,7 +283,7 @@ def judge(
             arm: Decoding.of(_completions(config, run, prepared, arm).values())
             for arm in evaluation.ARMS
         }
-        metrics = build(config, run.manifest(), comparison, training, decoding)
+        metrics = build(config, run.manifest(), comparison, trained.sft, decoding, trained.dpo)
         run.write_json(METRICS, metrics.model_dump(mode="json"))
     return metrics
 

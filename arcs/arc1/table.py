@@ -8,7 +8,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from arcs.arc1.metrics import Arc1Metrics, ArmAtBudget, BudgetResult, Claim, Interval
+from arcs.arc1.metrics import (
+    Arc1Metrics,
+    ArmAtBudget,
+    BudgetResult,
+    Claim,
+    Interval,
+    PreferenceSummary,
+)
 from evals.humaneval.outcomes import Outcome
 
 COLOURS = {
@@ -137,6 +144,8 @@ def verdict_panel(metrics: Arc1Metrics) -> Panel:
         if training.held_out:
             first, last = training.held_out[0].loss, training.held_out[-1].loss
             text.append(f", held-out {first:.3f} -> {last:.3f}")
+    if metrics.training_dpo is not None:
+        text.append("\n" + preference_line(metrics.training_dpo))
     counted = [
         f"{arm} {found.near_ties:,} of {found.tokens:,}"
         for arm, found in metrics.decoding.items()
@@ -149,3 +158,21 @@ def verdict_panel(metrics: Arc1Metrics) -> Panel:
             style="dim",
         )
     return Panel(text, title="Verdict", title_align="left")
+
+
+def preference_line(dpo: PreferenceSummary) -> str:
+    """DPO in one sentence: losses, and what held-out pairs say."""
+    against = "the base" if dpo.reference.kind == "base" else "an adapter"
+    expected = " (= ln 2)" if dpo.policy_is_reference else " (policy is not the reference)"
+    line = (
+        f"DPO: {dpo.optimiser_steps} steps on {dpo.pairs} pairs against {against}, first loss "
+        f"{dpo.step0_loss:.4f}{expected}, last {dpo.last_loss:.3f}"
+    )
+    if not dpo.held_out:
+        return line
+    before, after = dpo.held_out[0], dpo.held_out[-1]
+    right = round(after.accuracy * after.pairs)
+    return (
+        f"{line}; held-out loss {before.loss:.3f} -> {after.loss:.3f}, reward margin "
+        f"{after.margin:+.3f}, {right} of {after.pairs} pairs ranked right"
+    )

@@ -1,104 +1,310 @@
-"""Arc 1's training phase: records to examples, the shared loop, the adapter on disk."""
+"""Arc 1's training phases: rows to ids, the shared loop, the adapters on disk.
+
+SFT alone leaves ``adapter``; ``sft+dpo`` leaves ``adapter-sft`` and then ``adapter``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from arcs.arc1.config import Arc1Config
-from arcs.arc1.metrics import TrainingSummary
+from arcs.arc1.metrics import PreferenceSummary, TrainingSummary
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
-from arcs.training_data import Record
+from arcs.training_data import Preference, Record
 from backends import default_dtype, free_memory, open_backend
 from backends.batching import steps_per_epoch
+from backends.interface import Float32, LoraConfig
 from backends.lora import load_adapter, save_adapter
 from backends.memory import estimate_training, model_size, require_fits
-from backends.training import StepRecord, TrainingExample, train
+from backends.preferences import PreferencePair
+from backends.reference import (
+    Reference,
+    ReferenceModel,
+    compute_reference,
+    cut_both,
+    is_complete,
+    load_reference,
+)
+from backends.training import (
+    StepRecord,
+    TrainConfig,
+    TrainingExample,
+    TrainingStopped,
+    TrainResult,
+    train,
+    train_preferences,
+)
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
 from models.disk import require_free
 from models.errors import UserError
 
-ADAPTER = "adapter"
-SUMMARY = "training.json"
+ADAPTER, SFT_ADAPTER, LAST_GOOD_ADAPTER = "adapter", "adapter-sft", "adapter-last-good"
+SUMMARY, DPO_SUMMARY = "training.json", "training-dpo.json"
+TRAIN, TRAIN_DPO = "train", "train-dpo"
+REFERENCE = "reference.jsonl"
+Counts = dict[str, float]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The adapter to evaluate and how it was made."""
+
+    adapter: Path
+    sft: TrainingSummary | None
+    dpo: PreferenceSummary | None
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What all trainings of a run share."""
+
+    config: Arc1Config
+    run: RunDirectory
+    directory: ModelDirectory
+    backend: str
+    encoder: ChatEncoder
+    reporter: Reporter
+
+    @property
+    def dtype(self) -> Any:
+        """Of the weights while training."""
+        asked = self.config.dtype
+        return default_dtype(self.backend) if asked == "auto" else asked
 
 
 def train_or_take(
-    config: Arc1Config,
-    run: RunDirectory,
-    directory: ModelDirectory,
-    backend: str,
-    encoder: ChatEncoder,
-    records: Sequence[Record],
-    reporter: Reporter,
-    counts: dict[str, float],
-) -> tuple[Path, TrainingSummary | None]:
-    """Return the adapter's directory and how it was trained (None for a user's own adapter).
+    trainer: Trainer, records: Sequence[Record], pairs: Sequence[Preference]
+) -> Trained:
+    """Do the trainings that are not done yet, or take the user's own adapter.
 
     Raises UserError where a given adapter belongs to another model.
     """
+    config, run = trainer.config, trainer.run
     if config.adapter is not None:
-        load_adapter(config.adapter, directory)  # raises where it does not fit
-        return config.adapter, None
-    adapter = run.path / ADAPTER
-    if not (run.path / SUMMARY).exists():
-        examples, held_out = make_examples(config, encoder, records)
-        summary = _train(config, run, directory, backend, examples, held_out, reporter, counts)
-        run.write_json(SUMMARY, summary.model_dump(mode="json"))
-    return adapter, TrainingSummary.model_validate(run.read_json(SUMMARY))
+        load_adapter(config.adapter, trainer.directory)  # raises where it does not fit
+        return Trained(config.adapter, None, None)
+    sft = dpo = encoded = None
+    if "dpo" in config.trains and not (run.path / DPO_SUMMARY).exists():
+        # a mistake in a pair is found before SFT has taken its time
+        encoded = make_pairs(config, trainer.encoder, pairs)
+        cut_both(*encoded, config.dpo())
+    if "sft" in config.trains:
+        with run.timed("train") as counts:
+            sft = _sft(trainer, records, counts)
+    if "dpo" in config.trains:
+        with run.timed("train dpo") as counts:
+            if encoded is not None:
+                _dpo(trainer, *encoded, counts)
+            dpo = PreferenceSummary.model_validate(run.read_json(DPO_SUMMARY))
+    return Trained(run.path / ADAPTER, sft, dpo)
 
 
 def make_examples(
     config: Arc1Config, encoder: ChatEncoder, records: Sequence[Record]
 ) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """Encode (train, held_out) examples, prompt and response jointly and once."""
-    chosen = [record for record in records if record.split == "train"]
-    if config.train_limit is not None:
-        # every k-th, so that a small share still holds all kinds and dispositions
-        count = min(config.train_limit, len(chosen))
-        chosen = [chosen[i * len(chosen) // count] for i in range(count)]
+    chosen = _spread([r for r in records if r.split == "train"], config.train_limit)
     if not chosen:
         raise UserError('--data: no record has "split": "train"')
     kept_out = [record for record in records if record.split == "held_out"]
-    return [_encode(encoder, r) for r in chosen], [_encode(encoder, r) for r in kept_out]
+
+    def encode(record: Record) -> TrainingExample:
+        return _encode(encoder, record.id, record.prompt, record.response)
+
+    return [encode(r) for r in chosen], [encode(r) for r in kept_out]
 
 
-def _encode(encoder: ChatEncoder, record: Record) -> TrainingExample:
-    encoded = encoder.encode_example(record.prompt, record.response, item=record.id)
-    return TrainingExample(record.id, encoded.ids, encoded.response_mask)
+def make_pairs(
+    config: Arc1Config, encoder: ChatEncoder, pairs: Sequence[Preference]
+) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """Encode (train, held_out) pairs, each side with its prompt and end of turn, once."""
+    chosen = _spread([p for p in pairs if p.split == "train"], config.pairs_limit)
+    if not chosen:
+        raise UserError('--pairs: no pair has "split": "train"')
+    kept_out = [pair for pair in pairs if pair.split == "held_out"]
+
+    def encode(pair: Preference) -> PreferencePair:
+        good = _encode(encoder, pair.id, pair.prompt, pair.chosen)
+        return PreferencePair(pair.id, good, _encode(encoder, pair.id, pair.prompt, pair.rejected))
+
+    return [encode(p) for p in chosen], [encode(p) for p in kept_out]
 
 
-def _train(
-    config: Arc1Config,
-    run: RunDirectory,
-    directory: ModelDirectory,
-    backend: str,
-    examples: Sequence[TrainingExample],
-    held_out: Sequence[TrainingExample],
-    reporter: Reporter,
-    counts: dict[str, float],
-) -> TrainingSummary:
-    settings = config.training()
-    dtype = default_dtype(backend) if config.dtype == "auto" else config.dtype
-    longest = min(config.max_length, max(len(example.ids) for example in examples))
-    estimate = estimate_training(model_size(directory), settings, dtype=dtype, longest=longest)
-    # two checkpoints, one being written, and the adapter
-    require_free(run.path, 3 * (estimate.lora + estimate.optimizer) + estimate.lora, "training")
-    require_fits(estimate, free_memory(backend))
-    with open_backend(backend, directory, dtype=dtype) as model:
-        run.extend_manifest(engine_training=model.describe())
-        per_step = settings.micro_batch_size * settings.accumulation
-        steps = settings.epochs * steps_per_epoch(len(examples), per_step)
-        with reporter.bar(f"train ({backend})", steps, "steps") as bar:
-            bar.advance(0, "held-out loss before training" if held_out else "")
+def _spread(rows: Sequence[T], limit: int | None) -> Sequence[T]:
+    """Every k-th of ``rows``, so that a small share still holds all kinds and dispositions."""
+    count = len(rows) if limit is None else min(limit, len(rows))
+    return [rows[i * len(rows) // count] for i in range(count)]
 
-            def on_step(record: StepRecord) -> None:
-                counts["tokens"] = counts.get("tokens", 0) + record.tokens
-                bar.advance(1, f"loss {record.loss:.4f}")
 
+def _encode(encoder: ChatEncoder, item: str, prompt: str, response: str) -> TrainingExample:
+    encoded = encoder.encode_example(prompt, response, item=item)
+    return TrainingExample(item, encoded.ids, encoded.response_mask)
+
+
+def _sft(trainer: Trainer, records: Sequence[Record], counts: Counts) -> TrainingSummary:
+    config, run = trainer.config, trainer.run
+    adapter = run.path / (SFT_ADAPTER if "dpo" in config.trains else ADAPTER)
+    if not (run.path / SUMMARY).exists():
+        examples, held_out = make_examples(config, trainer.encoder, records)
+        settings = config.training()
+        longest = max(len(example.ids) for example in examples)
+        _require_room(trainer, settings, settings.micro_batch_size, longest)
+        _say_batch(trainer, settings, len(examples), "records")
+        with (
+            open_backend(trainer.backend, trainer.directory, dtype=trainer.dtype) as model,
+            _bar(trainer, "train", settings, len(examples), bool(held_out), counts) as on_step,
+            _last_good(trainer),
+        ):
+            run.extend_manifest(engine_training=model.describe())
             result = train(
-                model, examples, held_out, settings, directory=run.path / "train", on_step=on_step
+                model, examples, held_out, settings, directory=run.path / TRAIN, on_step=on_step
             )
-        save_adapter(run.path / ADAPTER, config.lora(), result.weights, directory, {})
-        return TrainingSummary.of(result)
+        _finish(trainer, adapter, result, SUMMARY, TrainingSummary.of(result))
+    return TrainingSummary.model_validate(run.read_json(SUMMARY))
+
+
+def _dpo(
+    trainer: Trainer,
+    pairs: Sequence[PreferencePair],
+    held_out: Sequence[PreferencePair],
+    counts: Counts,
+) -> None:
+    config, run, settings = trainer.config, trainer.run, trainer.config.dpo()
+    start = None
+    if "sft" in config.trains:
+        start = load_adapter(run.path / SFT_ADAPTER, trainer.directory)[1]
+    longest = max(pair.length for pair in pairs)
+    _require_room(trainer, settings.train, 2 * settings.train.micro_batch_size, longest)
+    _say_batch(trainer, settings.train, len(pairs), "pairs")
+    reference = _reference(trainer, pairs, held_out)
+    run.extend_manifest(reference={"given": config.dpo_reference, **reference.describe()})
+    with (
+        open_backend(trainer.backend, trainer.directory, dtype=trainer.dtype) as model,
+        _bar(trainer, "train dpo", settings.train, len(pairs), bool(held_out), counts) as on_step,
+        _last_good(trainer),
+    ):
+        run.extend_manifest(engine_training=model.describe())
+        result = train_preferences(
+            model,
+            pairs,
+            held_out,
+            settings,
+            reference=reference,
+            directory=run.path / TRAIN_DPO,
+            start=start,
+            on_step=on_step,
+        )
+    summary = PreferenceSummary.of(result, settings.beta)
+    _finish(trainer, run.path / ADAPTER, result, DPO_SUMMARY, summary)
+
+
+def _reference(
+    trainer: Trainer, pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair]
+) -> Reference:
+    """The reference's log-probabilities: those that are stored, or computed now and once."""
+    file = trainer.run.path / TRAIN_DPO / REFERENCE
+    if is_complete(file):
+        return load_reference(file)
+    adapter = _reference_adapter(trainer)
+    with (
+        open_backend(trainer.backend, trainer.directory, dtype=trainer.dtype) as model,
+        trainer.reporter.bar("reference", len(pairs) + len(held_out), "pairs") as bar,
+    ):
+        what = ReferenceModel.base()
+        if adapter is not None:
+            what = ReferenceModel.adapter(*adapter)
+            model.attach_lora(*adapter)
+        return compute_reference(
+            model, what, pairs, held_out, trainer.config.dpo(), file=file, on_pairs=bar.advance
+        )
+
+
+def _reference_adapter(trainer: Trainer) -> tuple[LoraConfig, dict[str, Float32]] | None:
+    named = trainer.config.dpo_reference
+    if named == "base":
+        return None
+    path = trainer.run.path / SFT_ADAPTER if named == "sft" else Path(named)
+    return load_adapter(path, trainer.directory)
+
+
+def _finish(
+    trainer: Trainer,
+    adapter: Path,
+    result: TrainResult,
+    name: str,
+    summary: TrainingSummary | PreferenceSummary,
+) -> None:
+    """Write the adapter, then the summary, which says that this training is done."""
+    save_adapter(adapter, trainer.config.lora(), result.weights, trainer.directory, {})
+    trainer.run.write_json(name, summary.model_dump(mode="json"))
+
+
+def _require_room(trainer: Trainer, settings: TrainConfig, rows: int, longest: int) -> None:
+    """Raise UserError where disk or memory will not do for ``rows`` rows at a time."""
+    estimate = estimate_training(
+        model_size(trainer.directory),
+        replace(settings, micro_batch_size=rows),
+        dtype=trainer.dtype,
+        longest=min(settings.max_length, longest),
+    )
+    # two checkpoints, one being written, and the adapter
+    needs = 3 * (estimate.lora + estimate.optimizer) + estimate.lora
+    require_free(trainer.run.path, needs, "training")
+    require_fits(estimate, free_memory(trainer.backend))
+
+
+def _say_batch(trainer: Trainer, settings: TrainConfig, count: int, noun: str) -> None:
+    batch = settings.micro_batch_size * settings.accumulation
+    if batch > count:
+        trainer.reporter.say(
+            f"a step would take {batch} {noun} and there are {count}: one step an epoch, with "
+            "all of them"
+        )
+
+
+@contextmanager
+def _bar(
+    trainer: Trainer,
+    name: str,
+    settings: TrainConfig,
+    items: int,
+    held_out: bool,
+    counts: Counts,
+) -> Iterator[Callable[[StepRecord], None]]:
+    """Show a training's progress and count its tokens."""
+    per_epoch = steps_per_epoch(items, settings.micro_batch_size * settings.accumulation)
+    steps = settings.epochs * per_epoch
+    with trainer.reporter.bar(f"{name} ({trainer.backend})", steps, "steps") as bar:
+        bar.advance(0, "held-out loss before training" if held_out else "")
+
+        def on_step(record: StepRecord) -> None:
+            counts["tokens"] = counts.get("tokens", 0) + record.tokens
+            bar.advance(1, f"loss {record.loss:.4f}")
+
+        yield on_step
+
+
+@contextmanager
+def _last_good(trainer: Trainer) -> Iterator[None]:
+    """When the loss stops being finite, leave the last good weights as an adapter as well."""
+    try:
+        yield
+    except TrainingStopped as stop:
+        if stop.last_good is None:
+            raise
+        path = trainer.run.path / LAST_GOOD_ADAPTER
+        save_adapter(
+            path,
+            trainer.config.lora(),
+            stop.last_good.weights,
+            trainer.directory,
+            {"step": stop.last_good.step, "stopped": str(stop)},
+        )
+        raise UserError(f"{stop} (as a PEFT adapter: {path})") from None

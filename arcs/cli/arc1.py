@@ -11,6 +11,7 @@ from arcs.cli import app
 from models.errors import UserError
 
 _EXPERIMENT, _TRAINING, _EVALUATION = "Experiment", "Training", "Evaluation"
+_DPO = "Preferences (DPO)"
 
 
 def _option(*names: str, panel: str, help: str) -> Any:
@@ -23,6 +24,7 @@ Examples:\n
   threearc arc1 --profile quick\n
   threearc arc1 --backend mlx --model SmolLM2-1.7B-Instruct\n
   threearc arc1 --data my.jsonl --rank 32 --epochs 3 --n-predict 512,1024\n
+  threearc arc1 --method sft+dpo --pairs my-pairs.jsonl\n
   threearc arc1 --adapter path/to/peft-adapter --model SmolLM2-1.7B-Instruct\n
   threearc arc1 --run runs/arc1-20260101-120000     (continue after a kill)
 """,
@@ -52,11 +54,46 @@ def arc1(
     json_output: Annotated[
         bool, _option("--json", panel=_EXPERIMENT, help="Print one JSON document on stdout")
     ] = False,
+    method: Annotated[
+        str | None,
+        _option("--method", panel=_TRAINING, help="sft (default), dpo, or sft+dpo in one run"),
+    ] = None,
     data: Annotated[
         list[Path] | None, _option("--data", panel=_TRAINING, help="Training records, JSONL")
     ] = None,
     train_limit: Annotated[
         int | None, _option("--train-limit", panel=_TRAINING, help="Train on this many records")
+    ] = None,
+    pairs: Annotated[
+        list[Path] | None, _option("--pairs", panel=_DPO, help="Preference pairs, JSONL")
+    ] = None,
+    pairs_limit: Annotated[
+        int | None, _option("--pairs-limit", panel=_DPO, help="Train on this many pairs")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        _option(
+            "--reference",
+            panel=_DPO,
+            help="base (default for dpo), sft (default for sft+dpo), or an adapter's path",
+        ),
+    ] = None,
+    beta: Annotated[float | None, _option("--beta", panel=_DPO, help="Default 0.1")] = None,
+    dpo_learning_rate: Annotated[
+        float | None,
+        _option("--dpo-learning-rate", panel=_DPO, help="Peak, default 5e-5 (paper: 5e-6)"),
+    ] = None,
+    dpo_epochs: Annotated[
+        int | None, _option("--dpo-epochs", panel=_DPO, help="Epochs, default 2")
+    ] = None,
+    dpo_micro_batch_size: Annotated[
+        int | None, _option("--dpo-micro-batch-size", panel=_DPO, help="Pairs a forward pass")
+    ] = None,
+    dpo_accumulation: Annotated[
+        int | None, _option("--dpo-accumulation", panel=_DPO, help="Micro-batches a step")
+    ] = None,
+    dpo_max_length: Annotated[
+        int | None, _option("--dpo-max-length", panel=_DPO, help="Longest side in tokens")
     ] = None,
     adapter: Annotated[
         Path | None,

@@ -1,5 +1,21 @@
-"""The training set written for this project, and the reader for a user's own."""
+"""The training data written for this project, and the readers for a user's own."""
 
+from arcs.training_data.preferences import (
+    Preference,
+    built_in_preference_paths,
+    load_preferences,
+    preferences_sha256,
+)
 from arcs.training_data.records import DISPOSITIONS, Record, built_in_paths, data_sha256, load
 
-__all__ = ["DISPOSITIONS", "Record", "built_in_paths", "data_sha256", "load"]
+__all__ = [
+    "DISPOSITIONS",
+    "Preference",
+    "Record",
+    "built_in_paths",
+    "built_in_preference_paths",
+    "data_sha256",
+    "load",
+    "load_preferences",
+    "preferences_sha256",
+]

@@ -22,6 +22,7 @@ from backends.interface import (
     Completion,
     Dtype,
     Float32,
+    Float64,
     Head,
     HeadOutputs,
     HiddenPoint,
@@ -29,6 +30,7 @@ from backends.interface import (
     LoraConfig,
     LossTerms,
     OnDone,
+    PreferenceBatch,
     Prompt,
     Sampling,
     StopWhen,
@@ -175,6 +177,11 @@ class MlxModel(LanguageModel):
         with _memory_errors("training", _TRAINING_ADVICE):
             return self._training().accumulate(batch)
 
+    def accumulate_preferences(self, batch: PreferenceBatch) -> Float64:
+        """See :meth:`LanguageModel.accumulate_preferences`."""
+        with _memory_errors("training", _TRAINING_ADVICE):
+            return self._training().accumulate_preferences(batch)
+
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """See :meth:`LanguageModel.apply`."""
         return self._training().apply(learning_rate, max_grad_norm)
@@ -183,6 +190,11 @@ class MlxModel(LanguageModel):
         """See :meth:`LanguageModel.evaluate_loss`."""
         with _memory_errors("computing a loss", _TRAINING_ADVICE):
             return train.evaluate_loss(self._decoder, batch)
+
+    def sequence_logprobs(self, batch: Batch) -> Float64:
+        """See :meth:`LanguageModel.sequence_logprobs`."""
+        with _memory_errors("computing log-probabilities", _TRAINING_ADVICE):
+            return train.sequence_logprobs(self._decoder, batch)
 
     def training_state(self) -> dict[str, NDArray[Any]]:
         """See :meth:`LanguageModel.training_state`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,16 +11,25 @@ import mlx.optimizers as optim
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.interface import AdamWConfig, Batch, Float32, LossTerms
+from backends.batching import sum_by_row
+from backends.interface import (
+    AdamWConfig,
+    Batch,
+    Float32,
+    Float64,
+    LossTerms,
+    PreferenceBatch,
+)
 from backends.mlx.compiled import wanted
 from backends.mlx.cpu import fast_attention
 from backends.mlx.decoder import Decoder
 from backends.mlx.lora import Adapter, from_numpy, to_numpy
-from backends.mlx.loss import response_nll
+from backends.mlx.loss import response_nll, sum_last
 from models.errors import UserError
 
-FLOAT16_LOSS_SCALE = 1024.0
-"""Keeps float16 activation gradients, which are divided by the step's tokens, from underflow."""
+FLOAT16_LOSS_SCALE = 256.0
+"""Keeps float16 activation gradients, which are divided by the step's tokens (or pairs), from
+underflow. At 1,024 a batch of 14 tokens, or of two pairs, overflows in the tiny Qwen3.5."""
 _MOMENTS = {"exp_avg": "m", "exp_avg_sq": "v"}
 """Name in a training state -> mlx's name of Adam's running averages."""
 
@@ -51,7 +61,12 @@ def _token_nll(decoder: Decoder, batch: Batch, *, gradient: bool) -> Callable[[]
 
 
 def _terms(nll: mx.array) -> LossTerms:
-    return LossTerms(float(np.array(nll).sum(dtype=np.float64)), int(nll.size))
+    return LossTerms(float(_host(nll).sum()), int(nll.size))
+
+
+def _host(values: mx.array) -> Float64:
+    """A float64 copy: mlx's CPU sums are sequential float32."""
+    return np.array(values).astype(np.float64)
 
 
 def evaluate_loss(decoder: Decoder, batch: Batch) -> LossTerms:
@@ -59,6 +74,35 @@ def evaluate_loss(decoder: Decoder, batch: Batch) -> LossTerms:
     decoder.network.eval()
     nll = _token_nll(decoder, batch, gradient=False)()
     return _terms(nll)
+
+
+def sequence_logprobs(decoder: Decoder, batch: Batch) -> Float64:
+    """Log-probability of each row's response [b] with dropout off; nothing is kept."""
+    decoder.network.eval()
+    return sum_by_row(batch, -_host(_token_nll(decoder, batch, gradient=False)()))
+
+
+def _preference_loss(batch: PreferenceBatch) -> Callable[[mx.array], mx.array]:
+    """Return the DPO loss as a function of the NLLs [n]; backends/preference_loss.py in mlx.
+
+    Rows are summed in two levels. The gradient of a row's ids depends on the loss of its pair,
+    so it is left to autograd.
+    """
+    counts = batch.rows.loss_mask.sum(axis=1)
+    inside = np.arange(max(int(counts.max()), 1)) < counts[:, None]
+    places = np.zeros(inside.shape, np.int32)
+    places[inside] = np.arange(int(counts.sum()))
+    index, real = mx.array(places), mx.array(inside)
+    reference = mx.array(batch.reference.astype(np.float32))
+
+    def loss(nll: mx.array) -> mx.array:
+        policy = -sum_last(mx.where(real, nll[index], 0.0))[:, 0]
+        rewards = batch.beta * (policy - reference)
+        margins = rewards[: batch.pairs] - rewards[batch.pairs :]
+        losses = mx.logaddexp(mx.zeros_like(margins), -margins)
+        return losses.sum() / batch.rows.normaliser
+
+    return loss
 
 
 class Trainer:
@@ -77,6 +121,15 @@ class Trainer:
 
     def accumulate(self, batch: Batch) -> LossTerms:
         """Add the gradient of nll_sum / normaliser; returns the loss terms."""
+        return _terms(self._backward(batch, lambda nll: nll.sum() / batch.normaliser))
+
+    def accumulate_preferences(self, batch: PreferenceBatch) -> Float64:
+        """Add the gradient of the DPO loss; returns the rows' log-probabilities [2p]."""
+        loss = _preference_loss(batch)
+        return sum_by_row(batch.rows, -_host(self._backward(batch.rows, loss)))
+
+    def _backward(self, batch: Batch, objective: Callable[[mx.array], mx.array]) -> mx.array:
+        """Add the gradient of ``objective`` of the NLLs [n]; returns the NLLs."""
         parameters = self._adapter.parameters()
         token_nll = _token_nll(self._decoder, batch, gradient=True)
         scale = self._loss_scale
@@ -84,7 +137,7 @@ class Trainer:
         def loss(values: dict[str, mx.array]) -> tuple[mx.array, mx.array]:
             self._adapter.set_parameters(values)
             nll = token_nll()
-            return nll.sum() * (scale / batch.normaliser), nll
+            return objective(nll) * scale, nll
 
         self._adapter.reseed(batch.seed)
         # Gated DeltaNet's Metal kernel has no gradient; training mode takes the other path.
@@ -101,7 +154,7 @@ class Trainer:
             gradient = {name: self._gradient[name] + gradient[name] for name in gradient}
         mx.eval(nll, gradient)
         self._gradient = gradient
-        return _terms(nll)
+        return nll
 
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """Clip to a global L2 norm, step AdamW, clear; returns the norm before clipping."""
@@ -109,6 +162,8 @@ class Trainer:
             raise UserError("apply() without a gradient: call accumulate() first")
         gradient, self._gradient = self._gradient, None
         norm = global_norm(gradient)
+        if not math.isfinite(norm):  # no step: AdamW would keep the damage in its averages
+            return norm
         if max_grad_norm is not None and norm > max_grad_norm:
             # As torch.nn.utils.clip_grad_norm_ does, with its 1e-6 against a division by zero.
             factor = max_grad_norm / (norm + 1e-6)

@@ -23,6 +23,7 @@ from backends.interface import (
     Completion,
     Dtype,
     Float32,
+    Float64,
     Head,
     HeadOutputs,
     HiddenPoint,
@@ -30,6 +31,7 @@ from backends.interface import (
     LoraConfig,
     LossTerms,
     OnDone,
+    PreferenceBatch,
     Prompt,
     Sampling,
     StopWhen,
@@ -174,6 +176,11 @@ class TorchModel(LanguageModel):
         with _memory_errors("training", _TRAINING_ADVICE):
             return self._training().accumulate(batch)
 
+    def accumulate_preferences(self, batch: PreferenceBatch) -> Float64:
+        """Forward and backward of one micro-batch of pairs."""
+        with _memory_errors("training", _TRAINING_ADVICE):
+            return self._training().accumulate_preferences(batch)
+
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """Clip, step, clear; returns the norm before clipping."""
         return self._training().apply(learning_rate, max_grad_norm)
@@ -182,6 +189,11 @@ class TorchModel(LanguageModel):
         """Forward only."""
         with _memory_errors("computing a loss", _TRAINING_ADVICE):
             return train.evaluate_loss(self, batch)
+
+    def sequence_logprobs(self, batch: Batch) -> Float64:
+        """Log-probability of each row's response, [b]."""
+        with _memory_errors("computing log-probabilities", _TRAINING_ADVICE):
+            return train.sequence_logprobs(self, batch)
 
     def training_state(self) -> dict[str, NDArray[Any]]:
         """LoRA weights and AdamW moments."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backends.interface import AdamWConfig, Batch, LossTerms
+from backends.batching import sum_by_row
+from backends.interface import AdamWConfig, Batch, Float64, LossTerms, PreferenceBatch
+from backends.preference_loss import row_coefficients
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,8 +22,9 @@ if TYPE_CHECKING:
 
 HEAD_CHUNK_ELEMENTS = 1 << 24
 """Logits in one chunk of the language-model head: 64 MiB in float32."""
-FLOAT16_LOSS_SCALE = 1024.0
-"""Keeps float16 activation gradients, which are divided by the step's tokens, from underflow."""
+FLOAT16_LOSS_SCALE = 256.0
+"""Keeps float16 activation gradients, which are divided by the step's tokens (or pairs), from
+underflow. At 1,024 a batch of 14 tokens, or of two pairs, overflows in the tiny Qwen3.5."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -43,23 +46,45 @@ class Trainer:
         )
 
     def accumulate(self, batch: Batch) -> LossTerms:
-        """Add the gradient of nll_sum / normaliser to the parameters' gradients.
+        """Add the gradient of nll_sum / normaliser to the parameters' gradients."""
 
+        def weigh(nll: Float64) -> Float64:
+            return np.full(len(nll), 1.0 / batch.normaliser)
+
+        return _terms(self._backward(batch, weigh))
+
+    def accumulate_preferences(self, batch: PreferenceBatch) -> Float64:
+        """Add the gradient of the DPO loss; returns the rows' log-probabilities [2p]."""
+
+        def weigh(nll: Float64) -> Float64:
+            policy = sum_by_row(batch.rows, -nll)
+            rows = batch.rows.loss_mask.nonzero()[0]
+            return -row_coefficients(batch, policy)[rows]
+
+        return sum_by_row(batch.rows, -self._backward(batch.rows, weigh))
+
+    def _backward(self, batch: Batch, weigh: Callable[[Float64], Float64]) -> Float64:
+        """Forward, then backward of the sum of NLLs, each times its weight; returns the NLLs [n].
+
+        ``weigh`` gets the NLLs of all n response ids, since DPO's weights depend on them.
         The head is frozen and comes last, so each chunk's gradient with respect to the hidden
-        states is taken at once and its logits are freed: one backward pass through the
-        decoder then finishes the job, and nothing of size positions x vocabulary exists.
+        states is taken at once and its logits are freed: scaled by the weights, it drives one
+        backward pass through the decoder, and nothing of size positions x vocabulary exists.
         """
         self._model.model.train()
         with _seeded(batch.seed, self._model.device):
             hidden, targets = _response_states(self._model, batch)
             leaf = hidden.detach().requires_grad_()
-            total = 0.0
+            parts = []
             for states, wanted in _chunks(self._model, leaf, targets):
                 nll = _nll(self._model, states, wanted)
-                (nll * (self._loss_scale / batch.normaliser)).backward()
-                total += nll.item()
-            hidden.backward(leaf.grad)
-        return LossTerms(nll_sum=total, tokens=len(targets))
+                nll.sum().backward()
+                parts.append(nll.detach())
+            found = _float64(torch.cat(parts))
+            weights = torch.from_numpy(weigh(found) * self._loss_scale).float().to(hidden.device)
+            slopes = leaf.grad.float() * weights[:, None]
+            hidden.backward(slopes.to(hidden.dtype))
+        return found
 
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """Clip to a global L2 norm, step, clear; returns the norm before clipping."""
@@ -69,6 +94,9 @@ class Trainer:
         if self._loss_scale != 1.0:
             torch._foreach_mul_(gradients, 1.0 / self._loss_scale)
         norm = nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):  # no step: AdamW would keep the damage in its averages
+            self._optimizer.zero_grad(set_to_none=True)
+            return float(norm)
         if max_grad_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters.values(), max_grad_norm, norm)
         self._optimizer.param_groups[0]["lr"] = learning_rate
@@ -110,13 +138,25 @@ class Trainer:
 
 def evaluate_loss(model: TorchModel, batch: Batch) -> LossTerms:
     """Forward only, dropout off."""
+    return _terms(_evaluate(model, batch))
+
+
+def sequence_logprobs(model: TorchModel, batch: Batch) -> Float64:
+    """Log-probability of each row's response [b], dropout off."""
+    return sum_by_row(batch, -_evaluate(model, batch))
+
+
+def _evaluate(model: TorchModel, batch: Batch) -> Float64:
+    """NLL [n] of the response ids, dropout off."""
     model.model.eval()
     with torch.no_grad():
         hidden, targets = _response_states(model, batch)
-        total = sum(
-            _nll(model, states, wanted).item() for states, wanted in _chunks(model, hidden, targets)
-        )
-    return LossTerms(nll_sum=float(total), tokens=len(targets))
+        parts = [_nll(model, *chunk) for chunk in _chunks(model, hidden, targets)]
+    return _float64(torch.cat(parts))
+
+
+def _terms(nll: Float64) -> LossTerms:
+    return LossTerms(nll_sum=float(nll.sum()), tokens=len(nll))
 
 
 def _response_states(model: TorchModel, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -136,8 +176,8 @@ def _chunks(model: TorchModel, hidden: Tensor, targets: Tensor) -> Iterator[tupl
 
 
 def _nll(model: TorchModel, hidden: Tensor, targets: Tensor) -> Tensor:
-    """Summed negative log-likelihood (nats), log-softmax in float32."""
-    return functional.cross_entropy(model.head(hidden), targets, reduction="sum")
+    """Negative log-likelihoods (nats) [n], log-softmax in float32."""
+    return functional.cross_entropy(model.head(hidden), targets, reduction="none")
 
 
 @contextmanager
@@ -148,6 +188,14 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+def _float64(tensor: Tensor) -> Float64:
+    """A copy on the host; sums in float64 do not depend on their order to any digit that matters.
+
+    Widened there, since MPS has no float64.
+    """
+    return np.asarray(tensor.cpu().numpy(), dtype=np.float64)
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

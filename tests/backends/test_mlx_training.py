@@ -331,5 +331,5 @@ def test_float16_gradients_are_scaled_back(tiny_directory: Tiny) -> None:
             model.configure_optimizer(AdamWConfig())
             model.accumulate(batch_of(examples(3)))
             norms[dtype] = model.apply(1e-3, None)
-    # float16 rounding of a tiny random model; the scale itself is 1024
+    # float16 rounding of a tiny random model; the scale itself is 256
     assert norms["float16"] == pytest.approx(norms["float32"], rel=0.05)

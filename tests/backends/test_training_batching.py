@@ -115,7 +115,9 @@ def test_padding_share_counts_real_positions() -> None:
     shapes = [(4, 12), (4, 402), (4, 82), (4, 1802), (4, 26)]
     rows = [example(prompt, total) for prompt, total in shapes]
     plans = list(plan_steps(rows, epochs=1, micro_batch_size=5, accumulation=1, seed=0))
-    assert padding_share(plans) == pytest.approx(1 - 2324 / (5 * 1802))
+    assert padding_share([b for p in plans for b in p.batches]) == pytest.approx(
+        1 - 2324 / (5 * 1802)
+    )
     split = list(plan_steps(rows, epochs=1, micro_batch_size=2, accumulation=3, seed=0))
     assert [list(batch.lengths) for batch in split[0].batches] == [[1802, 402], [82, 26], [12]]
 

@@ -130,6 +130,26 @@ def test_killed_often_and_with_a_torn_log_line(
     assert left == {"identity.json", "step-00000006", "step-00000008"}
 
 
+def test_a_training_goes_on_from_given_weights(
+    tiny: ModelDirectory, tmp_path: Path, whole: tuple[TrainResult, Path]
+) -> None:
+    """From what the first training gave: its first loss is near where that one ended."""
+
+    def again(start: dict[str, np.ndarray]) -> TrainResult:
+        config = replace(CONFIG, learning_rate=1e-6)
+        with open_model(tiny, device="cpu") as model:
+            return train(model, DATA, HELD, config, directory=tmp_path, start=start)
+
+    first, end = whole[0], whole[0].weights
+    result = again(end)
+    assert result.evals[0].loss == first.evals[-1].loss
+    assert abs(result.evals[0].loss - first.evals[0].loss) > 1e-2  # not where that one began
+    with pytest.raises(UserError, match="start_weights"):
+        again({name: value + 1 for name, value in end.items()})
+    with pytest.raises(UserError, match="does not fit"):
+        again({name: value[:-1] for name, value in end.items()})
+
+
 def test_another_seed_is_not_the_same(
     tiny: ModelDirectory, tmp_path: Path, whole: tuple[TrainResult, Path]
 ) -> None:

@@ -150,7 +150,7 @@ def test_an_answer_that_merges_with_the_prompt_is_refused(smollm: ChatEncoder) -
         smollm.encode_example("Hi", "\n\nHello")  # "\n" + "\n\n" becomes "\n\n" + "\n"
 
 
-@pytest.mark.parametrize("response", ["", "a <|im_end|> b", "<|im_end|>"])
+@pytest.mark.parametrize("response", ["", " \n\t ", "a <|im_end|> b", "<|im_end|>"])
 def test_an_empty_answer_or_one_with_end_of_turn_is_refused(
     smollm: ChatEncoder, response: str
 ) -> None:

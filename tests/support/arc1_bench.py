@@ -24,6 +24,31 @@ class Bench:
         rows.append({"id": "h0", "prompt": "Say egg.", "response": "An egg.", "split": "held_out"})
         self.data.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
+    def pairs(self) -> Path:
+        """Preference pairs: seven to train on, two held out."""
+        words = ("salt", "pepper", "thyme", "butter", "flour", "wine", "milk", "egg", "bread")
+        rows = [
+            {
+                "id": f"p{i}",
+                "prompt": f"Is {word} food?",
+                "chosen": f"Yes, {word} is food.",
+                "rejected": f"No, {word} is a number, I think.",
+                "split": "train" if i < 7 else "held_out",
+            }
+            for i, word in enumerate(words)
+        ]
+        path = self.root / "pairs.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    def both(self, out: Path, backend: str = "torch") -> list[str]:
+        """SFT, then DPO."""
+        return [
+            *self.fresh(out, backend), "--method", "sft+dpo", "--pairs", str(self.pairs()),
+            "--dpo-micro-batch-size", "2", "--dpo-accumulation", "1", "--dpo-epochs", "3",
+            "--dpo-learning-rate", "1e-3", "--reference", "sft",
+        ]  # fmt: skip
+
     def command(self, *tail: str) -> list[str]:
         return [str(Path(sys.executable).parent / "threearc"), "arc1", *tail]
 

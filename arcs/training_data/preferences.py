@@ -1,0 +1,58 @@
+"""Preference pairs for DPO: one JSON object a line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from arcs.training_data.reading import Split, Text, read_rows, rows_sha256
+from arcs.training_data.records import Disposition
+from models.errors import UserError
+
+
+class Preference(BaseModel):
+    """Two answers to one prompt. ``split`` is decided here, by id."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: Text
+    prompt: Text
+    chosen: Text
+    rejected: Text
+    dispositions: tuple[Disposition, ...] = ()
+    kind: Text = "other"
+    error: str = ""
+    """What is wrong with ``rejected``, for people."""
+    split: Split = "train"
+
+    @model_validator(mode="after")
+    def _sides_differ(self) -> Self:
+        # not without layout: wrong indentation alone can be what is wrong with an answer
+        if self.chosen.strip() == self.rejected.strip():
+            raise ValueError("chosen and rejected are the same")
+        return self
+
+
+def built_in_preference_paths() -> tuple[Path, ...]:
+    """The files of pairs that ship with threearc. Raises UserError when there are none."""
+    paths = tuple(sorted(Path(__file__).resolve().parent.glob("preferences_*.jsonl")))
+    if not paths:
+        raise UserError("this installation of threearc has no preference pairs: give --pairs FILE")
+    return paths
+
+
+def load_preferences(paths: Sequence[Path]) -> tuple[Preference, ...]:
+    """Read pairs from JSONL files, in file order.
+
+    Raises UserError with file and line number for a malformed line, a repeated id, equal
+    sides, a prompt that is in both splits, or a file without pairs.
+    """
+    return read_rows(paths, Preference, "pairs")
+
+
+def preferences_sha256(pairs: Sequence[Preference]) -> str:
+    """sha-256 over the pairs' content, in order."""
+    return rows_sha256(pairs)
