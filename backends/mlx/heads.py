@@ -12,6 +12,7 @@ import numpy as np
 from backends.heads import Heads, column_factors, combined
 from backends.interface import Float32, HeadOutputs
 from backends.mlx.decoder import Decoder, Tap, attach_tap, detach_tap, tapped
+from backends.mlx.device import reading_tokens
 from backends.sequences import padded_batches
 from models.errors import UserError
 
@@ -50,7 +51,7 @@ def head_outputs(
     ]
     norms = {i: np.zeros((n, count), np.float32) for i, (count, _) in heads.items()}
     means = {i: np.zeros((n, *shape), np.float32) for i, shape in heads.items()}
-    for batch in padded_batches(sequences):
+    for batch in padded_batches(sequences, max_tokens=reading_tokens()):
         places = list(batch.places)
         index, weights = _window([starts[place] for place in places], batch.lengths.tolist())
         for layer, (norm, mean) in _reduced(

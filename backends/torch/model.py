@@ -35,6 +35,7 @@ from backends.interface import (
     StopWhen,
 )
 from backends.memory import available_memory
+from backends.sequences import CPU_TOKENS, GPU_TOKENS
 from backends.torch import generate, heads, hidden, lora, trace, train
 from models.directory import ModelDirectory
 from models.errors import UserError
@@ -86,6 +87,11 @@ class TorchModel(LanguageModel):
         )
 
     # Forward passes, used by the rest of the engine ---------------------------------------
+
+    @property
+    def reading_tokens(self) -> int:
+        """Ids in one batch when sequences are read."""
+        return CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
 
     def hidden(self, ids: Tensor, **options: Any) -> Tensor:
         """Post-norm hidden states [b, T, hidden] of ids [b, T]."""
