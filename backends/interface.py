@@ -21,6 +21,8 @@ from models.errors import CapabilityError, UserError
 Dtype = Literal["float32", "bfloat16", "float16"]
 FinishReason = Literal["stop", "length"]
 Float32 = NDArray[np.float32]
+QUANTISED_BITS = (4, 8)
+"""What the weights under a LoRA can be quantised to, where an engine can."""
 
 
 @dataclass(frozen=True)

@@ -388,7 +388,7 @@ class _Log:
 
 def _identity(model: LanguageModel, cut: Cut, held: Cut, config: TrainConfig) -> dict[str, Any]:
     described = model.describe()
-    keys = ("engine", "device", "dtype", "model_fingerprint")
+    keys = ("engine", "device", "dtype", "model_fingerprint", "quantised_base")
     return {
         "config": asdict(config),
         "training_data": examples_sha256(cut.examples),

@@ -22,7 +22,7 @@ from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json
 from arcs.training_data import Record, built_in_paths, data_sha256, load
 from arcs.verdicts import compare
-from backends import choose_backend
+from backends import choose_backend, require_quantised_bases
 from backends.llamacpp import require_installed
 from backends.lora import adapter_sha256
 from backends.verification import verify
@@ -87,6 +87,8 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     """
     require_free(run.path, RUN_BYTES, "the run (checkpoints, adapter, records)")
     backend = choose_backend(config.backend)
+    if config.base_bits is not None:
+        require_quantised_bases(backend)
     require_installed()
     level = detect_level(allow_weak=config.allow_weak_sandbox)
     records = () if config.adapter else load(config.data or built_in_paths())

@@ -10,7 +10,7 @@ from arcs.arc1.metrics import TrainingSummary
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from arcs.training_data import Record
-from backends import default_dtype, free_memory, open_backend
+from backends import default_dtype, free_memory, memory_model, open_backend
 from backends.batching import steps_per_epoch
 from backends.lora import load_adapter, save_adapter
 from backends.memory import estimate_training, model_size, require_fits
@@ -82,11 +82,18 @@ def _train(
     settings = config.training()
     dtype = default_dtype(backend) if config.dtype == "auto" else config.dtype
     longest = min(config.max_length, max(len(example.ids) for example in examples))
-    estimate = estimate_training(model_size(directory), settings, dtype=dtype, longest=longest)
+    estimate = estimate_training(
+        model_size(directory),
+        settings,
+        dtype=dtype,
+        longest=longest,
+        base_bits=config.base_bits,
+        engine=memory_model(backend),
+    )
     # two checkpoints, one being written, and the adapter
     require_free(run.path, 3 * (estimate.lora + estimate.optimizer) + estimate.lora, "training")
     require_fits(estimate, free_memory(backend))
-    with open_backend(backend, directory, dtype=dtype) as model:
+    with open_backend(backend, directory, dtype=dtype, quantise=config.base_bits) as model:
         run.extend_manifest(engine_training=model.describe())
         per_step = settings.micro_batch_size * settings.accumulation
         steps = settings.epochs * steps_per_epoch(len(examples), per_step)

@@ -13,6 +13,7 @@ from backends.heads import Heads, column_factors, combined
 from backends.interface import Float32, HeadOutputs
 from backends.mlx.decoder import Decoder, Tap, attach_tap, detach_tap, tapped
 from backends.mlx.device import reading_tokens
+from backends.mlx.head import weight_shape
 from backends.sequences import padded_batches
 from models.errors import UserError
 
@@ -31,7 +32,7 @@ def attention_heads(decoder: Decoder) -> dict[int, tuple[int, int]]:
 
 def _input_width(module: Any) -> int:
     linear = module.linear if "linear" in module else module  # a LoRA holds its base there
-    return int(linear.weight.shape[1])
+    return weight_shape(linear)[1]
 
 
 def head_outputs(

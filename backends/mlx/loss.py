@@ -50,7 +50,7 @@ def response_nll(
 def _forward(
     decoder: Decoder, hidden: mx.array, targets: mx.array, *, gradient: bool
 ) -> tuple[mx.array, mx.array]:
-    rows = max(1, CHUNK_BYTES // (4 * decoder.head_weight.shape[0]))
+    rows = max(1, CHUNK_BYTES // (4 * decoder.head.shape[0]))
     losses: list[mx.array] = []
     slopes: list[mx.array] = []
     for start in range(0, hidden.shape[0], rows):
@@ -68,7 +68,7 @@ def _chunk(
     decoder: Decoder, hidden: mx.array, targets: mx.array, *, gradient: bool
 ) -> tuple[mx.array, mx.array]:
     """NLL [n] and, with ``gradient``, its float32 derivative [n, d] by ``hidden``."""
-    weight, cap = decoder.head_weight, decoder.softcap
+    cap = decoder.softcap
     logits = decoder.logits(hidden)
     largest = logits.max(axis=-1, keepdims=True)
     powers = exp(logits - largest)
@@ -78,11 +78,11 @@ def _chunk(
     loss = (mx.log(total) + largest - chosen)[:, 0]
     if not gradient:
         return loss, loss
-    rows = weight[targets].astype(mx.float32)
+    rows = decoder.head.rows(targets).astype(mx.float32)
     if cap is not None:  # d/dz cap * tanh(z / cap) = 1 - tanh(z / cap)^2
         powers = powers * (1.0 - mx.square(logits / cap))
         rows = rows * (1.0 - mx.square(chosen / cap))
-    mean = (powers / total).astype(weight.dtype) @ weight
+    mean = decoder.head.backward(powers / total, decoder.dtype)
     return loss, mean.astype(mx.float32) - rows
 
 

@@ -34,6 +34,7 @@ from backends.interface import (
     StopWhen,
 )
 from backends.mlx import cpu, heads, hidden, lora, trace, train
+from backends.mlx import quantise as packing
 from backends.mlx.decoder import Decoder, restore_embedding_scale
 from backends.mlx.device import (
     default_dtype,
@@ -57,8 +58,12 @@ _READING_ADVICE = "read shorter sequences or use a smaller model"
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
-def open_model(directory: ModelDirectory, *, dtype: Dtype = "float32") -> MlxModel:
+def open_model(
+    directory: ModelDirectory, *, dtype: Dtype = "float32", quantise: int | None = None
+) -> MlxModel:
     """Load a prepared directory on MLX's default device.
+
+    ``quantise``: pack the decoder's linear layers to 4 or 8 bits while loading.
 
     Raises UserError when the dtype is unknown or the directory cannot be loaded.
     """
@@ -68,6 +73,9 @@ def open_model(directory: ModelDirectory, *, dtype: Dtype = "float32") -> MlxMod
     try:
         network, _ = load_model(directory.path, lazy=True, model_config=mlx_overrides(config))
         _cast(network, _DTYPES[dtype])
+        decoder = Decoder.of(network)
+        if quantise is not None:
+            packing.quantise(decoder, quantise)
         mx.eval(network.parameters())
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
@@ -76,7 +84,6 @@ def open_model(directory: ModelDirectory, *, dtype: Dtype = "float32") -> MlxMod
     cpu.use_fast_activations(network)
     cpu.keep_freed_memory()
     keep_resident()
-    decoder = Decoder.of(network)
     if directory.family == "gemma3":
         restore_embedding_scale(decoder, _DTYPES[dtype])
     return MlxModel(directory, decoder, dtype=dtype, config=config)
@@ -138,6 +145,7 @@ class MlxModel(LanguageModel):
             # measured on the CPU (BACKENDS.md section 7); Metal and CUDA were never tried
             "bit_reproducible": on_cpu(),
             **describe_device(),
+            **packing.describe(self._decoder),
         }
         if self._adapter is not None:
             described["trainable_share"] = self._adapter.trainable_share(self._decoder)

@@ -39,6 +39,7 @@ from backends.sequences import CPU_TOKENS, GPU_TOKENS
 from backends.torch import generate, heads, hidden, lora, trace, train
 from models.directory import ModelDirectory
 from models.errors import UserError
+from models.from_directory import require_plain_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -327,6 +328,7 @@ def _load(directory: ModelDirectory, dtype: torch.dtype) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    require_plain_weights(directory.path, "the torch engine")
     try:
         # no attn_implementation: naming one raises for Gemma 4, whose audio tower has only eager
         model, info = AutoModelForCausalLM.from_pretrained(
