@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import mlx.core as mx
@@ -46,6 +46,7 @@ from backends.mlx.device import (
 )
 from backends.mlx.generate import DECODE_WIDTH, decode
 from backends.mlx.library import load_model
+from backends.out_of_memory import memory_errors
 from backends.sequences import check_sequences
 from models.config_fixes import mlx_overrides
 from models.directory import ModelDirectory
@@ -53,8 +54,11 @@ from models.errors import UserError
 
 __all__ = ["MlxModel", "default_dtype", "free_memory", "open_model"]
 
-_TRAINING_ADVICE = "lower micro_batch_size or max_length, or turn gradient_checkpointing on"
-_READING_ADVICE = "read shorter sequences or use a smaller model"
+_TRAINING_ADVICE = (
+    "lower micro_batch_size (and raise accumulation), lower max_length, or turn on "
+    "gradient_checkpointing"
+)
+_READING_ADVICE = "give shorter sequences, or open the model with dtype bfloat16"
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
@@ -132,7 +136,7 @@ class MlxModel(LanguageModel):
         check_prompts(prompts, max_tokens=max_tokens, context=self._context, vocab=self._vocab)
         stopping = Ending(max_tokens, frozenset(stop_ids), stop_when)
         self._decoder.network.eval()
-        with _memory_errors("generating", "ask for fewer tokens or use a smaller model"):
+        with memory_errors("mlx", "generating", "ask for fewer tokens or use a smaller model"):
             return decode(self._decoder, prompts, stopping, on_done, sampling=sampling)
 
     def describe(self) -> dict[str, Any]:
@@ -180,16 +184,17 @@ class MlxModel(LanguageModel):
 
     def accumulate(self, batch: Batch) -> LossTerms:
         """See :meth:`LanguageModel.accumulate`."""
-        with _memory_errors("training", _TRAINING_ADVICE):
+        with memory_errors("mlx", "training", _TRAINING_ADVICE):
             return self._training().accumulate(batch)
 
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """See :meth:`LanguageModel.apply`."""
-        return self._training().apply(learning_rate, max_grad_norm)
+        with memory_errors("mlx", "updating the LoRA", _TRAINING_ADVICE):
+            return self._training().apply(learning_rate, max_grad_norm)
 
     def evaluate_loss(self, batch: Batch) -> LossTerms:
         """See :meth:`LanguageModel.evaluate_loss`."""
-        with _memory_errors("computing a loss", _TRAINING_ADVICE):
+        with memory_errors("mlx", "computing a loss", _TRAINING_ADVICE):
             return train.evaluate_loss(self._decoder, batch)
 
     def training_state(self) -> dict[str, NDArray[Any]]:
@@ -212,7 +217,7 @@ class MlxModel(LanguageModel):
     ) -> Float32:
         """See :meth:`LanguageModel.hidden_states`."""
         decoder = self._reading(sequences, positions=positions)
-        with _memory_errors("reading hidden states", _READING_ADVICE):
+        with memory_errors("mlx", "reading hidden states", _READING_ADVICE):
             return hidden.hidden_states(decoder, sequences, positions, points)
 
     def head_outputs(
@@ -224,7 +229,7 @@ class MlxModel(LanguageModel):
     ) -> HeadOutputs:
         """See :meth:`LanguageModel.head_outputs`. Inside ``tempered`` the scaled outputs."""
         decoder = self._reading(sequences, response_starts=response_starts)
-        with _memory_errors("reading head outputs", _READING_ADVICE):
+        with memory_errors("mlx", "reading head outputs", _READING_ADVICE):
             return heads.head_outputs(decoder, sequences, response_starts, last_n=last_n)
 
     def logprobs(
@@ -232,7 +237,7 @@ class MlxModel(LanguageModel):
     ) -> list[Float32]:
         """See :meth:`LanguageModel.logprobs`."""
         decoder = self._reading(sequences, response_starts=response_starts, first_response=1)
-        with _memory_errors("computing log-probabilities", _READING_ADVICE):
+        with memory_errors("mlx", "computing log-probabilities", _READING_ADVICE):
             return hidden.logprobs(decoder, sequences, response_starts)
 
     def tempered(self, scales: Mapping[Head, float]) -> AbstractContextManager[None]:
@@ -279,17 +284,6 @@ class MlxModel(LanguageModel):
         if self._trainer is None:
             raise UserError("no optimiser: call attach_lora() and configure_optimizer() first")
         return self._trainer
-
-
-@contextmanager
-def _memory_errors(doing: str, advice: str) -> Iterator[None]:
-    """Turn MLX's failed allocations into one line."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "alloc" in str(error):
-            raise UserError(f"the mlx engine ran out of memory while {doing}: {advice}") from error
-        raise
 
 
 def _cast(network: Any, dtype: mx.Dtype) -> None:

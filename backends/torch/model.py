@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,10 @@ from backends.interface import (
     StopWhen,
 )
 from backends.memory import available_memory
+from backends.out_of_memory import memory_errors
 from backends.sequences import CPU_TOKENS, GPU_TOKENS
 from backends.torch import generate, heads, hidden, lora, trace, train
+from backends.torch.cpu import return_freed_blocks
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.from_directory import require_plain_weights
@@ -126,7 +128,7 @@ class TorchModel(LanguageModel):
         """Decode; see :meth:`LanguageModel.generate`."""
         self.model.eval()
         ending = Ending(max_tokens, frozenset(stop_ids), stop_when)
-        with _memory_errors("generating", "ask for fewer tokens"):
+        with memory_errors("torch", "generating", "ask for fewer tokens"):
             return generate.generate(self, prompts, ending, sampling, on_done)
 
     def describe(self) -> dict[str, Any]:
@@ -165,6 +167,8 @@ class TorchModel(LanguageModel):
         self._adapter = lora.attach(self.backbone, config, weights, self._linear)
         self._tempering.install()
         if gradient_checkpointing:
+            if self.device.type == "cpu":
+                return_freed_blocks()
             options = {"use_reentrant": False}
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
@@ -178,16 +182,17 @@ class TorchModel(LanguageModel):
 
     def accumulate(self, batch: Batch) -> LossTerms:
         """Forward and backward of one micro-batch."""
-        with _memory_errors("training", _TRAINING_ADVICE):
+        with memory_errors("torch", "training", _TRAINING_ADVICE):
             return self._training().accumulate(batch)
 
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """Clip, step, clear; returns the norm before clipping."""
-        return self._training().apply(learning_rate, max_grad_norm)
+        with memory_errors("torch", "updating the LoRA", _TRAINING_ADVICE):
+            return self._training().apply(learning_rate, max_grad_norm)
 
     def evaluate_loss(self, batch: Batch) -> LossTerms:
         """Forward only."""
-        with _memory_errors("computing a loss", _TRAINING_ADVICE):
+        with memory_errors("torch", "computing a loss", _TRAINING_ADVICE):
             return train.evaluate_loss(self, batch)
 
     def training_state(self) -> dict[str, NDArray[Any]]:
@@ -210,7 +215,7 @@ class TorchModel(LanguageModel):
     ) -> Float32:
         """States [n, points, d]; see :meth:`LanguageModel.hidden_states`."""
         self.model.eval()
-        with _memory_errors("reading hidden states", _READING_ADVICE):
+        with memory_errors("torch", "reading hidden states", _READING_ADVICE):
             return hidden.hidden_states(self, sequences, positions, points)
 
     def head_outputs(
@@ -222,7 +227,7 @@ class TorchModel(LanguageModel):
     ) -> HeadOutputs:
         """Norms and means by head; see :meth:`LanguageModel.head_outputs`."""
         self.model.eval()
-        with _memory_errors("reading head outputs", _READING_ADVICE):
+        with memory_errors("torch", "reading head outputs", _READING_ADVICE):
             return heads.head_outputs(self, sequences, response_starts, last_n)
 
     def logprobs(
@@ -230,7 +235,7 @@ class TorchModel(LanguageModel):
     ) -> list[Float32]:
         """Nats by response id; see :meth:`LanguageModel.logprobs`."""
         self.model.eval()
-        with _memory_errors("computing log-probabilities", _READING_ADVICE):
+        with memory_errors("torch", "computing log-probabilities", _READING_ADVICE):
             return hidden.logprobs(self, sequences, response_starts)
 
     def tempered(self, scales: Mapping[Head, float]) -> AbstractContextManager[None]:
@@ -300,15 +305,6 @@ _TRAINING_ADVICE = (
 
 
 _READING_ADVICE = "give shorter sequences, or open the model with dtype bfloat16"
-
-
-@contextmanager
-def _memory_errors(doing: str, advice: str) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"out of memory while {doing} ({first}): {advice}") from None
 
 
 def _exact_matmul() -> None:
