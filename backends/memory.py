@@ -301,9 +301,9 @@ def _head_bytes(size: ModelSize, positions: int, engine: MemoryModel) -> int:
 
 def _advice(estimate: MemoryEstimate, available: int) -> str:
     if estimate.weights + estimate.runtime > available and estimate.dtype == "float32":
-        return "use dtype bfloat16, or a smaller model"
+        return "use dtype bfloat16, base_bits 4 (mlx only) or a smaller model"
     if estimate.weights + estimate.runtime > available:
-        return "use a smaller model"
+        return "use a smaller model" + ("" if estimate.base_bits else " or base_bits 4 (mlx only)")
     if not estimate.gradient_checkpointing:
         return "turn on gradient_checkpointing, or lower micro_batch_size and raise accumulation"
     if estimate.micro_batch_size > 1:
