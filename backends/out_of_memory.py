@@ -40,6 +40,4 @@ def memory_errors(engine: str, doing: str, advice: str) -> Iterator[None]:
         said = " ".join(str(error).split())[:160]
         detail = f" ({said})" if said else ""
         message = f"the {engine} engine ran out of memory while {doing}{detail}: {advice}"
-    else:
-        return
-    raise UserError(message)  # outside the handler: the traceback would hold the tensors
+        raise UserError(message) from None

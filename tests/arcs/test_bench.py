@@ -42,7 +42,7 @@ def _bench(*flags: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def real(tiny_directory) -> dict[str, Any]:
-    model = str(tiny_directory("llama").path)
+    model = str(tiny_directory("llama", max_position_embeddings=4096).path)
     sizes = ("--prompts", str(PROMPTS), "--max-tokens", str(TOKENS), "--rows", str(ROWS))
     done = _bench("--model", model, "--json", *sizes)
     assert done.returncode == 0, done.stderr
@@ -251,7 +251,7 @@ def test_every_pass_starts_from_the_same_weights(tiny_directory):
 
 
 def test_only_the_work_asked_for_is_done(tiny_directory):
-    model = str(tiny_directory("llama").path)
+    model = str(tiny_directory("llama", max_position_embeddings=4096).path)
     done = _bench("extract", "--model", model, "--engine", "torch", "--rows", "8", "--json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)["engines"].values()
@@ -263,7 +263,7 @@ def test_only_the_work_asked_for_is_done(tiny_directory):
                          (("train", "--rows", "4000"), ("4000", "rows"))]
 )  # fmt: skip
 def test_unknown_work_and_too_many_rows_are_one_line(flags, words, tiny_directory):
-    model = str(tiny_directory("llama").path)
+    model = str(tiny_directory("llama", max_position_embeddings=4096).path)
     done = _bench(*flags, "--model", model, "--engine", "torch")
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
