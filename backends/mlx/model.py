@@ -46,6 +46,7 @@ from backends.mlx.device import (
 )
 from backends.mlx.generate import DECODE_WIDTH, decode
 from backends.mlx.library import load_model
+from backends.mlx.room import Room
 from backends.out_of_memory import memory_errors
 from backends.sequences import check_sequences
 from models.config_fixes import mlx_overrides
@@ -121,6 +122,8 @@ class MlxModel(LanguageModel):
         self._adapter: lora.Adapter | None = None
         self._trainer: train.Trainer | None = None
         self._tempering = heads.Tempering()
+        self._room: Room | None = None
+        self._checkpointing = False
 
     def generate(
         self,
@@ -173,6 +176,8 @@ class MlxModel(LanguageModel):
             self._adapter = lora.attach(self._decoder, config, weights)
         if gradient_checkpointing:
             train.checkpoint_layers(self._decoder)
+        self._checkpointing = gradient_checkpointing
+        self._room = Room(self._directory, self._dtype, config) if on_cpu() else None
 
     def lora_weights(self) -> dict[str, Float32]:
         """See :meth:`LanguageModel.lora_weights`."""
@@ -184,8 +189,11 @@ class MlxModel(LanguageModel):
 
     def accumulate(self, batch: Batch) -> LossTerms:
         """See :meth:`LanguageModel.accumulate`."""
+        trainer = self._training()
+        if self._room is not None:
+            self._room.require(batch, checkpointing=self._checkpointing, advice=_TRAINING_ADVICE)
         with memory_errors("mlx", "training", _TRAINING_ADVICE):
-            return self._training().accumulate(batch)
+            return trainer.accumulate(batch)
 
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """See :meth:`LanguageModel.apply`."""

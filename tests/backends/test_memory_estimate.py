@@ -106,7 +106,9 @@ VOCAB, ROWS, SHORT = 131_072, 4, 48
 
 @pytest.fixture(scope="module")
 def large_vocabulary(tiny_directory: Tiny) -> str:
-    return str(tiny_directory("llama", vocab=VOCAB, num_hidden_layers=2).path)
+    """One narrow head: attention's scores grow with the square of the sequence on MLX's CPU."""
+    head = {"num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16}
+    return str(tiny_directory("llama", vocab=VOCAB, num_hidden_layers=2, **head).path)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -118,9 +120,10 @@ def test_peak_memory_does_not_grow_with_vocabulary_times_sequence(
     found = measure(job)
     assert set(found) == {"logprobs", "loss", "train"}
     assert max(found.values()) < 0.15 * logits
-    # negative twin: with all logits at once each of the three grows by them
+    # negative twin: with all logits at once each of the three grows by them, log-probabilities
+    # less, since they are read in batches
     whole = measure(replace(job, whole_head=True))
-    assert min(whole.values()) > 0.8 * logits
+    assert min(whole.values()) > 0.6 * logits
 
 
 # When it runs out ---------------------------------------------------------------------------
@@ -128,11 +131,13 @@ def test_peak_memory_does_not_grow_with_vocabulary_times_sequence(
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_running_out_is_one_line_that_says_what_to_change(wide: str, engine: str) -> None:
-    done = start(Job(engine, wide, rows=16, length=1024, steps=1, data_limit=300 * MIB))
+    done = start(Job(engine, wide, rows=8, length=1024, steps=1, data_limit=300 * MIB))
     assert done.returncode == 2, done.stderr[-1500:]
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1 and done.stdout == "" and "Traceback" not in done.stderr
-    for words in (f"the {engine} engine ran out of memory while training", "micro_batch_size",
+    # torch fails and says so; MLX on a CPU would die of it, and is asked before
+    said = "ran" if engine == "torch" else "would run"
+    for words in (f"the {engine} engine {said} out of memory while training", "micro_batch_size",
                   "gradient_checkpointing", "max_length"):  # fmt: skip
         assert words in errors[0]
 
