@@ -5,8 +5,9 @@ Memory holds one chunk of logits, never vocabulary x sequence.
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
-import numpy as np
 
 from backends.mlx.cpu import exp
 from backends.mlx.decoder import Decoder
@@ -22,30 +23,49 @@ def response_nll(
 ) -> mx.array:
     """Float32 NLL [n] of ``targets`` [n] from hidden states [n, d].
 
-    Chunks are computed at once, one after the other: MLX allocates what it has queued, so that
-    chunks left to its scheduler exist together. With ``gradient`` the derivative by ``hidden``
-    comes from the same pass, when a chunk's logits are at hand: for logits z = W h it is
-    W^T softmax(z) - W[target]. So they are neither kept for the backward pass nor computed twice.
+    With ``gradient`` the derivative by ``hidden`` is computed in the same pass, when a chunk's
+    logits are at hand: for logits z = W h it is W^T softmax(z) - W[target]. So they are neither
+    kept for the backward pass nor computed twice. Without, each chunk is evaluated before the
+    next is built: MLX allocates what it has queued. (Evaluating inside a differentiated function
+    instead keeps every intermediate of the decoder, gradient checkpointing or not.)
     """
     if targets.size == 0:
         return mx.zeros((0,), mx.float32)
-    # By way of the host: what is computed from an array under differentiation keeps its inputs.
-    states = mx.array(np.array(mx.stop_gradient(hidden).astype(mx.float32))).astype(hidden.dtype)
+    if not gradient:
+        return _forward(decoder, hidden, targets, gradient=False)[0]
+
+    def compute(states: mx.array) -> tuple[mx.array, mx.array]:
+        return _forward(decoder, states, targets, gradient=True)
+
+    fused: Any = mx.custom_function(compute)
+
+    @fused.vjp  # type: ignore[untyped-decorator]
+    def fused_vjp(
+        states: mx.array, cotangents: tuple[mx.array, mx.array], outputs: tuple[mx.array, mx.array]
+    ) -> mx.array:
+        return (cotangents[0][:, None] * outputs[1]).astype(states.dtype)
+
+    nll: mx.array = fused(hidden)[0]
+    return nll
+
+
+def _forward(
+    decoder: Decoder, hidden: mx.array, targets: mx.array, *, gradient: bool
+) -> tuple[mx.array, mx.array]:
     rows = max(1, CHUNK_BYTES // (4 * decoder.head.shape[0]))
     losses: list[mx.array] = []
     slopes: list[mx.array] = []
-    for start in range(0, states.shape[0], rows):
-        part = slice(start, start + rows)
-        loss, slope = _chunk(decoder, states[part], targets[part], gradient=gradient)
-        mx.eval(loss, slope)
+    for start in range(0, hidden.shape[0], rows):
+        states = hidden[start : start + rows]
+        if losses and gradient:
+            # one chunk after the other, as far as MLX's queue allows
+            states = mx.depends(states, slopes[-1])
+        loss, slope = _chunk(decoder, states, targets[start : start + rows], gradient=gradient)
+        if not gradient:
+            mx.eval(loss)
         losses.append(loss)
         slopes.append(slope)
-    nll = mx.concatenate(losses)
-    if not gradient:
-        return nll
-    # its value is 0 exactly, its derivative by the hidden states is the slopes
-    carried = (hidden.astype(mx.float32) * mx.concatenate(slopes)).sum(-1)
-    return nll + (carried - mx.stop_gradient(carried))
+    return mx.concatenate(losses), mx.concatenate(slopes)
 
 
 def _chunk(
