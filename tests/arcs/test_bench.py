@@ -202,10 +202,10 @@ def test_torch_and_plain_peft_train_alike(real):
     assert work["ours"]["positions"] <= work["plain"]["positions"]
 
 
-def test_mlx_lm_trains_on_one_more_id_a_row(real):
-    """Its loss counts the first padding id; all else is the same amount of work."""
+def test_mlx_lm_trains_on_two_more_ids_a_row(real):
+    """The template's line break after the stop id, and the first padding id; else the same."""
     work = real["engines"]["mlx"]["training"]["work"]
-    assert work["plain"]["trained_on"] == work["ours"]["trained_on"] + ROWS
+    assert work["plain"]["trained_on"] == work["ours"]["trained_on"] + 2 * ROWS
     # another mean over other ids, but of the same texts and the same model
     assert work["ours"]["mean_loss"] == pytest.approx(work["plain"]["mean_loss"], rel=0.05)
 
