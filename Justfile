@@ -39,7 +39,7 @@ models *args: setup
 consistency *args: setup
     @"{{threearc}}" consistency "$@"
 
-# How fast do the engines generate and extract, beside their libraries' own calls?
+# How fast do the engines generate, extract and train, beside their libraries' own calls?
 bench *args: setup
     @"{{threearc}}" bench "$@"
 

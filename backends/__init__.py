@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from models.errors import UserError
+from models.errors import CapabilityError, UserError
 
 if TYPE_CHECKING:
     from backends.interface import Dtype, LanguageModel
+    from backends.memory import MemoryModel
     from models.directory import ModelDirectory
 
 
@@ -29,6 +30,7 @@ _ENGINES = {
     "mlx": _Engine(("mlx", "mlx_lm"), "backends.mlx.model", "mlx"),
     "torch": _Engine(("torch", "peft"), "backends.torch.model", "torch"),
 }
+_QUANTISED_BASES = frozenset({"mlx"})
 
 
 def available_backends() -> dict[str, str | None]:
@@ -40,17 +42,34 @@ def available_backends() -> dict[str, str | None]:
 
 
 def open_backend(
-    name: str, directory: ModelDirectory, *, dtype: Dtype = "float32"
+    name: str,
+    directory: ModelDirectory,
+    *,
+    dtype: Dtype = "float32",
+    quantise: int | None = None,
 ) -> LanguageModel:
     """Open ``directory`` on the engine ``name``: ``auto``, ``mlx`` or ``torch``.
 
     ``auto`` takes MLX on Apple Silicon, else torch, else MLX. A backend asked for by name
-    never falls back to another. Raises UserError when it is unknown or not installed.
+    never falls back to another. ``quantise``: the bits (4 or 8) that the decoder's linear layers
+    are packed to. Raises UserError when the backend is unknown, not installed, or cannot do that.
     """
     chosen = choose_backend(name)
+    if quantise is not None:
+        require_quantised_bases(chosen)
     module = importlib.import_module(_ENGINES[chosen].module)
     opener = cast("Callable[..., LanguageModel]", module.open_model)
-    return opener(directory, dtype=dtype)
+    options = {} if quantise is None else {"quantise": quantise}
+    return opener(directory, dtype=dtype, **options)
+
+
+def require_quantised_bases(name: str) -> None:
+    """Raise CapabilityError when the backend cannot train over weights of 4 or 8 bits."""
+    if name not in _QUANTISED_BASES:
+        raise CapabilityError(
+            f"the {name} engine cannot train over a quantised base: use --backend mlx, or leave "
+            "the bits out and use dtype bfloat16 to save memory"
+        )
 
 
 def choose_backend(name: str) -> str:
@@ -76,6 +95,12 @@ def free_memory(name: str) -> int:
     """Free bytes where the backend would keep a model's tensors, before one is opened."""
     module = importlib.import_module(_ENGINES[choose_backend(name)].module)
     return cast("Callable[[], int]", module.free_memory)()
+
+
+def memory_model(name: str) -> MemoryModel:
+    """Return what a backend keeps and wastes, for :func:`backends.memory.estimate_training`."""
+    module = importlib.import_module(f"backends.{choose_backend(name)}.memory")
+    return cast("MemoryModel", module.MODEL)
 
 
 def default_dtype(name: str) -> Dtype:

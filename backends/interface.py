@@ -22,6 +22,8 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 FinishReason = Literal["stop", "length"]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
+QUANTISED_BITS = (4, 8)
+"""What the weights under a LoRA can be quantised to, where an engine can."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,17 +15,43 @@ from backends.training import TrainConfig
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.geometry import read_config, text_config
-from models.safetensors_file import read_header
+from models.safetensors_file import StoredTensor, read_header
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_HEAD_ELEMENTS = 1 << 24
-"""Logits in one chunk of the head, on both engines."""
+PACKING_GROUP = 64
+"""Weights that share a scale in a base quantised while loading."""
 _LAYER = re.compile(r"(?:model\.)?(?:language_model\.)?(?:model\.)?(layers\.\d+\..+)\.weight")
-_RUNTIME_BYTES = 600 << 20
-"""Interpreter, engine and its work space (torch on CPU: 0.4 GiB, measured)."""
-_SLACK = 1.6
-"""Peak resident over live bytes: 1.3 to 1.8 for SmolLM2-135M on CPU, since glibc keeps freed
-blocks of this size in its heap. Device allocators waste less."""
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """What an engine keeps and wastes; each says its own in ``backends.<engine>.memory``.
+
+    ``hidden``, ``attention``, ``mlp`` and ``deltanet`` count vectors that a decoder layer leaves
+    behind a position for the backward pass: of the hidden width, of the widths of q, k, v and
+    o_proj's input together, of the MLP's width, and of a Gated DeltaNet's projections together.
+    """
+
+    runtime: int = 500 << 20
+    """Bytes of the interpreter, the engine's libraries and their work space."""
+    slack: float = 1.15
+    """Peak resident over live bytes of what comes and goes: allocators keep what was freed."""
+    layer_slack: float = 0.0
+    """Layers' worth of activations beyond that where layers are recomputed: blocks of a
+    recomputed layer are freed between others that stay, and the holes are kept."""
+    head_elements: int = 1 << 24
+    """Logits in one chunk of the head."""
+    head_copies: int = 4
+    """Float32 arrays of a chunk's size alive at once."""
+    hidden: int = 6
+    attention: int = 3
+    mlp: int = 3
+    deltanet: int = 12
+    scores: int = 0
+    """Float32 arrays [heads, T, T] a row that attention keeps; 0 where it is fused."""
+
+
+GENERIC = MemoryModel()
 
 
 @dataclass(frozen=True)
@@ -33,11 +59,20 @@ class ModelSize:
     """The numbers of a model that decide its memory."""
 
     parameters: int
+    """Of packed layers those that they stand for."""
     hidden: int
     intermediate: int
     vocab: int
     linear_modules: Mapping[str, tuple[int, int]]
     """Canonical name -> (out_features, in_features), as :meth:`LanguageModel.linear_modules`."""
+    heads: int
+    """Query heads of an attention layer."""
+    packed_parameters: int = 0
+    """Parameters among them that are stored in a few bits."""
+    packed_bytes: int = 0
+    """Bytes of those, without their scales and offsets."""
+    packed_floats: int = 0
+    """Scales and offsets."""
 
     @property
     def layers(self) -> int:
@@ -60,12 +95,15 @@ class MemoryEstimate:
     length: int
     gradient_checkpointing: bool
     dtype: Dtype
+    slack: int = 0
+    """Freed blocks that the allocator keeps at the peak."""
+    base_bits: int | None = None
 
     @property
     def training(self) -> int:
         """What training adds to the loaded model."""
         exact = self.lora + self.gradients + self.optimizer
-        return exact + round(_SLACK * (self.activations + self.head))
+        return exact + self.activations + self.head + self.slack
 
     @property
     def total(self) -> int:
@@ -79,12 +117,19 @@ class MemoryEstimate:
 
 def model_size(directory: ModelDirectory) -> ModelSize:
     """Read the sizes from config.json and the headers of the weight files; loads no weights."""
-    text = text_config(read_config(directory.path))
-    shapes: dict[str, tuple[int, ...]] = {}
+    config = read_config(directory.path)
+    text = text_config(config)
+    stored: dict[str, StoredTensor] = {}
     for file in sorted(directory.path.glob("*.safetensors")):
-        shapes |= {name: tensor.shape for name, tensor in read_header(file).items()}
-    if not shapes:
+        stored |= read_header(file)
+    if not stored:
         raise UserError(f"model directory {directory.path} holds no safetensors files")
+    packed = {name for name in stored if f"{name.removesuffix('.weight')}.scales" in stored}
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    shapes |= {name: _unpacked_shape(name, shapes, config) for name in packed}
+    extra = {
+        f"{name.removesuffix('.weight')}.{part}" for name in packed for part in ("scales", "biases")
+    } & shapes.keys()
     linear = {}
     for name, shape in shapes.items():
         match = _LAYER.fullmatch(name)
@@ -92,39 +137,82 @@ def model_size(directory: ModelDirectory) -> ModelSize:
             linear[f"model.{match[1]}"] = (shape[0], shape[1])
     intermediate = max(out for name, (out, _) in linear.items() if name.endswith("mlp.up_proj"))
     return ModelSize(
-        parameters=sum(prod(shape) for shape in shapes.values()),
+        parameters=sum(prod(shape) for name, shape in shapes.items() if name not in extra),
         hidden=text["hidden_size"],
         intermediate=intermediate,
         vocab=text["vocab_size"],
         linear_modules=linear,
+        heads=text["num_attention_heads"],
+        packed_parameters=sum(prod(shapes[name]) for name in packed),
+        packed_bytes=sum(4 * prod(stored[name].shape) for name in packed),
+        packed_floats=sum(prod(shapes[name]) for name in extra),
     )
 
 
+def _unpacked_shape(
+    name: str, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]
+) -> tuple[int, ...]:
+    """Shape that a packed weight stands for: its scales, one a group of ``group_size`` columns."""
+    path = name.removesuffix(".weight")
+    settings = config["quantization"]
+    own = settings.get(path)
+    group = (own if isinstance(own, Mapping) else settings)["group_size"]
+    rows, groups = shapes[f"{path}.scales"]
+    return rows, groups * int(group)
+
+
 def estimate_training(
-    size: ModelSize, config: TrainConfig, *, dtype: Dtype = "float32", longest: int | None = None
+    size: ModelSize,
+    config: TrainConfig,
+    *,
+    dtype: Dtype = "float32",
+    longest: int | None = None,
+    base_bits: int | None = None,
+    engine: MemoryModel = GENERIC,
 ) -> MemoryEstimate:
     """Estimate training memory for the longest micro-batch.
 
     ``longest`` is the length of the longest example, when known; it is cut at max_length.
+    ``base_bits``: the decoder's linear layers are packed to so many bits while loading.
+    ``engine``: see :func:`backends.memory_model`. Measured peaks lie within 25 percent
+    (tests/backends/test_memory_estimate.py).
     """
     length = min(config.max_length, longest or config.max_length)
     positions = config.micro_batch_size * length
     modules = select_modules(size.linear_modules, config.lora.targets)
     lora = config.lora.rank * sum(sum(size.linear_modules[name]) for name in modules)
     item = ITEM_BYTES[dtype]
+    activations = positions * _bytes_per_position(size, modules, config, item, length, engine)
+    head = _head_bytes(size, positions, engine)
+    slack = (engine.slack - 1.0) * (activations + head)
+    if config.gradient_checkpointing:
+        whole = replace(config, gradient_checkpointing=False)
+        kept = positions * _bytes_per_position(size, modules, whole, item, length, engine)
+        slack += engine.layer_slack * kept / size.layers
     return MemoryEstimate(
-        weights=size.parameters * item,
+        weights=_weight_bytes(size, item, base_bits),
         lora=4 * lora,
         gradients=4 * lora,
         optimizer=8 * lora,
-        activations=positions * _bytes_per_position(size, modules, config, item),
-        head=_head_bytes(size, positions),
-        runtime=_RUNTIME_BYTES,
+        activations=activations,
+        head=head,
+        runtime=engine.runtime,
         micro_batch_size=config.micro_batch_size,
         length=length,
         gradient_checkpointing=config.gradient_checkpointing,
         dtype=dtype,
+        slack=round(slack),
+        base_bits=base_bits,
     )
+
+
+def _weight_bytes(size: ModelSize, item: int, base_bits: int | None) -> int:
+    plain = size.parameters - size.packed_parameters + size.packed_floats
+    if base_bits is None:
+        return plain * item + size.packed_bytes
+    linear = sum(prod(shape) for shape in size.linear_modules.values())
+    # one scale and one offset a group
+    return (plain - linear) * item + linear * base_bits // 8 + 2 * item * linear // PACKING_GROUP
 
 
 def require_fits(estimate: MemoryEstimate, available: int, *, loaded: bool = False) -> None:
@@ -153,11 +241,18 @@ def available_memory() -> int:
     return min([int(psutil.virtual_memory().available), *_cgroup_free()])
 
 
-def _bytes_per_position(size: ModelSize, modules: list[str], config: TrainConfig, item: int) -> int:
+def _bytes_per_position(
+    size: ModelSize,
+    modules: list[str],
+    config: TrainConfig,
+    item: int,
+    length: int,
+    engine: MemoryModel,
+) -> int:
     """Bytes that one position leaves behind for the backward pass.
 
-    Counted from what autograd saves (test_training_memory). A decoder layer keeps 6 vectors
-    of the hidden width (inputs of norms and of adapted modules, more where norms run in
+    Counted from what torch's autograd saves (test_training_memory). A decoder layer keeps 6
+    vectors of the hidden width (inputs of norms and of adapted modules, more where norms run in
     float32 over a half-precision base), 3 of each of q, k, v and the attention output, and 3
     of the MLP's width (gate, its activation, up); a Gated DeltaNet keeps some 12 of each of
     its projections. An adapted module keeps its rank-wide product (down_proj its
@@ -176,17 +271,19 @@ def _bytes_per_position(size: ModelSize, modules: list[str], config: TrainConfig
         for kind in (".self_attn.", ".linear_attn.")
     }
     vectors = (
-        (6 * size.hidden + 3 * size.intermediate) * layers
-        + 3 * widths[".self_attn."]
-        + 12 * widths[".linear_attn."]
+        (engine.hidden * size.hidden + engine.mlp * size.intermediate) * layers
+        + engine.attention * widths[".self_attn."]
+        + engine.deltanet * widths[".linear_attn."]
     )
+    attending = len({_layer(name) for name in live if ".self_attn." in name})
+    scores = 4 * engine.scores * attending * size.heads * length
     adapted = 4 * config.lora.rank * len(modules)
     adapted += item * sum(
         size.linear_modules[name][1] for name in modules if name.endswith("down_proj")
     )
     if item != 4 or config.lora.dropout > 0:
         adapted += 4 * sum(size.linear_modules[name][1] for name in modules)
-    everything = item * vectors + adapted
+    everything = item * vectors + adapted + scores
     if not config.gradient_checkpointing:
         return everything
     return item * size.hidden * layers + everything // layers
@@ -196,16 +293,17 @@ def _layer(module: str) -> int:
     return int(module.split(".")[2])
 
 
-def _head_bytes(size: ModelSize, positions: int) -> int:
+def _head_bytes(size: ModelSize, positions: int, engine: MemoryModel) -> int:
     """Logits, their float32 copy, log-softmax and its gradient, for one chunk."""
-    return 4 * 4 * min(max(_HEAD_ELEMENTS, size.vocab), positions * size.vocab)
+    chunk = min(max(engine.head_elements, size.vocab), positions * size.vocab)
+    return 4 * engine.head_copies * chunk
 
 
 def _advice(estimate: MemoryEstimate, available: int) -> str:
     if estimate.weights + estimate.runtime > available and estimate.dtype == "float32":
-        return "use dtype bfloat16, or a smaller model"
+        return "use dtype bfloat16, base_bits 4 (mlx only) or a smaller model"
     if estimate.weights + estimate.runtime > available:
-        return "use a smaller model"
+        return "use a smaller model" + ("" if estimate.base_bits else " or base_bits 4 (mlx only)")
     if not estimate.gradient_checkpointing:
         return "turn on gradient_checkpointing, or lower micro_batch_size and raise accumulation"
     if estimate.micro_batch_size > 1:

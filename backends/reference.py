@@ -32,7 +32,7 @@ from backends.training_config import DpoConfig
 from models.errors import UserError
 from models.files import canonical_json, write_atomically
 
-ENGINE_KEYS = ("engine", "device", "dtype", "model_fingerprint")
+ENGINE_KEYS = ("engine", "device", "dtype", "model_fingerprint", "quantised_base")
 """Of :meth:`LanguageModel.describe`: what a number depends on."""
 
 

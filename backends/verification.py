@@ -25,6 +25,7 @@ from backends.reduced import LAYERS_OF, reduced_copy
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.files import write_atomically
+from models.from_directory import is_packed_for_mlx
 from models.geometry import read_config, text_config
 
 FILE = "verification.json"
@@ -42,6 +43,9 @@ _MEMORY_FACTOR = 2.0
 _PACKAGES = ("torch", "transformers", "mlx", "mlx-lm")
 
 
+QUANTISED = "unverified: only the mlx engine reads weights quantised by mlx-lm"
+
+
 @dataclass(frozen=True)
 class _Outcome:
     status: str
@@ -55,6 +59,8 @@ def verify(directory: ModelDirectory, say: Callable[[str], None] | None = None) 
     be compared. The outcome is kept in verification.json inside the directory and used again
     while model and versions stay the same. Raises UserError when the engines disagree.
     """
+    if is_packed_for_mlx(read_config(directory.path)):
+        return QUANTISED
     engines = [name for name, why in available_backends().items() if why is None]
     if len(engines) < 2:
         return SINGLE_ENGINE if engines else "unverified: no engine installed"

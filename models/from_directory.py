@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from models.config_fixes import with_both_dialects
 from models.disk import require_free
-from models.errors import UserError
+from models.errors import CapabilityError, UserError
 from models.fingerprint import CONFIG_FILES, TOKENIZER_FILES
 from models.geometry import ModelGeometry, geometry, read_config
 from models.safetensors_file import FLOATS, StoredTensor, read_header
 
 INDEX = "model.safetensors.index.json"
+PACKED = "U32"
+"""How mlx-lm stores weights of a few bits."""
 
 
 def check_directory(path: Path) -> ModelGeometry:
@@ -27,13 +30,29 @@ def check_directory(path: Path) -> ModelGeometry:
         )
     config = read_config(path)
     shape = geometry(config, where=str(path / "config.json"))
-    if "quantization_config" in config or "quantization" in config:
+    quantised = "quantization_config" in config or "quantization" in config
+    if quantised and not is_packed_for_mlx(config):
         raise UserError(
-            f"{path} holds quantised weights, which only one engine could read; use the model's"
-            " float16, bfloat16 or float32 directory"
+            f"{path} holds quantised weights in a format that no engine here trains over; use the"
+            " model's float16, bfloat16 or float32 directory, or one made by mlx_lm.convert -q"
         )
     check_weights(path, shape, stored_tensors(path))
     return shape
+
+
+def is_packed_for_mlx(config: Mapping[str, Any]) -> bool:
+    """Whether the weights are in mlx-lm's quantised format, which only the MLX engine reads."""
+    kind = config.get("quantization")
+    return isinstance(kind, Mapping) and {"bits", "group_size"} <= kind.keys()
+
+
+def require_plain_weights(path: Path, what: str) -> None:
+    """Raise CapabilityError where ``what`` needs weights that are no longer in ``path``."""
+    if is_packed_for_mlx(read_config(path)):
+        raise CapabilityError(
+            f"{what} cannot read {path}: its weights are quantised by mlx-lm; use --backend mlx, or"
+            " the model's float16, bfloat16 or float32 directory"
+        )
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -96,6 +115,14 @@ def check_weights(path: Path, shape: ModelGeometry, tensors: dict[str, StoredTen
         )
 
 
+def packed_bits(stored: tuple[int, ...], wanted: tuple[int, ...]) -> int | None:
+    """Bits of a weight ``wanted`` that is stored in 32-bit words, or None where none fit."""
+    if len(stored) != 2 or stored[0] != wanted[0]:
+        return None
+    bits, rest = divmod(32 * stored[1], wanted[1])
+    return bits if not rest and 2 <= bits <= 8 else None
+
+
 def _is_text(name: str) -> bool:
     towers = ("visual", "vision", "audio", "mtp")
     return not any(part.startswith(towers) for part in name.split("."))
@@ -113,6 +140,8 @@ def _find(tensors: dict[str, StoredTensor], suffix: str, path: Path) -> StoredTe
 
 
 def _require_shape(path: Path, name: str, tensor: StoredTensor, wanted: tuple[int, ...]) -> None:
+    if tensor.dtype == PACKED and packed_bits(tensor.shape, wanted) is not None:
+        return
     if tensor.shape != wanted:
         raise UserError(
             f"{path}: {name} has shape {tensor.shape}, config.json implies {wanted};"

@@ -50,6 +50,8 @@ class Arc1Config(BaseModel):
     backend: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights while training; ``auto``: float32 on a CPU, bfloat16 on a GPU."""
+    base_bits: Literal[4, 8] | None = None
+    """Bits that the base's linear layers are packed to while training (QLoRA); MLX only."""
     thinking: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
 

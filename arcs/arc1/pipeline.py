@@ -31,7 +31,7 @@ from arcs.training_data import (
     preferences_sha256,
 )
 from arcs.verdicts import compare
-from backends import choose_backend
+from backends import choose_backend, require_quantised_bases
 from backends.interface import Completion
 from backends.llamacpp import require_installed
 from backends.lora import adapter_sha256, load_adapter
@@ -95,6 +95,8 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     """
     require_free(run.path, RUN_BYTES, "the run (checkpoints, adapter, records)")
     backend = choose_backend(config.backend)
+    if config.base_bits is not None:
+        require_quantised_bases(backend)
     require_installed()
     level = detect_level(allow_weak=config.allow_weak_sandbox)
     records = load(config.data or built_in_paths()) if "sft" in config.trains else ()

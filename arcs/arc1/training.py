@@ -16,9 +16,9 @@ from arcs.arc1.metrics import PreferenceSummary, TrainingSummary
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from arcs.training_data import Preference, Record
-from backends import default_dtype, free_memory, open_backend
+from backends import default_dtype, free_memory, memory_model, open_backend
 from backends.batching import steps_per_epoch
-from backends.interface import Float32, LoraConfig
+from backends.interface import Float32, LanguageModel, LoraConfig
 from backends.lora import load_adapter, save_adapter
 from backends.memory import estimate_training, model_size, require_fits
 from backends.preferences import PreferencePair
@@ -77,6 +77,11 @@ class Trainer:
         """Of the weights while training."""
         asked = self.config.dtype
         return default_dtype(self.backend) if asked == "auto" else asked
+
+    def open(self) -> LanguageModel:
+        """The base on the training engine, its weights quantised if that was asked for."""
+        bits = self.config.base_bits
+        return open_backend(self.backend, self.directory, dtype=self.dtype, quantise=bits)
 
 
 def train_or_take(
@@ -158,7 +163,7 @@ def _sft(trainer: Trainer, records: Sequence[Record], counts: Counts) -> Trainin
         _require_room(trainer, settings, settings.micro_batch_size, longest)
         _say_batch(trainer, settings, len(examples), "records")
         with (
-            open_backend(trainer.backend, trainer.directory, dtype=trainer.dtype) as model,
+            trainer.open() as model,
             _bar(trainer, "train", settings, len(examples), bool(held_out), counts) as on_step,
             _last_good(trainer),
         ):
@@ -186,7 +191,7 @@ def _dpo(
     reference = _reference(trainer, pairs, held_out)
     run.extend_manifest(reference={"given": config.dpo_reference, **reference.describe()})
     with (
-        open_backend(trainer.backend, trainer.directory, dtype=trainer.dtype) as model,
+        trainer.open() as model,
         _bar(trainer, "train dpo", settings.train, len(pairs), bool(held_out), counts) as on_step,
         _last_good(trainer),
     ):
@@ -214,7 +219,7 @@ def _reference(
         return load_reference(file)
     adapter = _reference_adapter(trainer)
     with (
-        open_backend(trainer.backend, trainer.directory, dtype=trainer.dtype) as model,
+        trainer.open() as model,
         trainer.reporter.bar("reference", len(pairs) + len(held_out), "pairs") as bar,
     ):
         what = ReferenceModel.base()
@@ -253,6 +258,8 @@ def _require_room(trainer: Trainer, settings: TrainConfig, rows: int, longest: i
         replace(settings, micro_batch_size=rows),
         dtype=trainer.dtype,
         longest=min(settings.max_length, longest),
+        base_bits=trainer.config.base_bits,
+        engine=memory_model(trainer.backend),
     )
     # two checkpoints, one being written, and the adapter
     needs = 3 * (estimate.lora + estimate.optimizer) + estimate.lora

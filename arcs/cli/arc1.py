@@ -107,6 +107,14 @@ def arc1(
             help="auto (default: float32 on a CPU, bfloat16 on a GPU), float32, bfloat16, float16",
         ),
     ] = None,
+    base_bits: Annotated[
+        int | None,
+        _option(
+            "--base-bits",
+            panel=_TRAINING,
+            help="4 or 8: train over a quantised base (QLoRA), MLX only; default: as stored",
+        ),
+    ] = None,
     targets: Annotated[
         str | None, _option("--targets", panel=_TRAINING, help="attention (default) or all")
     ] = None,

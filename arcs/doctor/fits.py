@@ -122,6 +122,7 @@ def nominal_size(spec: ModelSpec, shape: Shape) -> ModelSize:
         intermediate=shape.intermediate,
         vocab=shape.vocab,
         linear_modules=modules,
+        heads=shape.heads,
     )
 
 

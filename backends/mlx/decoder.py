@@ -12,6 +12,7 @@ import mlx.core as mx
 from mlx import nn
 
 from backends.mlx.cpu import fast_attention
+from backends.mlx.head import Head
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Decoder:
     canonical module name in ``network``."""
     backbone: Any
     """Embedding, decoder layers and final norm: ids [b, T] -> hidden states [b, T, d]."""
-    head_weight: mx.array
-    """[vocab, d]; the embedding's weight where the two are tied."""
+    head: Head
+    """W [vocab, d]; the embedding's weight where the two are tied."""
     softcap: float | None
     """Final logits are softcap * tanh(logits / softcap) where the model has one (Gemma 4)."""
 
@@ -42,7 +43,7 @@ class Decoder:
             network=network,
             prefix="language_model." if wrapped else "",
             backbone=backbone,
-            head_weight=head.weight,
+            head=Head(head),
             softcap=None if softcap is None else float(softcap),
         )
 
@@ -54,7 +55,13 @@ class Decoder:
     @property
     def dimension(self) -> int:
         """Width of a hidden state."""
-        return int(self.head_weight.shape[1])
+        return self.head.shape[1]
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """What is computed in: of the weights that are not quantised."""
+        dtype: mx.Dtype = self.backbone.norm.weight.dtype
+        return dtype
 
     def hidden(self, ids: mx.array, cache: Sequence[Any] | None = None) -> mx.array:
         """Hidden states after the final norm [b, T, d]; the language-model head is not run."""
@@ -65,7 +72,7 @@ class Decoder:
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Float32 logits [..., vocab] of hidden states [..., d]."""
-        logits = (hidden @ self.head_weight.T).astype(mx.float32)
+        logits = self.head.forward(hidden).astype(mx.float32)
         return logits if self.softcap is None else self.softcap * mx.tanh(logits / self.softcap)
 
 
@@ -132,6 +139,16 @@ class ScaledEmbedding(nn.Embedding):  # type: ignore[misc]
         return scaled
 
 
+class ScaledQuantizedEmbedding(nn.QuantizedEmbedding):  # type: ignore[misc]
+    """The same over packed weights."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Embed ids [..] -> [.., d]."""
+        embedded: mx.array = super().__call__(x)
+        scaled: mx.array = embedded * self._factor
+        return scaled
+
+
 def restore_embedding_scale(decoder: Decoder, dtype: mx.Dtype) -> None:
     """Undo mlx-lm's rounding of Gemma 3's embedding scale sqrt(hidden) to bfloat16.
 
@@ -143,5 +160,6 @@ def restore_embedding_scale(decoder: Decoder, dtype: mx.Dtype) -> None:
     if dtype == mx.bfloat16 or used == exact:
         return
     embedding = decoder.backbone.embed_tokens
-    embedding.__class__ = ScaledEmbedding
+    packed = isinstance(embedding, nn.QuantizedEmbedding)
+    embedding.__class__ = ScaledQuantizedEmbedding if packed else ScaledEmbedding
     embedding._factor = exact / used

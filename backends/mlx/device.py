@@ -14,6 +14,7 @@ import mlx.core as mx
 
 from backends.interface import Dtype
 from backends.memory import available_memory
+from backends.sequences import CPU_TOKENS, GPU_TOKENS
 
 _MAPPED_BLAS = re.compile(r"/lib(openblas|mkl_rt)[^/]*$")
 
@@ -29,6 +30,11 @@ def device_name() -> str:
 def on_cpu() -> bool:
     """Whether the default device is the CPU."""
     return bool(mx.default_device() != mx.gpu)
+
+
+def reading_tokens() -> int:
+    """Ids in one batch when sequences are read."""
+    return CPU_TOKENS if on_cpu() else GPU_TOKENS
 
 
 def free_memory() -> int:

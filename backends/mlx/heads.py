@@ -12,6 +12,8 @@ import numpy as np
 from backends.heads import Heads, column_factors, combined
 from backends.interface import Float32, HeadOutputs
 from backends.mlx.decoder import Decoder, Tap, attach_tap, detach_tap, tapped
+from backends.mlx.device import reading_tokens
+from backends.mlx.head import weight_shape
 from backends.sequences import padded_batches
 from models.errors import UserError
 
@@ -30,7 +32,7 @@ def attention_heads(decoder: Decoder) -> dict[int, tuple[int, int]]:
 
 def _input_width(module: Any) -> int:
     linear = module.linear if "linear" in module else module  # a LoRA holds its base there
-    return int(linear.weight.shape[1])
+    return weight_shape(linear)[1]
 
 
 def head_outputs(
@@ -50,7 +52,7 @@ def head_outputs(
     ]
     norms = {i: np.zeros((n, count), np.float32) for i, (count, _) in heads.items()}
     means = {i: np.zeros((n, *shape), np.float32) for i, shape in heads.items()}
-    for batch in padded_batches(sequences):
+    for batch in padded_batches(sequences, max_tokens=reading_tokens()):
         places = list(batch.places)
         index, weights = _window([starts[place] for place in places], batch.lengths.tolist())
         for layer, (norm, mean) in _reduced(

@@ -13,6 +13,7 @@ import numpy as np
 
 from backends.interface import Float32, HiddenPoint
 from backends.mlx.decoder import Decoder, Tap, tapped
+from backends.mlx.device import reading_tokens
 from backends.mlx.loss import response_nll
 from backends.sequences import padded_batches
 from models.errors import UserError
@@ -29,7 +30,7 @@ def hidden_states(
     found = np.zeros((len(sequences), len(points), decoder.dimension), dtype=np.float32)
     if not points:
         return found
-    for batch in padded_batches(sequences):
+    for batch in padded_batches(sequences, max_tokens=reading_tokens()):
         places = list(batch.places)
         where = mx.array([positions[place] for place in places], mx.int32)
         found[places] = np.array(_states(decoder, mx.array(batch.ids), where, points))
@@ -85,7 +86,7 @@ def logprobs(
 ) -> list[Float32]:
     """Log-probabilities of each response's ids; see :meth:`LanguageModel.logprobs`."""
     found: dict[int, Float32] = {}
-    for batch in padded_batches(sequences):
+    for batch in padded_batches(sequences, max_tokens=reading_tokens()):
         spans = [
             (row, response_starts[place], int(length))
             for row, (place, length) in enumerate(zip(batch.places, batch.lengths, strict=True))

@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 from backends.interface import Float32, LoraConfig
 from backends.lora import check_weights
 from backends.mlx.decoder import Decoder
+from backends.mlx.head import parameter_count, weight_shape
 from backends.mlx.library import LoRALinear
 from models.errors import UserError
 
@@ -50,9 +51,9 @@ def linear_modules(decoder: Decoder) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     stem = decoder.prefix + "model.layers."
     for path, module in decoder.network.named_modules():
-        if path.startswith(stem) and isinstance(module, nn.Linear):
-            rows, columns = module.weight.shape
-            found[path.removeprefix(decoder.prefix).removesuffix(".linear")] = (rows, columns)
+        if path.startswith(stem) and isinstance(module, nn.Linear | nn.QuantizedLinear):
+            name = path.removeprefix(decoder.prefix).removesuffix(".linear")
+            found[name] = weight_shape(module)
     return dict(sorted(found.items()))
 
 
@@ -84,7 +85,7 @@ class Adapter:
         """Trainable parameters over all parameters of the model."""
         network = decoder.network
         trained = sum(value.size for _, value in tree_flatten(network.trainable_parameters()))
-        return float(trained / sum(value.size for _, value in tree_flatten(network.parameters())))
+        return float(trained / parameter_count(network))
 
     def reseed(self, seed: int) -> None:
         """Fix the dropout masks of the next forward pass, one stream a module."""

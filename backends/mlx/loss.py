@@ -26,7 +26,9 @@ def response_nll(
 
     With ``gradient`` the derivative by ``hidden`` is computed in the same pass, when a chunk's
     logits are at hand: for logits z = W h it is W^T softmax(z) - W[target]. So they are neither
-    kept for the backward pass nor computed twice.
+    kept for the backward pass nor computed twice. Without, each chunk is evaluated before the
+    next is built: MLX allocates what it has queued. (Evaluating inside a differentiated function
+    instead keeps every intermediate of the decoder, gradient checkpointing or not.)
     """
     if targets.size == 0:
         return mx.zeros((0,), mx.float32)
@@ -51,15 +53,17 @@ def response_nll(
 def _forward(
     decoder: Decoder, hidden: mx.array, targets: mx.array, *, gradient: bool
 ) -> tuple[mx.array, mx.array]:
-    rows = max(1, CHUNK_BYTES // (4 * decoder.head_weight.shape[0]))
+    rows = max(1, CHUNK_BYTES // (4 * decoder.head.shape[0]))
     losses: list[mx.array] = []
     slopes: list[mx.array] = []
     for start in range(0, hidden.shape[0], rows):
         states = hidden[start : start + rows]
-        if losses:
-            # One chunk after the other, so that only one chunk's logits exist.
-            states = mx.depends(states, slopes[-1] if gradient else losses[-1])
+        if losses and gradient:
+            # one chunk after the other, as far as MLX's queue allows
+            states = mx.depends(states, [slopes[-1], losses[-1]])
         loss, slope = _chunk(decoder, states, targets[start : start + rows], gradient=gradient)
+        if not gradient:
+            mx.eval(loss)
         losses.append(loss)
         slopes.append(slope)
     return mx.concatenate(losses), mx.concatenate(slopes)
@@ -69,16 +73,16 @@ def _chunk(
     decoder: Decoder, hidden: mx.array, targets: mx.array, *, gradient: bool
 ) -> tuple[mx.array, mx.array]:
     """NLL [n] and, with ``gradient``, its float32 derivative [n, d] by ``hidden``."""
-    weight, cap = decoder.head_weight, decoder.softcap
+    cap = decoder.softcap
     logits = decoder.logits(hidden)
     loss, chosen, powers, total = _terms(logits, targets[:, None])
     if not gradient:
         return loss, loss
-    rows = weight[targets].astype(mx.float32)
+    rows = decoder.head.rows(targets).astype(mx.float32)
     if cap is not None:  # d/dz cap * tanh(z / cap) = 1 - tanh(z / cap)^2
         powers = powers * (1.0 - mx.square(logits / cap))
         rows = rows * (1.0 - mx.square(chosen / cap))
-    mean = (powers / total).astype(weight.dtype) @ weight
+    mean = decoder.head.backward(powers / total, decoder.dtype)
     return loss, mean.astype(mx.float32) - rows
 
 

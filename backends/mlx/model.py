@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import mlx.core as mx
@@ -36,6 +36,7 @@ from backends.interface import (
     StopWhen,
 )
 from backends.mlx import cpu, heads, hidden, lora, trace, train
+from backends.mlx import quantise as packing
 from backends.mlx.decoder import Decoder, restore_embedding_scale
 from backends.mlx.device import (
     default_dtype,
@@ -47,6 +48,8 @@ from backends.mlx.device import (
 )
 from backends.mlx.generate import DECODE_WIDTH, decode
 from backends.mlx.library import load_model
+from backends.mlx.room import Room
+from backends.out_of_memory import memory_errors
 from backends.sequences import check_sequences
 from models.config_fixes import mlx_overrides
 from models.directory import ModelDirectory
@@ -54,13 +57,20 @@ from models.errors import UserError
 
 __all__ = ["MlxModel", "default_dtype", "free_memory", "open_model"]
 
-_TRAINING_ADVICE = "lower micro_batch_size or max_length, or turn gradient_checkpointing on"
-_READING_ADVICE = "read shorter sequences or use a smaller model"
+_TRAINING_ADVICE = (
+    "lower micro_batch_size (and raise accumulation), lower max_length, or turn on "
+    "gradient_checkpointing"
+)
+_READING_ADVICE = "give shorter sequences, or open the model with dtype bfloat16"
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
 
-def open_model(directory: ModelDirectory, *, dtype: Dtype = "float32") -> MlxModel:
+def open_model(
+    directory: ModelDirectory, *, dtype: Dtype = "float32", quantise: int | None = None
+) -> MlxModel:
     """Load a prepared directory on MLX's default device.
+
+    ``quantise``: pack the decoder's linear layers to 4 or 8 bits while loading.
 
     Raises UserError when the dtype is unknown or the directory cannot be loaded.
     """
@@ -70,6 +80,9 @@ def open_model(directory: ModelDirectory, *, dtype: Dtype = "float32") -> MlxMod
     try:
         network, _ = load_model(directory.path, lazy=True, model_config=mlx_overrides(config))
         _cast(network, _DTYPES[dtype])
+        decoder = Decoder.of(network)
+        if quantise is not None:
+            packing.quantise(decoder, quantise)
         mx.eval(network.parameters())
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
@@ -78,7 +91,6 @@ def open_model(directory: ModelDirectory, *, dtype: Dtype = "float32") -> MlxMod
     cpu.use_fast_activations(network)
     cpu.keep_freed_memory()
     keep_resident()
-    decoder = Decoder.of(network)
     if directory.family == "gemma3":
         restore_embedding_scale(decoder, _DTYPES[dtype])
     return MlxModel(directory, decoder, dtype=dtype, config=config)
@@ -112,6 +124,8 @@ class MlxModel(LanguageModel):
         self._adapter: lora.Adapter | None = None
         self._trainer: train.Trainer | None = None
         self._tempering = heads.Tempering()
+        self._room: Room | None = None
+        self._checkpointing = False
 
     def generate(
         self,
@@ -127,7 +141,7 @@ class MlxModel(LanguageModel):
         check_prompts(prompts, max_tokens=max_tokens, context=self._context, vocab=self._vocab)
         stopping = Ending(max_tokens, frozenset(stop_ids), stop_when)
         self._decoder.network.eval()
-        with _memory_errors("generating", "ask for fewer tokens or use a smaller model"):
+        with memory_errors("mlx", "generating", "ask for fewer tokens or use a smaller model"):
             return decode(self._decoder, prompts, stopping, on_done, sampling=sampling)
 
     def describe(self) -> dict[str, Any]:
@@ -140,6 +154,7 @@ class MlxModel(LanguageModel):
             # measured on the CPU (BACKENDS.md section 7); Metal and CUDA were never tried
             "bit_reproducible": on_cpu(),
             **describe_device(),
+            **packing.describe(self._decoder),
         }
         if self._adapter is not None:
             described["trainable_share"] = self._adapter.trainable_share(self._decoder)
@@ -163,6 +178,8 @@ class MlxModel(LanguageModel):
             self._adapter = lora.attach(self._decoder, config, weights)
         if gradient_checkpointing:
             train.checkpoint_layers(self._decoder)
+        self._checkpointing = gradient_checkpointing
+        self._room = Room(self._directory, self._dtype, config) if on_cpu() else None
 
     def lora_weights(self) -> dict[str, Float32]:
         """See :meth:`LanguageModel.lora_weights`."""
@@ -174,26 +191,35 @@ class MlxModel(LanguageModel):
 
     def accumulate(self, batch: Batch) -> LossTerms:
         """See :meth:`LanguageModel.accumulate`."""
-        with _memory_errors("training", _TRAINING_ADVICE):
-            return self._training().accumulate(batch)
+        trainer = self._training()
+        if self._room is not None:
+            self._room.require(batch, checkpointing=self._checkpointing, advice=_TRAINING_ADVICE)
+        with memory_errors("mlx", "training", _TRAINING_ADVICE):
+            return trainer.accumulate(batch)
 
     def accumulate_preferences(self, batch: PreferenceBatch) -> Float64:
         """See :meth:`LanguageModel.accumulate_preferences`."""
-        with _memory_errors("training", _TRAINING_ADVICE):
-            return self._training().accumulate_preferences(batch)
+        trainer = self._training()
+        if self._room is not None:
+            self._room.require(
+                batch.rows, checkpointing=self._checkpointing, advice=_TRAINING_ADVICE
+            )
+        with memory_errors("mlx", "training", _TRAINING_ADVICE):
+            return trainer.accumulate_preferences(batch)
 
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """See :meth:`LanguageModel.apply`."""
-        return self._training().apply(learning_rate, max_grad_norm)
+        with memory_errors("mlx", "updating the LoRA", _TRAINING_ADVICE):
+            return self._training().apply(learning_rate, max_grad_norm)
 
     def evaluate_loss(self, batch: Batch) -> LossTerms:
         """See :meth:`LanguageModel.evaluate_loss`."""
-        with _memory_errors("computing a loss", _TRAINING_ADVICE):
+        with memory_errors("mlx", "computing a loss", _TRAINING_ADVICE):
             return train.evaluate_loss(self._decoder, batch)
 
     def sequence_logprobs(self, batch: Batch) -> Float64:
         """See :meth:`LanguageModel.sequence_logprobs`."""
-        with _memory_errors("computing log-probabilities", _TRAINING_ADVICE):
+        with memory_errors("mlx", "computing log-probabilities", _TRAINING_ADVICE):
             return train.sequence_logprobs(self._decoder, batch)
 
     def training_state(self) -> dict[str, NDArray[Any]]:
@@ -216,7 +242,7 @@ class MlxModel(LanguageModel):
     ) -> Float32:
         """See :meth:`LanguageModel.hidden_states`."""
         decoder = self._reading(sequences, positions=positions)
-        with _memory_errors("reading hidden states", _READING_ADVICE):
+        with memory_errors("mlx", "reading hidden states", _READING_ADVICE):
             return hidden.hidden_states(decoder, sequences, positions, points)
 
     def head_outputs(
@@ -228,7 +254,7 @@ class MlxModel(LanguageModel):
     ) -> HeadOutputs:
         """See :meth:`LanguageModel.head_outputs`. Inside ``tempered`` the scaled outputs."""
         decoder = self._reading(sequences, response_starts=response_starts)
-        with _memory_errors("reading head outputs", _READING_ADVICE):
+        with memory_errors("mlx", "reading head outputs", _READING_ADVICE):
             return heads.head_outputs(decoder, sequences, response_starts, last_n=last_n)
 
     def logprobs(
@@ -236,7 +262,7 @@ class MlxModel(LanguageModel):
     ) -> list[Float32]:
         """See :meth:`LanguageModel.logprobs`."""
         decoder = self._reading(sequences, response_starts=response_starts, first_response=1)
-        with _memory_errors("computing log-probabilities", _READING_ADVICE):
+        with memory_errors("mlx", "computing log-probabilities", _READING_ADVICE):
             return hidden.logprobs(decoder, sequences, response_starts)
 
     def tempered(self, scales: Mapping[Head, float]) -> AbstractContextManager[None]:
@@ -283,17 +309,6 @@ class MlxModel(LanguageModel):
         if self._trainer is None:
             raise UserError("no optimiser: call attach_lora() and configure_optimizer() first")
         return self._trainer
-
-
-@contextmanager
-def _memory_errors(doing: str, advice: str) -> Iterator[None]:
-    """Turn MLX's failed allocations into one line."""
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "alloc" in str(error):
-            raise UserError(f"the mlx engine ran out of memory while {doing}: {advice}") from error
-        raise
 
 
 def _cast(network: Any, dtype: mx.Dtype) -> None:

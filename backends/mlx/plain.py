@@ -41,6 +41,17 @@ class PlainMlx:
         generator.close()
         return [tuple(found[place]) for place in places]
 
+    def states_by_row(self, sequences: Sequence[Sequence[int]]) -> Float32:
+        """States [n, d] after the final norm at each last id, one sequence after the other.
+
+        mlx-lm's models return logits only, so that the obvious loop calls the decoder: no head.
+        """
+        found = []
+        for sequence in sequences:
+            states = self._backbone(mx.array([list(sequence)]))
+            found.append(np.array(states[0, -1].astype(mx.float32)))
+        return np.stack(found)
+
     def last_states(self, sequences: Sequence[Sequence[int]]) -> Float32:
         """States [n, d] after the final norm at each sequence's last id; one batch."""
         lengths = [len(sequence) for sequence in sequences]

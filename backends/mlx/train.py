@@ -111,7 +111,7 @@ class Trainer:
     def __init__(self, decoder: Decoder, adapter: Adapter, config: AdamWConfig) -> None:
         self._decoder, self._adapter = decoder, adapter
         self._config = config
-        half = decoder.head_weight.dtype == mx.float16
+        half = decoder.dtype == mx.float16
         self._loss_scale = FLOAT16_LOSS_SCALE if half else 1.0
         self._optimizer = _adamw(config)
         self._optimizer.init(adapter.parameters())

@@ -103,7 +103,7 @@ def head_outputs(
     norms = {layer: np.empty((n, count), np.float32) for layer, (count, _) in heads.items()}
     means = {layer: np.empty((n, *shape), np.float32) for layer, shape in heads.items()}
     with torch.inference_mode():
-        for batch in padded_batches(sequences):
+        for batch in padded_batches(sequences, max_tokens=model.reading_tokens):
             counts = [tokens[place] for place in batch.places]
             for layer, (norm, mean) in _read(model, batch, counts, heads).items():
                 norms[layer][list(batch.places)] = to_numpy(norm)
@@ -137,8 +137,7 @@ def _read(
         for layer in heads:
             module = o_proj(model.backbone, layer)
             hooks.enter_context(module.register_forward_pre_hook(reduce(layer)))
-        ids, mask = padded(batch, model.device)
-        model.hidden(ids, attention_mask=mask)
+        model.hidden(padded(batch, model.device))
     return found
 
 

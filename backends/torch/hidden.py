@@ -33,7 +33,7 @@ def hidden_states(
     shape = (len(sequences), len(points), int(model.config.hidden_size))
     states = np.empty(shape, dtype=np.float32)
     with torch.inference_mode():
-        for batch in padded_batches(sequences):
+        for batch in padded_batches(sequences, max_tokens=model.reading_tokens):
             places = [positions[place] for place in batch.places]
             states[list(batch.places)] = _read(model, batch, places, points)
     return states
@@ -46,7 +46,7 @@ def logprobs(
     check(model, sequences, response_starts=response_starts, first_response=1)
     found: dict[int, Float32] = {}
     with torch.inference_mode():
-        for batch in padded_batches(sequences):
+        for batch in padded_batches(sequences, max_tokens=model.reading_tokens):
             starts = [response_starts[place] for place in batch.places]
             values = _response_logprobs(model, batch, starts)
             found.update(zip(batch.places, values, strict=True))
@@ -63,11 +63,12 @@ def check(model: TorchModel, sequences: Sequence[Sequence[int]], **more: Any) ->
     )
 
 
-def padded(batch: PaddedBatch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids [b, T] and the mask [b, T] that hides the padding on the right."""
-    mask = np.arange(batch.ids.shape[1]) < batch.lengths[:, None]
-    ids = torch.from_numpy(batch.ids.astype(np.int64))
-    return ids.to(device), torch.from_numpy(mask.astype(np.int64)).to(device)
+def padded(batch: PaddedBatch, device: torch.device) -> Tensor:
+    """Ids [b, T], to be run without a mask: nothing causal looks at padding on the right.
+
+    A mask would cost more than it hides: attention would compute the upper triangle too.
+    """
+    return torch.from_numpy(batch.ids.astype(np.int64)).to(device)
 
 
 def to_numpy(tensor: Tensor) -> Float32:
@@ -98,8 +99,7 @@ def _read(
     with ExitStack() as hooks:
         for layer in {point.layer for point in points}:
             hooks.enter_context(watch(model, layer, keep(layer)))
-        ids, mask = padded(batch, model.device)
-        model.hidden(ids, attention_mask=mask)
+        model.hidden(padded(batch, model.device))
     states = [
         model.backbone.norm(taken[layer]) if normed else taken[layer] for layer, normed in points
     ]
@@ -116,8 +116,8 @@ def _response_logprobs(
     rows = torch.from_numpy(np.repeat(np.arange(len(starts)), counts)).to(model.device)
     places = [np.arange(start, n) for start, n in zip(starts, batch.lengths, strict=True)]
     columns = torch.from_numpy(np.concatenate(places)).to(model.device)
-    ids, mask = padded(batch, model.device)
-    states = model.hidden(ids, attention_mask=mask)[rows, columns - 1]
+    ids = padded(batch, model.device)
+    states = model.hidden(ids)[rows, columns - 1]
     size = max(1, HEAD_CHUNK_ELEMENTS // int(model.config.vocab_size))
     nll = [
         functional.cross_entropy(model.head(part), wanted, reduction="none")  # float32 logits

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -37,9 +37,13 @@ from backends.interface import (
     StopWhen,
 )
 from backends.memory import available_memory
+from backends.out_of_memory import memory_errors
+from backends.sequences import CPU_TOKENS, GPU_TOKENS
 from backends.torch import generate, heads, hidden, lora, trace, train
+from backends.torch.cpu import return_freed_blocks
 from models.directory import ModelDirectory
 from models.errors import UserError
+from models.from_directory import require_plain_weights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -89,6 +93,11 @@ class TorchModel(LanguageModel):
 
     # Forward passes, used by the rest of the engine ---------------------------------------
 
+    @property
+    def reading_tokens(self) -> int:
+        """Ids in one batch when sequences are read."""
+        return CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
+
     def hidden(self, ids: Tensor, **options: Any) -> Tensor:
         """Post-norm hidden states [b, T, hidden] of ids [b, T]."""
         output: Tensor = self.backbone(input_ids=ids, use_cache=False, **options).last_hidden_state
@@ -121,7 +130,7 @@ class TorchModel(LanguageModel):
         """Decode; see :meth:`LanguageModel.generate`."""
         self.model.eval()
         ending = Ending(max_tokens, frozenset(stop_ids), stop_when)
-        with _memory_errors("generating", "ask for fewer tokens"):
+        with memory_errors("torch", "generating", "ask for fewer tokens"):
             return generate.generate(self, prompts, ending, sampling, on_done)
 
     def describe(self) -> dict[str, Any]:
@@ -160,6 +169,8 @@ class TorchModel(LanguageModel):
         self._adapter = lora.attach(self.backbone, config, weights, self._linear)
         self._tempering.install()
         if gradient_checkpointing:
+            if self.device.type == "cpu":
+                return_freed_blocks()
             options = {"use_reentrant": False}
             self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
 
@@ -173,26 +184,27 @@ class TorchModel(LanguageModel):
 
     def accumulate(self, batch: Batch) -> LossTerms:
         """Forward and backward of one micro-batch."""
-        with _memory_errors("training", _TRAINING_ADVICE):
+        with memory_errors("torch", "training", _TRAINING_ADVICE):
             return self._training().accumulate(batch)
 
     def accumulate_preferences(self, batch: PreferenceBatch) -> Float64:
         """Forward and backward of one micro-batch of pairs."""
-        with _memory_errors("training", _TRAINING_ADVICE):
+        with memory_errors("torch", "training", _TRAINING_ADVICE):
             return self._training().accumulate_preferences(batch)
 
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """Clip, step, clear; returns the norm before clipping."""
-        return self._training().apply(learning_rate, max_grad_norm)
+        with memory_errors("torch", "updating the LoRA", _TRAINING_ADVICE):
+            return self._training().apply(learning_rate, max_grad_norm)
 
     def evaluate_loss(self, batch: Batch) -> LossTerms:
         """Forward only."""
-        with _memory_errors("computing a loss", _TRAINING_ADVICE):
+        with memory_errors("torch", "computing a loss", _TRAINING_ADVICE):
             return train.evaluate_loss(self, batch)
 
     def sequence_logprobs(self, batch: Batch) -> Float64:
         """Log-probability of each row's response, [b]."""
-        with _memory_errors("computing log-probabilities", _TRAINING_ADVICE):
+        with memory_errors("torch", "computing log-probabilities", _TRAINING_ADVICE):
             return train.sequence_logprobs(self, batch)
 
     def training_state(self) -> dict[str, NDArray[Any]]:
@@ -215,7 +227,7 @@ class TorchModel(LanguageModel):
     ) -> Float32:
         """States [n, points, d]; see :meth:`LanguageModel.hidden_states`."""
         self.model.eval()
-        with _memory_errors("reading hidden states", _READING_ADVICE):
+        with memory_errors("torch", "reading hidden states", _READING_ADVICE):
             return hidden.hidden_states(self, sequences, positions, points)
 
     def head_outputs(
@@ -227,7 +239,7 @@ class TorchModel(LanguageModel):
     ) -> HeadOutputs:
         """Norms and means by head; see :meth:`LanguageModel.head_outputs`."""
         self.model.eval()
-        with _memory_errors("reading head outputs", _READING_ADVICE):
+        with memory_errors("torch", "reading head outputs", _READING_ADVICE):
             return heads.head_outputs(self, sequences, response_starts, last_n)
 
     def logprobs(
@@ -235,7 +247,7 @@ class TorchModel(LanguageModel):
     ) -> list[Float32]:
         """Nats by response id; see :meth:`LanguageModel.logprobs`."""
         self.model.eval()
-        with _memory_errors("computing log-probabilities", _READING_ADVICE):
+        with memory_errors("torch", "computing log-probabilities", _READING_ADVICE):
             return hidden.logprobs(self, sequences, response_starts)
 
     def tempered(self, scales: Mapping[Head, float]) -> AbstractContextManager[None]:
@@ -307,15 +319,6 @@ _TRAINING_ADVICE = (
 _READING_ADVICE = "give shorter sequences, or open the model with dtype bfloat16"
 
 
-@contextmanager
-def _memory_errors(doing: str, advice: str) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        first = str(error).splitlines()[0]
-        raise UserError(f"out of memory while {doing} ({first}): {advice}") from None
-
-
 def _exact_matmul() -> None:
     """Keep float32 products in float32: TF32 has 10 bits of mantissa."""
     torch.set_float32_matmul_precision("highest")
@@ -333,6 +336,7 @@ def _load(directory: ModelDirectory, dtype: torch.dtype) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    require_plain_weights(directory.path, "the torch engine")
     try:
         # no attn_implementation: naming one raises for Gemma 4, whose audio tower has only eager
         model, info = AutoModelForCausalLM.from_pretrained(

@@ -30,6 +30,16 @@ class PlainTorch:
             found = self._model.generate(ids, attention_mask=mask, max_new_tokens=max_tokens)
         return [tuple(row) for row in found[:, width:].tolist()]
 
+    def states_by_row(self, sequences: Sequence[Sequence[int]]) -> Float32:
+        """States [n, d] after the final norm at each last id, as found in most papers' code."""
+        found = []
+        with torch.no_grad():
+            for sequence in sequences:
+                ids = torch.tensor([list(sequence)], device=self._device)
+                output = self._model(ids, output_hidden_states=True)
+                found.append(output.hidden_states[-1][0, -1].float().cpu().numpy())
+        return np.stack(found)
+
     def last_states(self, sequences: Sequence[Sequence[int]]) -> Float32:
         """States [n, d] after the final norm at each sequence's last id; one batch."""
         ids, mask = self._padded(sequences, [0] * len(sequences))

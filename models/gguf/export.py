@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.files import whole_file
+from models.from_directory import require_plain_weights
 from models.gguf.llama import (
     ARCHITECTURE,
     LlamaShape,
@@ -62,6 +63,7 @@ def export_gguf(directory: ModelDirectory, out: Path, *, dtype: GgufDtype) -> Pa
     CapabilityError for another family, UserError for a tensor that is missing, unknown or
     outside float16's range, and when the disk has no room.
     """
+    require_plain_weights(directory.path, "GGUF export")
     shape = llama_shape(directory, doing="GGUF export")
     plans = _plan(directory, shape, dtype)
     with whole_file(out, needs=sum(plan.nbytes for plan in plans)) as temporary:

@@ -7,37 +7,43 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 pytest.importorskip("torch")
 pytest.importorskip("mlx.core")
 
-from arcs.bench import by_turns, measure, rates, report, sampling_cost
+from arcs.bench.command import built_in_rows
+from arcs.bench.generation import measure_generation, sampling_cost
+from arcs.bench.report import report
+from arcs.bench.timing import Turn, by_turns, rates
+from arcs.bench.training import LORA, _in_order, _plans, measure_training
 from backends import open_backend
 from backends.interface import Prompt
+from models.chat import ChatEncoder
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PROMPTS, TOKENS = 3, 6
-RATES = {"tokens", "ours", "plain", "ratio"}
+PROMPTS, TOKENS, ROWS = 3, 6, 8
+RATES = {"tokens", "ours", "plain", "ratio", "cpu_ratio"}
+TIMED = ("generation", "extraction", "extraction_batched", "training")
 
 
 def _bench(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "from arcs.cli import main; main()", "bench", *flags],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=200, check=False,
+        capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def real(tiny_directory) -> dict[str, Any]:
-    model = str(tiny_directory("llama").path)
-    sizes = ("--prompts", str(PROMPTS), "--max-tokens", str(TOKENS))
+    model = str(tiny_directory("llama", max_position_embeddings=4096).path)
+    sizes = ("--prompts", str(PROMPTS), "--max-tokens", str(TOKENS), "--rows", str(ROWS))
     done = _bench("--model", model, "--json", *sizes)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -45,8 +51,8 @@ def real(tiny_directory) -> dict[str, Any]:
 
 def test_document_of_all_engines_has_its_keys_and_each_is_documented(real):
     assert set(real) == {
-        "schema_version", "model", "model_fingerprint", "dtype", "prompts", "max_tokens",
-        "repeats", "engines", "skipped", "made_with",
+        "schema_version", "work", "model", "model_fingerprint", "dtype", "prompts", "max_tokens",
+        "rows", "repeats", "engines", "skipped", "made_with",
     }  # fmt: skip
     assert set(real["engines"]) == {"torch", "mlx"}
     keys = set(real)
@@ -56,16 +62,19 @@ def test_document_of_all_engines_has_its_keys_and_each_is_documented(real):
         assert found["described"]["dtype"] == real["dtype"] == "float32"
         assert set(found["generation"]) == RATES | {"same_texts"}
         assert set(found["extraction"]) == RATES | {"difference"}
-        for work in ("generation", "extraction", "sampling"):
+        assert set(found["extraction_batched"]) == RATES | {"difference"}
+        assert set(found["training"]) == RATES | {"work", "phases"}
+        for work in (*TIMED, "sampling"):
             keys |= set(found[work])
+        keys |= set(found["training"]["phases"]) | set(found["training"]["work"]["ours"])
     text = (ROOT / "docs" / "bench.md").read_text()
     assert [key for key in keys if f"`{key}`" not in text] == []
 
 
 def test_rates_and_ratios_are_positive_and_within_their_range(real):
     for found in real["engines"].values():
-        for work in ("generation", "extraction"):
-            for name in ("ours", "plain", "ratio"):
+        for work in TIMED:
+            for name in ("ours", "plain", "ratio", "cpu_ratio"):
                 spread = found[work][name]
                 assert 0 < spread["low"] <= spread["median"] <= spread["high"]
         assert found["sampling"]["host_share"]["high"] < 1
@@ -77,14 +86,17 @@ def test_both_ways_do_the_same_work(real):
         assert found["generation"]["same_texts"] == PROMPTS
         # float32 rounding in another order, as BOUNDS of the consistency suite
         assert found["extraction"]["difference"] < 1e-4
+        assert found["extraction_batched"]["difference"] < 1e-4
 
 
 def test_the_report_names_every_engine_and_what_was_not_timed(real):
     out = io.StringIO()
     Console(file=out, width=100).print(report({**real, "skipped": ["x: not installed"]}))
-    for text in ("torch", "mlx", "ours / plain", f"{PROMPTS} of {PROMPTS} texts are equal",
+    shown = " ".join(out.getvalue().split())
+    for text in ("torch", "mlx", "ours / plain", "row by row", "training", "our time goes to",
+                 f"{PROMPTS} of {PROMPTS} texts of {TOKENS} tokens are equal", "padding",
                  "not timed: x: not installed"):  # fmt: skip
-        assert text in out.getvalue()
+        assert text in shown
 
 
 @pytest.mark.parametrize("flags", [("--engine", "abacus"), ("--engine", "llamacpp")])
@@ -105,13 +117,10 @@ def test_a_childs_mistake_is_the_commands_own_and_said_once():
 
 
 class _Short:
-    """A plain way that stops early, and computes other states."""
+    """A plain way that stops early."""
 
     def generate(self, prompts, max_tokens):
         return [(1,) * (max_tokens - 1)] * len(prompts)
-
-    def last_states(self, sequences):
-        return np.zeros((len(sequences), 1), np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +137,7 @@ def test_less_work_on_one_side_is_refused(stopping):
         open_backend("torch", directory) as model,
         pytest.raises(RuntimeError, match="same work"),
     ):
-        measure(model, _Short(), prompts, max_tokens=4, n_layers=2, say=lambda _: None)
+        measure_generation(model, _Short(), prompts, max_tokens=4, say=lambda _: None)
 
 
 @pytest.mark.parametrize("engine", ["torch", "mlx"])
@@ -159,12 +168,103 @@ def test_turns_alternate_and_who_begins_changes():
     times, results = by_turns(lambda: order.append("a") or 1, lambda: order.append("b") or 2, 3)
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert len(times) == 3 and results == (1, 2)
+    order.clear()
+    by_turns(lambda: order.append("a"), lambda: order.append("b"), 2, lambda: order.append("-"))
+    assert order == ["-", "a", "-", "b", "-", "b", "-", "a"]
+
+
+def test_what_goes_before_is_not_timed():
+    turns, _ = by_turns(lambda: None, lambda: None, 1, before=lambda: time.sleep(0.2))
+    assert max(turns[0].ours, turns[0].plain) < 0.1
 
 
 def test_arithmetic_of_rates():
     """By hand: ours 1 and 2 and 4 s, plain 2 s each, for 8 tokens."""
-    found = rates([(1.0, 2.0), (2.0, 2.0), (4.0, 2.0)], 8)
+    turns = [Turn(1.0, 2.0, 1.0, 3.0), Turn(2.0, 2.0, 2.0, 2.0), Turn(4.0, 2.0, 4.0, 2.0)]
+    found = rates(turns, 8)
+    assert found["cpu_ratio"] == {"median": 1.0, "low": 0.5, "high": 3.0}
     assert found["ours"] == {"median": 4.0, "low": 2.0, "high": 8.0}
     assert found["ratio"] == {"median": 1.0, "low": 0.5, "high": 2.0}
-    cost = sampling_cost([(4.0, 3.0), (4.0, 2.0), (4.0, 4.0)], 8)
+    cost = sampling_cost([Turn(4.0, plain, 0.0, 0.0) for plain in (3.0, 2.0, 4.0)], 8)
     assert cost["host_share"] == {"median": 0.25, "low": 0.0, "high": 0.5}
+
+
+# Training ------------------------------------------------------------------------------------
+
+
+def test_torch_and_plain_peft_train_alike(real):
+    """The same losses: same rows, start, order, masks, normaliser, clipping and AdamW."""
+    work = real["engines"]["torch"]["training"]["work"]
+    for name in ("first_loss", "last_loss", "mean_loss"):
+        # float32 sums in another order
+        assert work["ours"][name] == pytest.approx(work["plain"][name], rel=1e-5)
+    assert work["ours"]["trained_on"] == work["plain"]["trained_on"]
+    assert work["ours"]["positions"] <= work["plain"]["positions"]
+
+
+def test_mlx_lm_trains_on_two_more_ids_a_row(real):
+    """The template's line break after the stop id, and the first padding id; else the same."""
+    work = real["engines"]["mlx"]["training"]["work"]
+    assert work["plain"]["trained_on"] == work["ours"]["trained_on"] + 2 * ROWS
+    # another mean over other ids, but of the same texts and the same model
+    assert work["ours"]["mean_loss"] == pytest.approx(work["plain"]["mean_loss"], rel=0.05)
+
+
+def test_phases_are_shares_of_the_whole(real):
+    for found in real["engines"].values():
+        phases = found["training"]["phases"]
+        assert sum(phases.values()) == pytest.approx(1.0)
+        assert set(phases) == {
+            "batches", "decoder_forward", "head_and_loss", "decoder_backward", "optimiser",
+        }  # fmt: skip
+        assert phases["decoder_forward"] > 0 and phases["decoder_backward"] > 0
+
+
+def test_the_plain_way_gets_every_row_in_the_order_of_the_steps(tiny_directory):
+    rows = built_in_rows(ChatEncoder(tiny_directory("llama")), 20)
+    plans = _plans(rows)
+    ordered = _in_order(rows, plans)
+    assert sorted(row.item_id for row in ordered) == sorted(row.item_id for row in rows)
+    at = 0
+    for plan in plans:
+        step = ordered[at : at + len(plan.item_ids)]
+        assert {row.item_id for row in step} == set(plan.item_ids)
+        at += len(step)
+
+
+def test_every_pass_starts_from_the_same_weights(tiny_directory):
+    """Three repeats, one loss: a pass that went on from the last one would have a lower loss."""
+    directory = tiny_directory("llama")
+    rows = built_in_rows(ChatEncoder(directory), 8)
+    losses = []
+    for repeats in (1, 3):
+        with pytest.MonkeyPatch.context() as patch, open_backend("torch", directory) as model:
+            from arcs.bench import training
+
+            patch.setattr(
+                training, "by_turns", lambda *a, before, n=repeats: by_turns(*a, n, before)
+            )
+            found = measure_training("torch", model, directory, rows, say=lambda _: None)
+            losses.append([found["work"][way]["mean_loss"] for way in ("ours", "plain")])
+    assert losses[0] == losses[1]
+    assert LORA.rank == 16
+
+
+def test_only_the_work_asked_for_is_done(tiny_directory):
+    model = str(tiny_directory("llama", max_position_embeddings=4096).path)
+    done = _bench("extract", "--model", model, "--engine", "torch", "--rows", "8", "--json")
+    assert done.returncode == 0, done.stderr
+    (found,) = json.loads(done.stdout)["engines"].values()
+    assert set(found) == {"described", "preloaded_blas", "extraction", "extraction_batched"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"), [(("fly",), ("fly", "generate, extract, train, all")),
+                         (("train", "--rows", "4000"), ("4000", "rows"))]
+)  # fmt: skip
+def test_unknown_work_and_too_many_rows_are_one_line(flags, words, tiny_directory):
+    model = str(tiny_directory("llama", max_position_embeddings=4096).path)
+    done = _bench(*flags, "--model", model, "--engine", "torch")
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert all(word in line for word in words)

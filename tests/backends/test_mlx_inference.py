@@ -98,7 +98,7 @@ def llama(tiny_directory: Tiny) -> Iterator[MlxModel]:
 def head_of(model: MlxModel, state: Float32) -> Float32:
     """Logits of one state in numpy, soft-capped where the model does so."""
     decoder = model._decoder
-    logits = np.array(decoder.head_weight, np.float64) @ state.astype(np.float64)
+    logits = np.array(decoder.head.module.weight, np.float64) @ state.astype(np.float64)
     cap = decoder.softcap
     return (logits if cap is None else cap * np.tanh(logits / cap)).astype(np.float32)
 
@@ -116,7 +116,7 @@ def test_the_head_of_h_last_gives_the_logits(model: MlxModel) -> None:
 def test_soft_capping_is_part_of_the_head(tiny_directory: Tiny) -> None:
     with open_model(tiny_directory("gemma4")) as model:
         state = model.hidden_states([SEQUENCES[0]], [10], [HiddenPoint(4, True)])[0, 0]
-        uncapped = np.array(model._decoder.head_weight) @ state
+        uncapped = np.array(model._decoder.head.module.weight) @ state
         assert difference(uncapped, model.logits(SEQUENCES[0])[10]) > 100 * BATCHED
 
 

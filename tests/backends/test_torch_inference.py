@@ -94,7 +94,7 @@ def test_padding_on_the_left_that_is_not_masked_would_be_noticed(model: TorchMod
 def test_small_batches_change_nothing(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = model.hidden_states(SEQUENCES, STARTS, every_point(model))
     batches = reading.padded_batches
-    monkeypatch.setattr(reading, "padded_batches", lambda rows: batches(rows, max_tokens=100))
+    monkeypatch.setattr(reading, "padded_batches", lambda rows, **_: batches(rows, max_tokens=100))
     assert len(list(reading.padded_batches(SEQUENCES))) == 4
     assert off(model.hidden_states(SEQUENCES, STARTS, every_point(model)), whole) < ROUNDING
 

@@ -1,0 +1,1 @@
+"""``threearc bench``: our engines beside their libraries' own calls, by turns."""
