@@ -119,9 +119,9 @@ def test_peak_memory_does_not_grow_with_vocabulary_times_sequence(
     logits = 4 * VOCAB * ROWS * 3 * SHORT  # of the ids that the longer batch has more
     found = measure(job)
     assert set(found) == {"logprobs", "loss", "train"}
-    # MLX's queue may hold two chunks more of the longer batch; it does not hold more of a longer one
-    queued = 2 * CHUNK_BYTES if engine == "mlx" else 0
-    assert found.pop("train") < 0.15 * logits + queued < 0.4 * logits
+    # In training MLX's queue may hold two chunks more of the longer batch (no more of a longer
+    # one), and so may the heap that torch allocates from.
+    assert found.pop("train") < 0.15 * logits + 2 * CHUNK_BYTES < 0.4 * logits
     assert max(found.values()) < 0.15 * logits
     # negative twin: with all logits at once each of the three grows by them, log-probabilities
     # less, since they are read in batches
