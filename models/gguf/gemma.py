@@ -34,6 +34,7 @@ GEMMA3_PERIOD = 6
 STILL = 1e30
 """Divides a frequency so far that the pair is not rotated."""
 _SANDWICH = ("post_attention_norm", "post_ffw_norm")
+_SCALE = "layer_output_scale"
 _PER_LAYER = ("inp_gate", "proj", "post_norm")
 
 
@@ -116,7 +117,7 @@ def gemma4_layout(config: Mapping[str, Any], model: ModelGeometry, refuse: Refus
 
     tied = bool(config.get("tie_word_embeddings", True))
     names = required_names(
-        model, *_SANDWICH, *(_PER_LAYER if per_layer else ()), tied=tied, qk_norm=True
+        model, *_SANDWICH, _SCALE, *(_PER_LAYER if per_layer else ()), tied=tied, qk_norm=True
     )
     without_keys = tuple(
         f"blk.{i}.{part}.weight"
