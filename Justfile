@@ -27,6 +27,10 @@ reproduce *args: setup-logs
 audit *args: setup-logs
     @"{{threearc}}" audit "$@"
 
+# Show LoRA adapters, convert them between PEFT, mlx-lm and llama.cpp, merge them; proven by logits.
+adapters *args: setup
+    @"{{threearc}}" adapters "$@"
+
 # The models threearc knows, and what is on disk.
 models *args: setup
     @"{{threearc}}" models "$@"

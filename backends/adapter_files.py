@@ -1,49 +1,33 @@
-"""LoRA adapters on disk: PEFT's two files, and one of ours that says what they belong to.
+"""LoRA adapters on disk: PEFT's or mlx-lm's files, and one of ours that says what they belong to.
 
-``adapter_config.json`` and ``adapter_model.safetensors`` load in plain ``peft``.
 ``threearc_adapter.json`` holds the fingerprint of the base model, the hash of the adapter
-and whatever the caller wants kept beside it.
+and whatever the caller wants kept beside it. It travels with an adapter from format to format.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from backends.adapters.contents import CONFIG_FILE, Contents, one_line, read_json
+from backends.adapters.mlx_format import MLX_WEIGHTS_FILE, read_mlx, write_mlx
+from backends.adapters.peft_format import WEIGHTS_FILE, read_peft, write_peft
 from backends.interface import Float32, LoraConfig
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.files import canonical_json, write_directory_atomically
 from models.registry import lookup
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 SIDECAR_FILE = "threearc_adapter.json"
 
-_KEY = re.compile(r"base_model\.model\.(.+)\.(lora_[AB])\.weight")
-_WRAPPED = ("gemma3", "gemma4")
-"""Model types that AutoModelForCausalLM opens with the vision tower, so that the decoder lies
-under ``model.language_model`` and not ``model``. Qwen3.5 is opened as text only."""
-
-
-class PeftConfig(BaseModel):
-    """The keys of ``adapter_config.json`` that decide what an adapter computes."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    peft_type: Literal["LORA"]
-    r: int
-    lora_alpha: float
-    lora_dropout: float = 0.0
-    use_rslora: bool = False
-    base_model_name_or_path: str | None = None
+AdapterFormat = Literal["peft", "mlx"]
 
 
 class Sidecar(BaseModel):
@@ -55,22 +39,25 @@ class Sidecar(BaseModel):
     base_name: str
     adapter_sha256: str
     extra: dict[str, Any] = {}
+    base_source: str | None = None
+    """:attr:`ModelDirectory.source` of the base."""
+    proof: dict[str, Any] | None = None
+    """What comparing this conversion with its source gave (docs/adapters.md)."""
 
 
-_PLAIN_VALUES: dict[str, tuple[Any, ...]] = {
-    "use_dora": (False, None),
-    "bias": ("none", None),
-    "lora_bias": (False, None),
-    "rank_pattern": ({}, None),
-    "alpha_pattern": ({}, None),
-    "modules_to_save": ([], None),
-    "fan_in_fan_out": (False, None),
-    "layer_replication": (None,),
-    "target_parameters": ([], None),
-    "trainable_token_indices": ([], {}, None),
-    "use_qalora": (False, None),
-}
-"""PEFT options that change the arithmetic, with the values under which they do nothing."""
+@dataclass(frozen=True)
+class StoredAdapter:
+    """An adapter directory, read."""
+
+    path: Path
+    format: AdapterFormat
+    contents: Contents
+    sidecar: Sidecar | None
+
+    @property
+    def sha256(self) -> str:
+        """sha-256 (hex) of what it computes; the same in every format."""
+        return _sha256(self.contents.config, self.contents.weights)
 
 
 def save_adapter(
@@ -80,58 +67,126 @@ def save_adapter(
     base: ModelDirectory,
     extra: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write the adapter directory ``path`` atomically; returns its sha-256.
+    """Write the PEFT adapter directory ``path`` atomically; returns its sha-256.
 
     ``weights`` are named as in :meth:`LanguageModel.lora_weights`. ``extra`` (JSON-able) is
     kept in the sidecar.
     """
-    from safetensors.numpy import save_file
 
-    prefix = _disk_prefix(base)
-    modules = sorted({name.rpartition(".")[0] for name in weights})
-    tensors = {
-        f"base_model.model.{_to_disk(name, prefix)}.weight": np.ascontiguousarray(
-            array, dtype=np.float32
-        )
-        for name, array in weights.items()
-    }
-    sha256 = _sha256(config, weights)
-    sidecar = Sidecar(
-        base_fingerprint=base.fingerprint,
-        base_name=base.name,
-        adapter_sha256=sha256,
-        extra=dict(extra or {}),
-    )
-    peft = _peft_json(config, [_to_disk(name, prefix) for name in modules], base)
-
-    def fill(directory: Path) -> None:
-        save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": "pt"})
-        (directory / CONFIG_FILE).write_text(json.dumps(peft, indent=2, sort_keys=True) + "\n")
-        text = json.dumps(sidecar.model_dump(), indent=2, sort_keys=True) + "\n"
-        (directory / SIDECAR_FILE).write_text(text)
+    def fill(folder: Path) -> None:
+        write_peft(folder, config, weights, base)
+        write_sidecar(folder, make_sidecar(config, weights, base, extra))
 
     write_directory_atomically(path, fill)
-    return sha256
+    return _sha256(config, weights)
+
+
+def write_format(
+    folder: Path,
+    kind: AdapterFormat,
+    config: LoraConfig,
+    weights: Mapping[str, Float32],
+    base: ModelDirectory,
+    linear_modules: Sequence[str],
+) -> None:
+    """Write one format's own two files into the existing ``folder``.
+
+    ``linear_modules``: canonical names of all the base model's.
+    """
+    if kind == "peft":
+        write_peft(folder, config, weights, base)
+    else:
+        write_mlx(folder, config, weights, base, linear_modules)
+
+
+def make_sidecar(
+    config: LoraConfig,
+    weights: Mapping[str, Float32],
+    base: ModelDirectory,
+    extra: Mapping[str, Any] | None = None,
+    proof: Mapping[str, Any] | None = None,
+) -> Sidecar:
+    """What ``threearc_adapter.json`` says of an adapter for ``base``."""
+    return Sidecar(
+        base_fingerprint=base.fingerprint,
+        base_name=base.name,
+        base_source=base.source,
+        adapter_sha256=_sha256(config, weights),
+        extra=dict(extra or {}),
+        proof=None if proof is None else dict(proof),
+    )
+
+
+def write_sidecar(folder: Path, sidecar: Sidecar) -> None:
+    """Write ``threearc_adapter.json`` into the existing ``folder``."""
+    content = sidecar.model_dump(exclude_none=True)
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    (folder / SIDECAR_FILE).write_text(text)
+
+
+def read_adapter(path: Path) -> StoredAdapter:
+    """Read an adapter directory of either format, for whatever model it is.
+
+    Raises UserError, one line, when it is none, is damaged, differs from the hash in its
+    sidecar, or uses a feature that the engines here do not compute.
+    """
+    kind = adapter_format(path)
+    contents = _READERS[kind](path)
+    stored = StoredAdapter(path, kind, contents, _read_sidecar(path))
+    if stored.sidecar is not None and stored.sidecar.adapter_sha256 != stored.sha256:
+        raise UserError(
+            f"adapter {path} is damaged: its weights or their scale differ from its recorded hash"
+        )
+    return stored
+
+
+_READERS: dict[AdapterFormat, Callable[[Path], Contents]] = {"peft": read_peft, "mlx": read_mlx}
+
+
+def adapter_format(path: Path) -> AdapterFormat:
+    """``peft`` or ``mlx``, by the files and keys that are there. Raises UserError for neither."""
+    try:
+        return _format(path)
+    except (OSError, ValueError) as error:  # no rights, a name too long or with NUL
+        raise UserError(f"cannot read {path}: {one_line(error)}") from None
+
+
+def _format(path: Path) -> AdapterFormat:
+    if path.suffix == ".gguf" or (path.is_dir() and _only_gguf(path)):
+        raise UserError(
+            f"{path} is a GGUF adapter, which only llama.cpp reads: give the PEFT or mlx-lm "
+            "directory it was made from"
+        )
+    if not (path / CONFIG_FILE).exists():
+        raise UserError(f"{path} is not a LoRA adapter: it has no {CONFIG_FILE}")
+    settings = read_json(path / CONFIG_FILE)
+    if "peft_type" in settings or (path / WEIGHTS_FILE).exists():
+        return "peft"
+    mlx_keys = {"fine_tune_type", "lora_parameters"} & settings.keys()
+    if mlx_keys or (path / MLX_WEIGHTS_FILE).exists():
+        return "mlx"
+    raise UserError(
+        f"{path} is neither a PEFT nor an mlx-lm adapter: its {CONFIG_FILE} has no peft_type, "
+        f"fine_tune_type or lora_parameters, and there is no {WEIGHTS_FILE} or {MLX_WEIGHTS_FILE}"
+    )
 
 
 def load_adapter(path: Path, expect: ModelDirectory) -> tuple[LoraConfig, dict[str, Float32]]:
     """Read an adapter for the model ``expect``; returns its config and float32 weights.
 
-    Plain PEFT adapters without our sidecar are read too; their shapes are checked when they
-    are attached. Raises UserError when the adapter was made for another model, is damaged, or
-    uses a PEFT feature that the engines here do not compute.
+    PEFT and mlx-lm directories are told apart by their files. Adapters without our sidecar
+    are read too; their shapes are checked when they are attached. Raises UserError when the
+    adapter was made for another model, is damaged, or uses a feature that the engines here do
+    not compute.
     """
-    peft = _read_config(path)
-    weights = _read_weights(path, peft)
-    adapts_mlp = any(".mlp." in name for name in weights)
-    config = LoraConfig(
-        rank=peft.r,
-        alpha=peft.lora_alpha,
-        targets="all" if adapts_mlp else "attention",
-        dropout=peft.lora_dropout,
-        rslora=peft.use_rslora,
-    )
-    sidecar = _read_sidecar(path)
+    stored = read_adapter(path)
+    require_base(stored, expect)
+    return stored.contents.config, dict(stored.contents.weights)
+
+
+def require_base(stored: StoredAdapter, expect: ModelDirectory) -> None:
+    """Raise UserError where the adapter says that it belongs to another model."""
+    path, sidecar, declared = stored.path, stored.sidecar, stored.contents.declared_base
     if sidecar is not None:
         if sidecar.base_fingerprint != expect.fingerprint:
             raise UserError(
@@ -139,19 +194,16 @@ def load_adapter(path: Path, expect: ModelDirectory) -> tuple[LoraConfig, dict[s
                 f"({sidecar.base_fingerprint[:12]}), not on {expect.name} "
                 f"({expect.fingerprint[:12]}): choose that model or another adapter"
             )
-        if sidecar.adapter_sha256 != _sha256(config, weights):
-            raise UserError(f"adapter {path} is damaged: its weights differ from its recorded hash")
-    elif _names_another_model(peft.base_model_name_or_path, expect):
+    elif _names_another_model(declared, expect):
+        key = "base_model_name_or_path" if stored.format == "peft" else "model"
         raise UserError(
-            f"adapter {path} says that it was made for {peft.base_model_name_or_path}, not for "
-            f"{expect.name}: choose that model, or correct base_model_name_or_path in its "
-            f"{CONFIG_FILE} if they are the same"
+            f"adapter {path} says that it was made for {declared}, not for {expect.name}: choose "
+            f"that model, or correct {key} in its {CONFIG_FILE} if they are the same"
         )
-    return config, weights
 
 
 def _names_another_model(declared: str | None, model: ModelDirectory) -> bool:
-    """Whether a plain PEFT adapter names a base model other than this one.
+    """Whether an adapter without sidecar names a base model other than this one.
 
     Only the last part of a name or path is compared: the rest differs between machines. An
     adapter that names nothing can only be checked by its shapes.
@@ -163,14 +215,15 @@ def _names_another_model(declared: str | None, model: ModelDirectory) -> bool:
     known = [model.name, model.source.split("@")[0], str(model.path)]
     known += [spec.hub_id] if spec else []
     last = {Path(name).name.casefold() for name in known if name}
-    return Path(declared).name.casefold() not in last
+    # a hub id may carry a revision; a path may hold an @ of its own
+    said = {Path(name).name.casefold() for name in (declared, declared.partition("@")[0])}
+    return not said & last
 
 
 def adapter_sha256(path: Path) -> str:
     """sha-256 (hex) of what the adapter computes: its weights, rank, alpha and scaling rule."""
-    peft = _read_config(path)
-    config = LoraConfig(rank=peft.r, alpha=peft.lora_alpha, rslora=peft.use_rslora)
-    return _sha256(config, _read_weights(path, peft))
+    contents = _READERS[adapter_format(path)](path)
+    return _sha256(contents.config, contents.weights)
 
 
 def weights_sha256(weights: Mapping[str, Float32]) -> str:
@@ -188,112 +241,6 @@ def _sha256(config: LoraConfig, weights: Mapping[str, Float32]) -> str:
     return hashlib.sha256((canonical_json(scaling) + weights_sha256(weights)).encode()).hexdigest()
 
 
-def _peft_json(config: LoraConfig, modules: list[str], base: ModelDirectory) -> dict[str, Any]:
-    alpha = int(config.alpha) if float(config.alpha).is_integer() else config.alpha
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base.source,
-        "r": config.rank,
-        "lora_alpha": alpha,
-        "lora_dropout": config.dropout,
-        "use_rslora": config.rslora,
-        # full paths: short names would also match the vision and audio towers of Gemma 4
-        "target_modules": modules,
-        "bias": "none",
-        "fan_in_fan_out": False,
-        "inference_mode": True,
-    }
-
-
-def _disk_prefix(base: ModelDirectory) -> str:
-    config = json.loads((base.path / "config.json").read_text())
-    wrapped = "text_config" in config and config.get("model_type") in _WRAPPED
-    return "model.language_model." if wrapped else "model."
-
-
-def _to_disk(name: str, prefix: str) -> str:
-    return prefix + name.removeprefix("model.")
-
-
-def _from_disk(name: str) -> str:
-    for prefix in ("model.language_model.", "language_model.model."):
-        if name.startswith(prefix):
-            return "model." + name.removeprefix(prefix)
-    return name
-
-
-def _read_config(path: Path) -> PeftConfig:
-    file = path / CONFIG_FILE
-    try:
-        content = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is not a LoRA adapter: it has no {CONFIG_FILE}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {_one_line(error)}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"cannot read {file}: expected a JSON object")
-    for key, plain in _PLAIN_VALUES.items():
-        if key in content and content[key] not in plain:
-            raise UserError(
-                f"adapter {path} uses {key}={json.dumps(content[key])}, which is not supported: "
-                "merge it into its base model and use that instead"
-            )
-    start = content.get("init_lora_weights", True)
-    if isinstance(start, str) and re.match("pissa|olora|corda|loftq", start):
-        raise UserError(
-            f"adapter {path} was started with {start}, which changes the base weights: convert it "
-            "to plain LoRA (peft's path_initial_model_for_weight_conversion) first"
-        )
-    try:
-        return PeftConfig.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{file}: {where}: {first['msg']}") from None
-
-
-def _read_weights(path: Path, peft: PeftConfig) -> dict[str, Float32]:
-    from safetensors import SafetensorError, deserialize
-
-    file = path / WEIGHTS_FILE
-    try:
-        tensors: dict[str, Any] = dict(deserialize(file.read_bytes()))  # type: ignore[no-untyped-call]
-    except FileNotFoundError:
-        raise UserError(f"adapter {path} has no {WEIGHTS_FILE}") from None
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read {file}: {_one_line(error)}") from None
-    weights = {}
-    for key, tensor in tensors.items():
-        match = _KEY.fullmatch(key)
-        if match is None:
-            raise UserError(
-                f"{file} holds {key}: only LoRA on linear layers is supported (no embeddings, "
-                "no saved modules)"
-            )
-        name = f"{_from_disk(match[1])}.{match[2]}"
-        if name in weights:
-            raise UserError(f"{file} holds {name} twice, under two spellings")
-        weights[name] = _float32(tensor, f"{file}: {key}")
-        if weights[name].ndim != 2 or weights[name].shape[match[2] == "lora_B"] != peft.r:
-            raise UserError(f"{file}: {key} is {weights[name].shape}, expected rank {peft.r}")
-    if not weights:
-        raise UserError(f"{file} holds no weights")
-    return weights
-
-
-def _float32(tensor: Mapping[str, Any], where: str) -> Float32:
-    """Widen a stored tensor; bfloat16, which numpy lacks, is the upper half of a float32."""
-    dtype, data, shape = tensor["dtype"], tensor["data"], tensor["shape"]
-    if dtype == "BF16":
-        upper = np.frombuffer(data, "<u2").astype(np.uint32) << 16
-        return upper.view(np.float32).reshape(shape)
-    plain = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
-    if dtype not in plain:
-        raise UserError(f"{where} is stored as {dtype}: only floating point is supported")
-    return np.frombuffer(data, plain[dtype]).astype(np.float32).reshape(shape)
-
-
 def _read_sidecar(path: Path) -> Sidecar | None:
     file = path / SIDECAR_FILE
     if not file.exists():
@@ -301,8 +248,8 @@ def _read_sidecar(path: Path) -> Sidecar | None:
     try:
         return Sidecar.model_validate_json(file.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {_one_line(error)}") from None
+        raise UserError(f"cannot read {file}: {one_line(error)}") from None
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+def _only_gguf(path: Path) -> bool:
+    return not (path / CONFIG_FILE).exists() and any(path.glob("*.gguf"))

@@ -92,7 +92,7 @@ def _fits(parameters: int) -> bool:
 
 
 def _compare(directory: ModelDirectory, engines: list[str], what: str) -> _Outcome:
-    ids = _probe_ids(directory)
+    ids = probe_ids(directory)
     logits = {name: _logits(name, directory, ids) for name in engines}
     reference = logits[engines[0]]
     allowed = TOLERANCE * max(1.0, float(reference.std()))
@@ -113,8 +113,11 @@ def _logits(engine: str, directory: ModelDirectory, ids: list[int]) -> Float32:
         return model.logits(ids)
 
 
-def _probe_ids(directory: ModelDirectory) -> list[int]:
-    """Fixed ids from the lower half of the vocabulary (image and audio markers lie at its end)."""
+def probe_ids(directory: ModelDirectory) -> list[int]:
+    """``LENGTH`` fixed ids from the lower half of the vocabulary.
+
+    Image and audio markers lie at its end.
+    """
     vocab = text_config(read_config(directory.path))["vocab_size"]
     return [int(token) for token in permutation(vocab // 2, "verification")[:LENGTH]]
 

@@ -40,6 +40,7 @@ def _root(
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; a user's mistake ends in one line and exit status 2."""
     from arcs.cli import (  # registers the commands
+        adapters,
         arc1,
         audit,
         bench,
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
         reproduce,
     )
 
-    del arc1, audit, bench, consistency, doctor, models, reproduce
+    del adapters, arc1, audit, bench, consistency, doctor, models, reproduce
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status
     except UserError as error:

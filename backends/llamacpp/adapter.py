@@ -1,4 +1,4 @@
-"""A PEFT adapter directory converted to a LoRA GGUF that llama.cpp applies at run time."""
+"""An adapter directory converted to a LoRA GGUF that llama.cpp applies at run time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from backends.adapter_files import load_adapter
+from backends.adapters.contents import listed, require_whole
 from backends.heads import column_factors, layer_factors
 from backends.interface import Float32, Head, LoraConfig
 from models.directory import ModelDirectory
@@ -41,8 +42,9 @@ def convert_adapter(
 ) -> Path:
     """Write the adapter in ``peft_dir`` for ``directory`` to ``out``.
 
-    Factors stay float32. Modules are matched by name; shapes are only checked, because a
-    square factor would pass transposed. ``scales``: the heads that
+    The adapter may be PEFT's or mlx-lm's. Factors stay float32. Modules are matched by name;
+    shapes are only checked, because a square factor would pass transposed. ``scales``: the
+    heads that
     :func:`models.gguf.temper.temper_gguf` scales in the model's file; the columns of o_proj's
     lora_a that read them are multiplied alike, because the input of o_proj is what is scaled.
 
@@ -66,17 +68,7 @@ def convert_adapter(
 
 
 def _pairs(peft_dir: Path, weights: dict[str, Float32]) -> list[_Pair]:
-    modules = sorted({name.rpartition(".")[0] for name in weights})
-    alone = [m for m in modules if not {f"{m}.lora_A", f"{m}.lora_B"} <= weights.keys()]
-    if alone:
-        raise UserError(
-            f"{peft_dir}: {_list(alone)} lack one of the two factors; train the adapter again"
-        )
-    broken = [name for name, values in weights.items() if not np.isfinite(values).all()]
-    if broken:
-        raise UserError(
-            f"{peft_dir}: {_list(broken)} hold numbers that are not finite; train it again"
-        )
+    modules = require_whole(peft_dir, weights)
     return [_Pair(m, weights[f"{m}.lora_A"], weights[f"{m}.lora_B"]) for m in modules]
 
 
@@ -93,7 +85,7 @@ def _check_places(
     if unmapped:
         raise UserError(
             f"{peft_dir}: {len(unmapped)} adapted modules have no place in the model "
-            f"({_list(unmapped)}); is the adapter for another model?"
+            f"({listed(unmapped)}); is the adapter for another model?"
         )
     for pair in pairs:
         expected = sizes[pair.module]
@@ -114,11 +106,6 @@ def _tempered(pairs: list[_Pair], scales: Mapping[Head, float], layout: Layout) 
         for layer, row in layer_factors(scales, heads).items()
     }
     return [replace(p, a=p.a * columns[p.module]) if p.module in columns else p for p in pairs]
-
-
-def _list(names: list[str]) -> str:
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return ", ".join(names[:8]) + more
 
 
 def _linear_sizes(directory: ModelDirectory) -> dict[str, tuple[int, int]]:

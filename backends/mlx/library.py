@@ -31,8 +31,10 @@ def open_file_limit_kept() -> Iterator[None]:
 with open_file_limit_kept():
     from mlx_lm.models import cache as _cache
     from mlx_lm.tuner.lora import LoRALinear as _LoRALinear
+    from mlx_lm.tuner.utils import load_adapters as _load_adapters
     from mlx_lm.utils import load_model as _load_model
 
 caches: Any = _cache
 LoRALinear: Any = _LoRALinear
+load_adapters: Any = _load_adapters
 load_model: Any = _load_model

@@ -210,7 +210,6 @@ def test_tensors_without_a_place_are_refused_in_one_line(
     ("changes", "message"),
     [
         ({"use_dora": True}, "use_dora"),
-        ({"alpha_pattern": {"q_proj": 4}}, "alpha_pattern"),
         ({"lora_alpha": 0}, "lora_alpha is 0"),
         ({"r": 4}, "expected rank 4"),
     ],

@@ -183,8 +183,6 @@ def test_changed_weights_are_noticed(tmp_path: Path, base: ModelDirectory) -> No
     [
         ("use_dora", True),
         ("bias", "all"),
-        ("rank_pattern", {"q_proj": 4}),
-        ("alpha_pattern", {"q_proj": 4}),
         ("modules_to_save", ["lm_head"]),
         ("init_lora_weights", "pissa"),
         ("peft_type", "IA3"),
@@ -246,3 +244,22 @@ def test_weights_are_checked_against_the_model() -> None:
     del weights[f"{name}.lora_B"]
     with pytest.raises(UserError, match=r"q_proj\.lora_B is nothing"):
         check_weights(CONFIG, weights, LINEAR)
+
+
+@pytest.mark.parametrize(
+    ("declared", "taken"),
+    [("org/tiny", True), ("org/tiny@3f2a", True), ("/a@b/tiny", True), ("org/other@3f2a", False)],
+)
+def test_a_revision_in_the_declared_base_is_no_other_model(
+    tmp_path: Path, base: ModelDirectory, declared: str, taken: bool
+) -> None:
+    save_adapter(tmp_path / "adapter", CONFIG, trained(), base)
+    (tmp_path / "adapter" / SIDECAR_FILE).unlink()
+    file = tmp_path / "adapter" / CONFIG_FILE
+    content = json.loads(file.read_text()) | {"base_model_name_or_path": declared}
+    file.write_text(json.dumps(content))
+    if taken:
+        load_adapter(tmp_path / "adapter", base)
+    else:
+        with pytest.raises(UserError, match="made for org/other"):
+            load_adapter(tmp_path / "adapter", base)
