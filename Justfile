@@ -19,6 +19,10 @@ setup:
 arc1 *args: setup
     @"{{threearc}}" arc1 "$@"
 
+# A base and its edits, quantised, at several n_predict, in one table.
+eval *args: setup
+    @"{{threearc}}" eval humaneval "$@"
+
 # Which published numbers of the paper follow from its published files? (no engine needed)
 reproduce *args: setup-logs
     @"{{threearc}}" reproduce "$@"

@@ -40,6 +40,7 @@ __all__ = [
     "Verdict",
     "compare",
     "load_gates",
+    "summarise",
 ]
 
 Results = Mapping[int, Sequence[ItemResult]]
@@ -77,6 +78,14 @@ def compare(
         reasons_known=finish_reasons_known,
     )
     return Comparison(tuple(_compare_at(n, design, gates) for n in budgets), gates)
+
+
+def summarise(results: Results, gates: Gates) -> dict[int, ArmSummary]:
+    """One arm alone, at each of its budgets. Raises UserError where an item occurs twice."""
+    budgets = check_budgets(sorted(results))
+    arm = _Arm.of(results, budgets, "only")
+    same = len(arm.items) == 1
+    return {n: arm.summary(n, gates.level, same, reasons_known=True) for n in budgets}
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,10 @@ class Prompt:
     ids: tuple[int, ...]
     sample: int = 0
     """Which of several samples of the item this is; part of the key of its noise."""
+    generated: tuple[int, ...] = ()
+    """Ids that an earlier call generated until its budget ran out. They are read again one a
+    step, as they were made (ingested together they would give other numbers, BACKENDS section
+    8), and decoding goes on behind them: ``max_tokens`` counts them, the completion holds them."""
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,11 @@ class BudgetView:
     n: int
 
 
-def view_at(completion: Completion, n: int) -> BudgetView:
+def view_at(completion: Completion, n: int, *, looping: bool = False) -> BudgetView:
     """Cut a completion at ``n`` generated ids.
+
+    ``looping``: it ends in an exact repetition loop, so a decode that ran out before n ids
+    stands for one of n ids, which would have gone on looping.
 
     It counts as ``stop`` at n if and only if the token that ended it (a stop token, or the
     one that completed a stop string) is among the first n ids; else as ``length``.
@@ -39,6 +42,8 @@ def view_at(completion: Completion, n: int) -> BudgetView:
     length = len(completion.ids)
     if completion.finish_reason == "stop" and length <= n:
         return BudgetView(completion.item_id, completion.ids, "stop", n)
+    if length < n and looping and completion.finish_reason == "length":
+        return BudgetView(completion.item_id, completion.ids, "length", n)
     if length < n:
         raise UserError(
             f"{completion.item_id} was decoded for {length} tokens without finishing, which says "

@@ -7,9 +7,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from arcs.arc1.config import Arc1Config
 from arcs.arc1.problems import Item
 from arcs.progress import Reporter
 from arcs.runs import JsonLines, RunDirectory, write_text_atomically
@@ -18,7 +17,7 @@ from evals.budgets import view_at
 from evals.humaneval.execution import Execution, Limits, execute_many
 from evals.humaneval.extraction import Extraction, extract
 from evals.humaneval.outcomes import ItemResult
-from evals.humaneval.prompts import STOP_STRINGS, cut_at_stop_string, stop_when
+from evals.humaneval.prompts import STOP_STRINGS, PromptStyle, cut_at_stop_string, stop_when
 from evals.humaneval.sandbox import IsolationLevel
 from evals.humaneval.scoring import classify
 from evals.truncation import repetition_loop
@@ -26,6 +25,18 @@ from models.chat import ChatEncoder
 from models.errors import UserError
 
 ARMS = ("base", "trained")
+
+
+class Settings(Protocol):
+    """What of a run's settings decides how items are decoded and cut."""
+
+    @property
+    def n_predict(self) -> tuple[int, ...]:
+        """Rising; one decode at the last gives all."""
+
+    @property
+    def prompt_style(self) -> PromptStyle:
+        """``chat`` or ``raw``."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ def decode(
     model: LanguageModel,
     encoder: ChatEncoder,
     items: Sequence[Item],
-    config: Arc1Config,
+    config: Settings,
     store: JsonLines,
     label: str,
     reporter: Reporter,
@@ -92,9 +103,7 @@ def _to_record(completion: Completion, prompt_sha: str) -> dict[str, Any]:
     }
 
 
-def completions(
-    store: JsonLines, items: Sequence[Item], config: Arc1Config
-) -> dict[str, Completion]:
+def completions(store: JsonLines, items: Sequence[Item], config: Settings) -> dict[str, Completion]:
     """The stored decodes by item id, joined by id and checked by prompt hash.
 
     Raises UserError where a record belongs to another prompt or is there twice.
@@ -124,13 +133,14 @@ def answers(
     done: Mapping[str, Completion],
     items: Sequence[Item],
     encoder: ChatEncoder,
-    config: Arc1Config,
+    config: Settings,
 ) -> Iterator[Answer]:
     """Every item of one arm at every n_predict, cut from the one decode."""
     for item in items:
         completion = done[item.problem.task_id]
+        stuck = completion.finish_reason == "length" and repetition_loop(completion.ids) is not None
         for n in config.n_predict:
-            view = view_at(completion, n)
+            view = view_at(completion, n, looping=stuck)
             text = encoder.decode(view.ids)
             if config.prompt_style == "raw":
                 text = cut_at_stop_string(text)
@@ -200,9 +210,9 @@ def results(
     given: Sequence[Answer], executions: Mapping[tuple[str, str], Execution]
 ) -> dict[str, dict[int, list[ItemResult]]]:
     """Arm -> n_predict -> one result an item, in item order."""
-    table: dict[str, dict[int, list[ItemResult]]] = {arm: {} for arm in ARMS}
+    table: dict[str, dict[int, list[ItemResult]]] = {}
     for answer in given:
-        table[answer.arm].setdefault(answer.n_predict, []).append(
+        table.setdefault(answer.arm, {}).setdefault(answer.n_predict, []).append(
             ItemResult(
                 item_id=answer.item.problem.task_id,
                 outcome=classify(

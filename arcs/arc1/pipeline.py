@@ -45,8 +45,7 @@ from models.directory import ModelDirectory
 from models.disk import require_free
 from models.errors import UserError
 from models.geometry import read_geometry
-from models.gguf.llama import ARCHITECTURE, llama_shape, unsupported_family
-from models.registry import lookup
+from models.gguf.layout import layout_of
 from models.store import prepare
 
 ITEMS = "items.jsonl"
@@ -103,12 +102,11 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     pairs: tuple[Preference, ...] = ()
     if "dpo" in config.trains:
         pairs = load_preferences(config.pairs or built_in_preference_paths())
-    _require_family(config.model)
     directory = prepare(config.model, say=reporter.say)
     encoder = ChatEncoder(directory, thinking=config.thinking)
     if config.thinking and not encoder.thinking_switch:
         raise UserError(f"--thinking: {directory.name} has no thinking mode; leave it out")
-    llama_shape(directory, doing=EVALUATION)
+    layout_of(directory, doing=EVALUATION)
     context = problems.context_for(encoder, config.prompt_style, config.n_predict[-1])
     _require_context(directory, context, config)
     if "dpo" in config.trains and config.dpo_reference not in ("base", "sft"):
@@ -142,13 +140,6 @@ def _require_context(directory: ModelDirectory, context: int, config: Arc1Config
             f"--n-predict {config.n_predict[-1]}: with the longest prompt it needs a context of "
             f"{context} tokens, and {directory.name} has {longest}; lower --n-predict"
         )
-
-
-def _require_family(model: str) -> None:
-    """Refuse a model that the registry knows cannot be evaluated, before it is downloaded."""
-    spec = lookup(model)
-    if spec is not None and spec.family != ARCHITECTURE:
-        raise unsupported_family(spec.name, spec.family, EVALUATION)
 
 
 def _verification(run: RunDirectory, directory: ModelDirectory, reporter: Reporter) -> str:

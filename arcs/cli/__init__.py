@@ -46,11 +46,12 @@ def main(argv: list[str] | None = None) -> None:
         bench,
         consistency,
         doctor,
+        evaluate,
         models,
         reproduce,
     )
 
-    del adapters, arc1, audit, bench, consistency, doctor, models, reproduce
+    del adapters, arc1, audit, bench, consistency, doctor, evaluate, models, reproduce
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status
     except UserError as error:

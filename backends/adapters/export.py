@@ -43,13 +43,13 @@ def export_adapter(
 ) -> Exported:
     """Write ``stored`` in the format ``target`` to the new directory ``out`` and prove it.
 
-    ``mlx`` and ``peft``: that program's own two files; ``gguf``: ``adapter.gguf``, for
-    llama-type models. Our sidecar lies beside them. The directory appears when the proof has
-    passed, or could not be made, which its proof then says.
+    ``mlx`` and ``peft``: that program's own two files; ``gguf``: ``adapter.gguf``. Our sidecar
+    lies beside them. The directory appears when the proof has passed, or could not be made,
+    which its proof then says.
 
     Raises UserError when ``out`` exists, the adapter is damaged or does not fit ``base``, or
-    the engine of the target computes something else; CapabilityError for GGUF of a family that
-    is not supported.
+    the engine of the target computes something else; CapabilityError for GGUF of a variant
+    that llama.cpp would compute differently.
     """
     chosen = next((name for name in TARGETS if name == target), None)
     if chosen is None:

@@ -20,15 +20,18 @@ from backends.consistency.measure import (
 from backends.interface import Head, LanguageModel
 from backends.lora import save_adapter
 from models.directory import ModelDirectory
-from models.gguf.llama import ARCHITECTURE
+from models.errors import CapabilityError
+from models.gguf.layout import layout_of
 
 
 def why_not(directory: ModelDirectory) -> str | None:
     """Why llama.cpp cannot be compared on this model; None where it can."""
     if importlib.util.find_spec("llama_cpp") is None:
         return 'llama-cpp-python is not installed: pip install "threearc[llama]"'
-    if directory.family != ARCHITECTURE:
-        return f"F32 GGUF export of {directory.family} comes with a later version"
+    try:
+        layout_of(directory, doing="F32 GGUF export")
+    except CapabilityError as error:
+        return str(error)
     return None
 
 

@@ -16,16 +16,10 @@ from backends.interface import Float32, Head, LoraConfig
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.files import whole_file
-from models.gguf.llama import (
-    ARCHITECTURE,
-    LlamaShape,
-    interleave_rope_rows,
-    llama_shape,
-    rope_heads,
-    tensor_namer,
-)
+from models.gguf.layout import Layout, canonical, layout_of
+from models.gguf.weights import stored_matrices
 
-_LAYER = re.compile(r"model\.layers\.(?P<layer>\d+)\.(?P<part>\w+\.\w+)")
+_LINEAR = re.compile(r"(model\.layers\.\d+\..+)\.weight")
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ def convert_adapter(
     *,
     scales: Mapping[Head, float] | None = None,
 ) -> Path:
-    """Write the adapter in ``peft_dir`` for ``directory`` (family ``llama``) to ``out``.
+    """Write the adapter in ``peft_dir`` for ``directory`` to ``out``.
 
     The adapter may be PEFT's or mlx-lm's. Factors stay float32. Modules are matched by name;
     shapes are only checked, because a square factor would pass transposed. ``scales``: the
@@ -54,23 +48,22 @@ def convert_adapter(
     :func:`models.gguf.temper.temper_gguf` scales in the model's file; the columns of o_proj's
     lora_a that read them are multiplied alike, because the input of o_proj is what is scaled.
 
-    Raises CapabilityError for another family, UserError for tensors that have no place in
-    the model, for an incomplete or damaged adapter or one of another model, for a LoRA
-    variant that :func:`backends.adapter_files.load_adapter` does not read, and for a head
-    that is not there.
+    Raises CapabilityError for a variant that llama.cpp would compute differently, UserError
+    for tensors that have no place in the model, for an incomplete or damaged adapter or one of
+    another model, for a LoRA variant that :func:`backends.adapter_files.load_adapter` does not
+    read, and for a head that is not there.
     """
-    shape = llama_shape(directory, doing="adapter conversion to GGUF")
+    layout = layout_of(directory, doing="adapter conversion to GGUF")
     config, weights = load_adapter(peft_dir, directory)
     if not config.scale:
         raise UserError(
             f"{peft_dir}: lora_alpha is 0, so the adapter changes nothing; train it again"
         )
     pairs = _pairs(peft_dir, weights)
-    _check_places(peft_dir, pairs, shape)
-    _check_shapes(peft_dir, pairs, shape, directory.name)
-    pairs = _tempered(pairs, scales or {}, shape)
+    _check_places(peft_dir, pairs, directory, layout)
+    pairs = _tempered(pairs, scales or {}, layout)
     with whole_file(out, needs=4 * sum(p.a.size + p.b.size for p in pairs)) as temporary:
-        _write(temporary, config, pairs, shape)
+        _write(temporary, config, pairs, layout)
     return out
 
 
@@ -79,80 +72,68 @@ def _pairs(peft_dir: Path, weights: dict[str, Float32]) -> list[_Pair]:
     return [_Pair(m, weights[f"{m}.lora_A"], weights[f"{m}.lora_B"]) for m in modules]
 
 
-def _check_places(peft_dir: Path, pairs: list[_Pair], shape: LlamaShape) -> None:
-    """Refuse modules that the model does not have, or that llama.cpp would not adapt."""
-    sizes = _linear_sizes(shape)
-    matches = {pair.module: _LAYER.fullmatch(pair.module) for pair in pairs}
+def _check_places(
+    peft_dir: Path, pairs: list[_Pair], directory: ModelDirectory, layout: Layout
+) -> None:
+    """Refuse modules that the model does not have, of other sizes, or without a GGUF name."""
+    sizes = _linear_sizes(directory)
     unmapped = [
-        module
-        for module, match in matches.items()
-        if match is None or match["part"] not in sizes or int(match["layer"]) >= shape.layers
+        pair.module
+        for pair in pairs
+        if pair.module not in sizes or layout.name_of(f"{pair.module}.weight") is None
     ]
     if unmapped:
         raise UserError(
             f"{peft_dir}: {len(unmapped)} adapted modules have no place in the model "
             f"({listed(unmapped)}); is the adapter for another model?"
         )
-
-
-def _check_shapes(peft_dir: Path, pairs: list[_Pair], shape: LlamaShape, model: str) -> None:
-    sizes = _linear_sizes(shape)
     for pair in pairs:
-        expected = sizes[pair.module.split(".", 3)[3]]
+        expected = sizes[pair.module]
         found = (pair.b.shape[0], pair.a.shape[1])
         if found != expected:
             raise UserError(
                 f"{peft_dir} is an adapter for another model: {pair.module} is "
-                f"{found[0]} x {found[1]} there and {expected[0]} x {expected[1]} in {model}"
+                f"{found[0]} x {found[1]} there and {expected[0]} x {expected[1]} in "
+                f"{directory.name}"
             )
 
 
-def _tempered(pairs: list[_Pair], scales: Mapping[Head, float], shape: LlamaShape) -> list[_Pair]:
+def _tempered(pairs: list[_Pair], scales: Mapping[Head, float], layout: Layout) -> list[_Pair]:
     """Scale the columns of A that read a head's output."""
-    heads = dict.fromkeys(range(shape.layers), (shape.heads, shape.head_dim))
+    heads = layout.heads
     columns = {
-        f"model.layers.{layer}.self_attn.o_proj": column_factors(row, shape.head_dim)
+        f"model.layers.{layer}.self_attn.o_proj": column_factors(row, heads[layer][1])
         for layer, row in layer_factors(scales, heads).items()
     }
     return [replace(p, a=p.a * columns[p.module]) if p.module in columns else p for p in pairs]
 
 
-def _linear_sizes(shape: LlamaShape) -> dict[str, tuple[int, int]]:
-    """(out_features, in_features) of a decoder layer's linear modules."""
-    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    return {
-        "self_attn.q_proj": (queries, shape.hidden),
-        "self_attn.k_proj": (keys, shape.hidden),
-        "self_attn.v_proj": (keys, shape.hidden),
-        "self_attn.o_proj": (shape.hidden, queries),
-        "mlp.gate_proj": (shape.feed_forward, shape.hidden),
-        "mlp.up_proj": (shape.feed_forward, shape.hidden),
-        "mlp.down_proj": (shape.hidden, shape.feed_forward),
-    }
+def _linear_sizes(directory: ModelDirectory) -> dict[str, tuple[int, int]]:
+    """(out_features, in_features) of the decoder layers' linear modules, by canonical name."""
+    sizes = {}
+    for stored, source in stored_matrices(directory.path).items():
+        match = _LINEAR.fullmatch(canonical(stored) or "")
+        if match and len(source.shape) == 2:
+            sizes[match[1]] = (source.shape[0], source.shape[1])
+    return sizes
 
 
-def _write(path: Path, config: LoraConfig, pairs: list[_Pair], shape: LlamaShape) -> None:
+def _write(path: Path, config: LoraConfig, pairs: list[_Pair], layout: Layout) -> None:
     import gguf
 
-    name_of = tensor_namer(shape.layers)
-    writer = gguf.GGUFWriter(path, ARCHITECTURE)
+    writer = gguf.GGUFWriter(path, layout.architecture)
     try:
         writer.add_type("adapter")
         writer.add_string("adapter.type", "lora")
         # llama.cpp scales by alpha / rank; for rsLoRA this alpha makes that alpha / sqrt(rank).
         writer.add_float32("adapter.lora.alpha", config.scale * config.rank)
         for pair in pairs:
-            name = name_of(f"{pair.module}.weight")
-            writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(pair.a))
-            writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(_stored_b(pair, shape)))
+            name = layout.name_of(f"{pair.module}.weight")
+            a, b = layout.lora(pair.module, pair.a, pair.b)
+            writer.add_tensor(f"{name}.lora_a", np.ascontiguousarray(a))
+            writer.add_tensor(f"{name}.lora_b", np.ascontiguousarray(b))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
     finally:
         writer.close()
-
-
-def _stored_b(pair: _Pair, shape: LlamaShape) -> Float32:
-    """B, its rows in llama.cpp's order where the base's rows are."""
-    heads = rope_heads(pair.module, shape)
-    return pair.b if heads is None else interleave_rope_rows(pair.b, heads)

@@ -121,6 +121,7 @@ class LlamaCppModel(LanguageModel):
             max_tokens=max_tokens,
             context=self._settings.context,
             vocab=self._native.vocab,
+            replays=True,
         )
         ending = Ending(max_tokens, frozenset(stop_ids), stop_when)
         return Decoding(self._context, prompts, ending, sampling, on_done).run()

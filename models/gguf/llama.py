@@ -7,87 +7,72 @@ so the rows of the q and k projections are stored in another order: see
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.directory import ModelDirectory
-from models.errors import CapabilityError, UserError
+from models.geometry import ModelGeometry
+from models.gguf.layout import (
+    Float32,
+    Layout,
+    Pair,
+    Refuse,
+    required_names,
+    rope,
+    rope_theta,
+    rope_type,
+    write_attention,
+    write_common,
+)
+
+if TYPE_CHECKING:
+    import gguf
 
 ARCHITECTURE = "llama"
 
 
-@dataclass(frozen=True)
-class LlamaShape:
-    """The hyper-parameters that a GGUF of architecture ``llama`` states."""
+def llama_layout(config: Mapping[str, Any], model: ModelGeometry, refuse: Refuse) -> Layout:
+    """Layout of a Llama-type model (SmolLM2)."""
+    settings = rope(config)
+    refuse.unless(rope_type(settings) == "default", f"RoPE type {rope_type(settings)!r}")
+    activation = config.get("hidden_act", "silu")
+    refuse.unless(activation == "silu", f"activation {activation!r}")
+    theta = rope_theta(settings)
+    head_dim = model.layers[0].head_dim
+    queries, keys = model.layers[0].n_heads, model.layers[0].n_kv_heads
+    tied = bool(config.get("tie_word_embeddings", False))
 
-    layers: int
-    hidden: int
-    feed_forward: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-    context: int
-    """Longest sequence the model was trained on."""
-    rms_eps: float
-    rope_theta: float
-    tied: bool
-    """The head shares the embedding's matrix, so no ``output.weight`` is written."""
+    def metadata(writer: gguf.GGUFWriter) -> None:
+        write_common(writer, config, model)
+        write_attention(writer, config, head_dim)
+        writer.add_feed_forward_length(int(config["intermediate_size"]))
+        writer.add_rope_dimension_count(head_dim)
+        writer.add_rope_freq_base(theta)
 
+    def rows(name: str) -> int | None:
+        part = name.rpartition(".layers.")[2].partition(".")[2]
+        if part.startswith("self_attn.q_proj"):
+            return queries
+        return keys if part.startswith("self_attn.k_proj") else None
 
-def unsupported_family(name: str, family: str, doing: str) -> CapabilityError:
-    """Return the error for a model that is not of the llama type."""
-    return CapabilityError(
-        f"{name}: {doing} of {family} comes with a later version; "
-        "llama-type models (SmolLM2) can be used now"
+    def weight(name: str, values: Float32) -> Float32:
+        heads = rows(name)
+        return values if heads is None else interleave_rope_rows(values, heads)
+
+    def lora(module: str, a: Float32, b: Float32) -> Pair:
+        return a, weight(module, b)
+
+    return Layout(
+        architecture=ARCHITECTURE,
+        geometry=model,
+        tied=tied,
+        write_metadata=metadata,
+        required=required_names(model, tied=tied, qk_norm=False),
+        weight=weight,
+        lora=lora,
     )
-
-
-def llama_shape(directory: ModelDirectory, *, doing: str) -> LlamaShape:
-    """Read a model directory's config.json.
-
-    ``doing`` names the operation in the message. Raises CapabilityError for another family
-    or for a variant (RoPE scaling, activation) that would be written wrongly, UserError for
-    a config that lacks a key.
-    """
-    if directory.family != ARCHITECTURE:
-        raise unsupported_family(directory.name, directory.family, doing)
-    config = _read_config(directory.path / "config.json")
-    _refuse_variants(config, directory.name, doing)
-    try:
-        return _shape(config)
-    except KeyError as error:
-        raise UserError(
-            f"{directory.path / 'config.json'} has no {error.args[0]}; prepare the model again"
-        ) from error
-
-
-def tensor_namer(layers: int) -> Callable[[str], str | None]:
-    """Hugging Face parameter name (``….weight`` or ``….bias``) -> GGUF name, None if unknown."""
-    import gguf
-
-    table = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, layers)
-
-    def name(parameter: str) -> str | None:
-        found = table.get_name(parameter, try_suffixes=(".weight", ".bias"))
-        return None if found is None else str(found)
-
-    return name
-
-
-def rope_heads(module: str, shape: LlamaShape) -> int | None:
-    """Number of heads whose rows are interleaved in ``module`` (q_proj, k_proj), else None."""
-    if module.endswith(".self_attn.q_proj"):
-        return shape.heads
-    if module.endswith(".self_attn.k_proj"):
-        return shape.kv_heads
-    return None
 
 
 def interleave_rope_rows(rows: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
@@ -98,54 +83,3 @@ def interleave_rope_rows(rows: NDArray[np.float32], heads: int) -> NDArray[np.fl
     """
     halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(rows.shape))
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); prepare the model again") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path} is not a model config; prepare the model again")
-    return config
-
-
-def _refuse_variants(config: dict[str, Any], name: str, doing: str) -> None:
-    rope = _rope(config)
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    activation = config.get("hidden_act", "silu")
-    for what, value, expected in (
-        ("RoPE type", kind, "default"),
-        ("activation", activation, "silu"),
-    ):
-        if value != expected:
-            raise CapabilityError(
-                f"{name}: {doing} of llama with {what} {value!r} comes with a later version; "
-                f"give a .gguf file"
-            )
-
-
-def _rope(config: dict[str, Any]) -> dict[str, Any]:
-    """RoPE settings under transformers v5's key or the older one."""
-    return config.get("rope_parameters") or config.get("rope_scaling") or {}
-
-
-def _shape(config: dict[str, Any]) -> LlamaShape:
-    heads = int(config["num_attention_heads"])
-    hidden = int(config["hidden_size"])
-    theta = _rope(config).get("rope_theta", config.get("rope_theta"))
-    if theta is None:
-        raise KeyError("rope_theta")
-    return LlamaShape(
-        layers=int(config["num_hidden_layers"]),
-        hidden=hidden,
-        feed_forward=int(config["intermediate_size"]),
-        heads=heads,
-        kv_heads=int(config.get("num_key_value_heads") or heads),
-        head_dim=int(config.get("head_dim") or hidden // heads),
-        vocab=int(config["vocab_size"]),
-        context=int(config["max_position_embeddings"]),
-        rms_eps=float(config["rms_norm_eps"]),
-        rope_theta=float(theta),
-        tied=bool(config.get("tie_word_embeddings", False)),
-    )

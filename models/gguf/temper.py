@@ -1,4 +1,4 @@
-"""A copy of a llama-type GGUF in which attention heads are scaled: pure editing, no engine.
+"""A copy of a GGUF in which attention heads are scaled: pure editing, no engine.
 
 A head's output enters o_proj as its own ``head_dim`` columns of ``attn_output.weight`` (not
 permuted), so scaling these columns scales the head. Where blocks do not straddle heads, a
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from models.errors import CapabilityError, UserError
 from models.files import whole_file
 from models.gguf.inspect import check_gguf
-from models.gguf.llama import ARCHITECTURE, unsupported_family
+from models.gguf.layout import ARCHITECTURES
 from models.gguf.retype import write_retyped
 from models.gguf_file import GgufFile, TensorInfo
 
@@ -120,7 +120,7 @@ def temper_gguf(
     ``out`` appears whole or not at all. A LoRA's o_proj must be scaled as well
     (:func:`backends.llamacpp.adapter.convert_adapter`).
 
-    Raises CapabilityError for a file that is not of the llama type, UserError for a head or
+    Raises CapabilityError for an unknown architecture, UserError for a head or
     layer that is not there (listing those that are), a factor that is not finite or that the
     stored type cannot hold, a damaged file, and a full disk.
     """
@@ -147,18 +147,21 @@ def temper_gguf(
 
 
 def gguf_heads(file: GgufFile) -> dict[int, tuple[int, int]]:
-    """Layer -> (heads, head_dim) of a llama-type file.
+    """Layer -> (heads, head_dim) of a file, Gated DeltaNet layers left out.
 
     Raises CapabilityError for another architecture and for one part of a split file, UserError
     for a file whose head count does not fit its weights.
     """
-    if file.architecture != ARCHITECTURE:
-        raise unsupported_family(file.path.name, file.architecture, "tempering a GGUF")
+    if file.architecture not in ARCHITECTURES:
+        raise CapabilityError(
+            f"{file.path.name}: where the heads of a {file.architecture} lie is not known "
+            f"(known: {', '.join(ARCHITECTURES)})"
+        )
     if int(file.metadata.get("split.count", 0)) > 1:
         raise CapabilityError(f"{file.path} is one part of several: merge them (llama-gguf-split)")
-    count = file.metadata.get(f"{ARCHITECTURE}.attention.head_count")
+    count = file.metadata.get(f"{file.architecture}.attention.head_count")
     found: dict[int, tuple[int, int]] = {}
-    for layer in range(int(file.metadata.get(f"{ARCHITECTURE}.block_count", 0))):
+    for layer in range(int(file.metadata.get(f"{file.architecture}.block_count", 0))):
         info = file.tensors.get(_name(layer))
         if info is None:
             continue

@@ -169,17 +169,6 @@ def test_a_mistake_found_at_the_start_leaves_no_run_behind(threearc, tmp_path):
     assert not (tmp_path / "bad").exists()
 
 
-def test_a_model_that_cannot_be_evaluated_is_refused_before_it_is_fetched(threearc, monkeypatch):
-    import arcs.arc1.pipeline as pipeline
-
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("prepared")
-
-    monkeypatch.setattr(pipeline, "prepare", never)
-    line = error_line(threearc("arc1", "--model", "Qwen3-0.6B"))
-    assert "qwen3" in line and "SmolLM2" in line
-
-
 def test_asking_for_the_original_gguf_of_a_model_without_one_is_refused(threearc, tiny_model):
     line = error_line(threearc("arc1", "--model", tiny_model, "--quantisation", "original"))
     assert "not made from a GGUF" in line and "q8_0" in line

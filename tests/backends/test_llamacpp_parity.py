@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import backends.llamacpp.adapter as adapter_module
-import models.gguf.export as export_module
+import models.gguf.llama as llama_module
 from backends.llamacpp.adapter import convert_adapter
 from backends.llamacpp.model import open_gguf
 from backends.llamacpp.quantise import KINDS, evaluation_gguf
@@ -95,7 +94,7 @@ def test_without_the_row_permutation_the_adapted_logits_are_wrong(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(adapter_module, "interleave_rope_rows", lambda rows, heads: rows)
+    monkeypatch.setattr(llama_module, "interleave_rope_rows", lambda rows, heads: rows)
     adapter = convert_adapter(folder / "peft", smollm_directory, folder / "unpermuted.gguf")
     ours = _logits(f32, ids, adapter)
     assert np.abs(ours - reference["adapted"]).max() > 100 * TOLERANCE
@@ -155,7 +154,7 @@ def test_an_export_without_the_row_permutation_is_wrong(
     tiny_directory: Callable[..., ModelDirectory], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = tiny_directory("llama")
-    monkeypatch.setattr(export_module, "interleave_rope_rows", lambda rows, heads: rows)
+    monkeypatch.setattr(llama_module, "interleave_rope_rows", lambda rows, heads: rows)
     gguf = export_gguf(directory, tmp_path / "tiny.gguf", dtype="f32")
     ours, theirs = _logits(gguf, TINY_IDS), torch_logits(torch_model(directory), TINY_IDS)
     assert np.abs(ours - theirs).max() > 100 * TINY_TOLERANCE

@@ -7,6 +7,7 @@ the order of the prompts (BACKENDS section 8; 5 of 9 here).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from backends.llamacpp.context import Settings
 from backends.llamacpp.model import LlamaCppModel, open_gguf
 from backends.llamacpp.native import NativeModel
 from models.directory import ModelDirectory
+from models.errors import UserError
 from tests.support.llamacpp import encode_chatml
 
 BUDGET, CONTEXT = 48, 512
@@ -123,3 +125,54 @@ def test_a_unified_cache_depends_on_the_order_so_equality_here_means_something(
         one, other = (_ids(_by_item(unified, p, budget=24)) for p in (prompts, shuffled))
     assert one.keys() == other.keys()
     assert one != other
+
+
+# Going on behind a budget that ran out ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("larger", [1, 3])
+def test_replayed_ids_go_on_as_one_decode_would(
+    gguf: Path, prompts: list[Prompt], expected: dict[str, Completion], larger: int
+) -> None:
+    """Whatever else is decoded beside them, and in a context that is larger by a factor."""
+    short = {
+        item: replace(c, ids=c.ids[:20], finish_reason="length")
+        for item, c in expected.items()
+        if len(c.ids) > 20
+    }
+    assert len(short) >= 5
+    unfinished = [
+        replace(prompt, generated=short[prompt.item_id].ids)
+        for prompt in prompts
+        if prompt.item_id in short
+    ]
+    with open_gguf(gguf, context=CONTEXT * larger, threads=1) as model:
+        again = _by_item(model, unfinished[::-1])
+    assert {i: (c.ids, c.finish_reason) for i, c in again.items()} == {
+        i: (c.ids, c.finish_reason) for i, c in expected.items() if i in short
+    }
+    for item, completion in again.items():
+        ties = expected[item].near_ties
+        assert completion.near_ties is not None and ties is not None
+        assert completion.near_ties <= ties
+
+
+def test_ingested_as_a_prompt_they_would_give_other_texts(
+    model: LlamaCppModel, prompts: list[Prompt], expected: dict[str, Completion]
+) -> None:
+    """Why ids are replayed (BACKENDS section 8: 12 of 16 texts changed)."""
+    long = [p for p in prompts if len(expected[p.item_id].ids) == BUDGET]
+    joined = [replace(p, ids=p.ids + expected[p.item_id].ids[:20]) for p in long]
+    rest = _by_item(model, joined, BUDGET - 20)
+    assert any(rest[p.item_id].ids != expected[p.item_id].ids[20:] for p in long)
+
+
+def test_what_cannot_be_gone_on_with_is_one_line(
+    model: LlamaCppModel, prompts: list[Prompt]
+) -> None:
+    for generated, message in (
+        ((5,) * BUDGET, "has 48 generated tokens already"),
+        ((5, 10**6), "lie outside 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            _by_item(model, [replace(prompts[0], generated=generated)])

@@ -16,6 +16,12 @@ import numpy as np
 
 ARCHITECTURES = ("llama", "qwen3", "qwen3_5", "gemma3", "gemma4")
 
+GEMMA3_OF_LLAMACPP = {
+    "num_hidden_layers": 7,
+    "layer_types": [*["sliding_attention"] * 5, "full_attention", "sliding_attention"],
+}
+"""Overrides for a Gemma 3 that llama.cpp computes: it takes every sixth layer as global."""
+
 PAD, BOS, EOS = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 PAD_ID, BOS_ID, EOS_ID = 0, 1, 2
 IDS = {"pad_token_id": PAD_ID, "bos_token_id": BOS_ID, "eos_token_id": EOS_ID}

@@ -1,0 +1,135 @@
+"""``threearc eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from arcs.cli import app
+from models.errors import UserError
+
+
+@app.command(
+    "eval",
+    epilog="""
+Examples:\n
+  threearc eval humaneval --adapter runs/arc1/adapter\n
+  threearc eval humaneval --adapter A --adapter-mode merged --quant f16,q8_0,q4_k_m\n
+  threearc eval humaneval --temper L16H5=0.5 --temper L16H5=0 --escalate 4096\n
+  threearc eval humaneval --run runs/eval-20260101-120000     (continue after a kill)
+""",
+)
+def evaluate(
+    benchmark: Annotated[str, typer.Argument(help="humaneval")] = "humaneval",
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name (see threearc models), hub id or path", show_default=False),
+    ] = None,
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option(help="An adapter's directory; may be repeated", show_default=False),
+    ] = None,
+    adapter_mode: Annotated[
+        str | None,
+        typer.Option(
+            help="runtime (default) or merged: added to the base before quantising",
+            show_default=False,
+        ),
+    ] = None,
+    temper: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Scale heads, e.g. L16H5=0.5,L3H1=0; one condition each time",
+            show_default=False,
+        ),
+    ] = None,
+    quant: Annotated[
+        str | None,
+        typer.Option(
+            help="With commas: original, f16, q8_0 (default), q5_k_m, q4_k_m", show_default=False
+        ),
+    ] = None,
+    n_predict: Annotated[
+        str | None, typer.Option(help="Token budgets, default 256,512,1024", show_default=False)
+    ] = None,
+    escalate: Annotated[
+        int | None,
+        typer.Option(
+            help="Continue unfinished answers up to this many tokens while they could change a "
+            "conclusion",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Evaluate this many problems", show_default=False)
+    ] = None,
+    prompt_style: Annotated[
+        str | None, typer.Option(help="chat (default) or raw", show_default=False)
+    ] = None,
+    thinking: Annotated[
+        bool | None,
+        typer.Option("--thinking/--no-thinking", help="Qwen's thinking mode", show_default=False),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="llama.cpp threads", show_default=False)
+    ] = None,
+    gpu_layers: Annotated[
+        int | None, typer.Option(help="Layers on a GPU, default all that fit", show_default=False)
+    ] = None,
+    allow_weak_sandbox: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-weak-sandbox",
+            help="Run model-written code with resource limits only",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the new run", show_default=False)
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Continue this run where it was stopped", show_default=False),
+    ] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on stdout")
+    ] = False,
+) -> None:
+    """Evaluate a base and its edits, quantised, at several n_predict, in one table.
+
+    Conditions: the base, every adapter, every setting of heads. One decode each at a
+    quantisation serves all n_predict; every edit is compared with what it is an edit of.
+    """
+    if benchmark != "humaneval":
+        raise UserError(f"unknown benchmark {benchmark!r}: choose humaneval")
+    given: dict[str, Any] = {
+        "model": model,
+        "adapters": tuple(adapter) if adapter else None,
+        "adapter_mode": adapter_mode,
+        "tempers": tuple(temper) if temper else None,
+        "quantisations": tuple(quant.split(",")) if quant else None,
+        "n_predict": None if n_predict is None else _numbers(n_predict),
+        "escalate": escalate,
+        "limit": limit,
+        "prompt_style": prompt_style,
+        "thinking": thinking,
+        "threads": threads,
+        "gpu_layers": gpu_layers,
+        "allow_weak_sandbox": allow_weak_sandbox,
+    }
+    from arcs.evaluate.command import start
+
+    flags = {name: value for name, value in given.items() if value is not None}
+    start(flags, out=out, run=run, as_json=json_output)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"--n-predict {text!r}: whole numbers with commas between are expected, "
+            "e.g. 256,512,1024"
+        ) from None

@@ -1,0 +1,101 @@
+"""What ``threearc eval`` does with its flags: resolve, announce, run, print."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from arcs import provenance
+from arcs.arc1.config import absolute_paths
+from arcs.evaluate.config import EvalConfig, conditions_of, parse
+from arcs.evaluate.report import report
+from arcs.progress import Reporter
+from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
+from models.errors import UserError
+
+
+def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_json: bool) -> None:
+    """Begin a new evaluation or continue one, and print its result on stdout."""
+    from arcs.evaluate.pipeline import first_manifest
+
+    reporter = Reporter()
+    if run is not None:
+        if out is not None:
+            raise UserError("--run continues a run and --out begins one: give one of them")
+        config = _settings_of(run, flags)
+        directory = RunDirectory.resume(run)
+        directory.extend_manifest(versions=provenance.versions())
+        directory.require_same_commit(provenance.code_state())
+        reporter.say(f"evaluation, continued in {directory.path}")
+    else:
+        config = parse(_absolute(flags))
+        path = out if out is not None else default_path("eval")
+        directory = RunDirectory.create(path, first_manifest(config, sys.argv))
+        _announce(config, directory, reporter)
+    with directory:
+        _go(config, directory, reporter, as_json)
+
+
+def _absolute(flags: Mapping[str, Any]) -> dict[str, Any]:
+    made = absolute_paths({k: v for k, v in flags.items() if k != "adapters"})
+    if "adapters" in flags:
+        made["adapters"] = tuple(Path(path).absolute() for path in flags["adapters"])
+    return made
+
+
+def _settings_of(run: Path, flags: Mapping[str, Any]) -> EvalConfig:
+    """The run's own settings; flags given again must agree with them. Writes nothing."""
+    stored = read_manifest(run)
+    if stored.get("arc") != "eval" or not isinstance(stored.get("config"), dict):
+        raise UserError(f"--run {run}: not an evaluation (threearc eval)")
+    config = parse(stored["config"])
+    now = config.model_dump()
+    for name, value in parse({**now, **_absolute(flags)}).model_dump().items():
+        if value != now[name]:
+            raise UserError(
+                f"--run {run}: {name.replace('_', '-')} is {now[name]} in this run, not {value}; "
+                "start a new run with --out"
+            )
+    return config
+
+
+def _announce(config: EvalConfig, directory: RunDirectory, reporter: Reporter) -> None:
+    conditions = len(conditions_of(config))
+    items = config.limit or 164
+    decodes = conditions * len(config.quantisations)
+    reporter.say(
+        f"{decodes} decodes ({conditions} conditions x {len(config.quantisations)} quantisations) "
+        f"of {items} problems to {config.n_predict[-1]} tokens, in {directory.path}"
+    )
+
+
+def _go(config: EvalConfig, directory: RunDirectory, reporter: Reporter, as_json: bool) -> None:
+    from arcs.evaluate.pipeline import run_eval
+
+    again = f"threearc eval humaneval --run {directory.path}"
+    try:
+        metrics = run_eval(config, directory, reporter)
+    except UserError:
+        directory.discard_if_unused()
+        raise
+    except KeyboardInterrupt:
+        reporter.say(
+            f"\ninterrupted; continue with: threearc eval humaneval --run {directory.path}"
+        )
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{error.strerror}: nothing finished is lost; make room and continue with {again}"
+        ) from error
+    if as_json:
+        sys.stdout.write(canonical_json(metrics))
+    else:
+        Console(highlight=False).print(report(metrics))
+    reporter.say(f"Everything is in {directory.path} ({METRICS}, items.jsonl, manifest.json).")

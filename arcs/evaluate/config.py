@@ -1,0 +1,137 @@
+"""What an evaluation is made of: the flags, checked, and the conditions that follow from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from backends.interface import Head
+from evals.budgets import check_budgets
+from models.errors import UserError
+
+Quantisation = Literal["original", "f16", "q8_0", "q5_k_m", "q4_k_m"]
+BASE, CONTROL = "base", "control"
+_SETTING = re.compile(r"L(\d+)H(\d+)=(-?\d+(?:\.\d+)?)")
+
+
+class EvalConfig(BaseModel):
+    """Every setting that changes a number of an evaluation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    model: str = "SmolLM2-135M-Instruct"
+    adapters: tuple[Path, ...] = ()
+    adapter_mode: Literal["runtime", "merged"] = "runtime"
+    """``runtime``: float32 factors beside the quantised base. ``merged``: added to the base
+    before it is quantised, which is what most people ship, and not the same thing."""
+    tempers: tuple[str, ...] = ()
+    """Each one condition, e.g. ``L16H5=0.5`` or ``L16H5=0,L3H1=0``."""
+    quantisations: tuple[Quantisation, ...] = ("q8_0",)
+    n_predict: tuple[int, ...] = (256, 512, 1024)
+    escalate: int | None = Field(default=None, ge=2)
+    """Largest n_predict that unfinished answers may be continued to; None: never continued."""
+    limit: int | None = Field(default=None, ge=1)
+    prompt_style: Literal["chat", "raw"] = "chat"
+    thinking: bool = False
+    kv_dtype: Literal["f16", "f32"] = "f16"
+    width: int = Field(default=8, ge=1, le=64)
+    threads: int | None = Field(default=None, ge=1)
+    gpu_layers: int = Field(default=-1, ge=-1)
+    allow_weak_sandbox: bool = False
+
+    @field_validator("n_predict")
+    @classmethod
+    def _budgets_rise(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return check_budgets(value)
+
+    @field_validator("quantisations", "adapters", "tempers")
+    @classmethod
+    def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        twice = next((one for i, one in enumerate(value) if one in value[:i]), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is given twice")
+        return value
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.quantisations:
+            raise ValueError("quantisations: give at least one")
+        if self.escalate is not None and self.escalate <= self.n_predict[-1]:
+            raise ValueError(
+                f"escalate {self.escalate} is not above the largest n_predict {self.n_predict[-1]}"
+            )
+        if self.adapter_mode == "merged" and "original" in self.quantisations:
+            raise ValueError("adapter-mode merged: a merged model has no original GGUF")
+        names = [path.name for path in self.adapters]
+        if len(set(names)) < len(names):
+            raise ValueError("adapters: two have the same directory name; copy one to another name")
+        for text in self.tempers:
+            heads_of(text)
+        return self
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One model that is evaluated: the base or one edit of it."""
+
+    name: str
+    adapter: Path | None = None
+    scales: Mapping[Head, float] | None = None
+    """None: untouched weights. Empty: the storage form of a sweep, nothing scaled."""
+    against: str = BASE
+    """Name of the condition that it is compared with."""
+
+    @property
+    def slug(self) -> str:
+        """For file names."""
+        return re.sub(r"[^A-Za-z0-9.=-]+", "_", self.name)
+
+
+def conditions_of(config: EvalConfig) -> tuple[Condition, ...]:
+    """The base, each adapter, and each setting of heads with the control they share.
+
+    The control is the base in the storage form of the whole sweep (DESIGN section 3), so that
+    what is measured is the scaling and not another rounding of the same tensor.
+    """
+    found = [Condition(BASE)]
+    found += [Condition(path.name, adapter=path) for path in config.adapters]
+    if config.tempers:
+        found.append(Condition(CONTROL, scales={}))
+        found += [
+            Condition(text, scales=heads_of(text), against=CONTROL) for text in config.tempers
+        ]
+    names = [condition.name for condition in found]
+    clash = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if clash is not None:
+        raise UserError(f"two conditions are called {clash!r}: rename the adapter's directory")
+    return tuple(found)
+
+
+def heads_of(text: str) -> dict[Head, float]:
+    """``L16H5=0.5,L3H1=0`` -> factors by head. Raises ValueError for another form."""
+    scales: dict[Head, float] = {}
+    for part in text.replace(" ", "").split(","):
+        match = _SETTING.fullmatch(part)
+        if match is None:
+            raise ValueError(f"temper {text!r}: give layer, head and factor as in L16H5=0.5")
+        head = Head(int(match[1]), int(match[2]))
+        if head in scales:
+            raise ValueError(f"temper {text!r}: L{head.layer}H{head.head} is given twice")
+        scales[head] = float(match[3])
+    return scales
+
+
+def parse(values: Mapping[str, Any]) -> EvalConfig:
+    """Validate flags; one line for the first thing wrong (UserError)."""
+    try:
+        return EvalConfig.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]).replace("_", "-") if first["loc"] else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"--{name}: {message}" if name else message) from None

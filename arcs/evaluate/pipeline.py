@@ -1,0 +1,360 @@
+"""Evaluate the base and its edits at every quantisation; everything that finishes is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from arcs import provenance
+from arcs.arc1 import evaluation, problems
+from arcs.arc1.evaluation import Answer
+from arcs.arc1.problems import Item
+from arcs.evaluate.config import BASE, CONTROL, Condition, EvalConfig, conditions_of
+from arcs.evaluate.escalation import next_budget, undecided, unfinished
+from arcs.evaluate.files import files_of
+from arcs.evaluate.quality import fixed_texts, logits_of, quality
+from arcs.gates import Gates, load_gates
+from arcs.progress import Reporter
+from arcs.runs import METRICS, JsonLines, RunDirectory, canonical_json
+from arcs.verdicts import Comparison, Results, compare, summarise
+from backends.adapter_files import load_adapter
+from backends.heads import layer_factors
+from backends.interface import Completion
+from backends.llamacpp import require_installed
+from backends.lora import adapter_sha256
+from evals.humaneval.execution import Limits
+from evals.humaneval.problems import dataset_sha256
+from evals.humaneval.prompts import template_sha256
+from evals.humaneval.sandbox import IsolationLevel, detect_level
+from models.chat import ChatEncoder
+from models.directory import ModelDirectory
+from models.disk import require_free
+from models.errors import UserError
+from models.geometry import read_geometry
+from models.gguf.layout import layout_of
+from models.store import prepare
+
+EXECUTIONS, ITEMS = "executions.jsonl", "items.jsonl"
+RUN_BYTES = 50 << 20
+REFERENCE = "f16"
+"""What the other quantisations are compared with."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all conditions share."""
+
+    directory: ModelDirectory
+    encoder: ChatEncoder
+    items: tuple[Item, ...]
+    level: IsolationLevel
+    limits: Limits
+    gates: Gates
+    conditions: tuple[Condition, ...]
+    layers: tuple[int, ...]
+    """Layers that the sweep of heads touches."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One condition at one quantisation."""
+
+    quantisation: str
+    condition: Condition
+
+    @property
+    def name(self) -> str:
+        """For records and files."""
+        return f"{self.quantisation}.{self.condition.slug}"
+
+    def store(self, run: RunDirectory, budget: int) -> JsonLines:
+        """Completions decoded (or continued) up to ``budget``."""
+        return run.json_lines(f"{self.name}.{budget}.completions.jsonl")
+
+
+def run_eval(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
+    """Run or continue an evaluation in ``run``; returns what stands in its metrics.json."""
+    with run.timed("prepare"):
+        prepared = prepare_run(config, run, reporter)
+    arms = tuple(Arm(q, one) for q in config.quantisations for one in prepared.conditions)
+    with run.timed("quality of quantisation"):
+        measured = _quality(config, run, prepared, reporter)
+    done: dict[str, dict[str, Completion]] = {arm.name: {} for arm in arms}
+    budgets, settled = list(config.n_predict), False
+    while not settled:
+        for arm in arms:
+            with run.timed(f"decode {arm.name} to {budgets[-1]}") as counts:
+                counts["tokens"] = _decode(config, run, prepared, arm, budgets, done, reporter)
+        table, compared = _judge(config, run, prepared, arms, budgets, done, reporter)
+        larger = None if config.escalate is None else next_budget(budgets[-1], config.escalate)
+        settled = larger is None or not undecided(compared.values())
+        if not settled and larger is not None:
+            reporter.say(f"unfinished answers could change a conclusion: on to {larger} tokens")
+            budgets.append(larger)
+    metrics = _metrics(config, run, prepared, arms, budgets, table, compared, measured)
+    run.write_json(METRICS, metrics)
+    return metrics
+
+
+def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Prepared:
+    """Check everything that can be before the first decode. Raises UserError for each mistake."""
+    require_free(run.path, RUN_BYTES, "the run")
+    require_installed()
+    level = detect_level(allow_weak=config.allow_weak_sandbox)
+    directory = prepare(config.model, say=reporter.say)
+    layout = layout_of(directory, doing="quantised evaluation")
+    encoder = ChatEncoder(directory, thinking=config.thinking)
+    if config.thinking and not encoder.thinking_switch:
+        raise UserError(f"--thinking: {directory.name} has no thinking mode; leave it out")
+    if "original" in config.quantisations and directory.gguf is None:
+        raise UserError(
+            f"--quant original: {directory.name} was not made from a GGUF file; choose f16, "
+            "q8_0, q5_k_m or q4_k_m"
+        )
+    conditions = conditions_of(config)
+    for condition in conditions:
+        if condition.adapter is not None:
+            load_adapter(condition.adapter, directory)
+    scales = {head: 0.0 for one in conditions for head in (one.scales or {})}
+    prepared = Prepared(
+        directory=directory,
+        encoder=encoder,
+        items=tuple(
+            problems.encode(encoder, problem, config.prompt_style)
+            for problem in problems.choose(config.limit)
+        ),
+        level=level,
+        limits=Limits(),
+        gates=load_gates(),
+        conditions=conditions,
+        layers=tuple(sorted(layer_factors(scales, layout.heads))),
+    )
+    largest = config.escalate or config.n_predict[-1]
+    context, trained = _context(config, prepared, largest), read_geometry(directory.path)
+    if context > trained.context_length:
+        raise UserError(
+            f"{largest} tokens need a context of {context}, and {directory.name} has "
+            f"{trained.context_length}: lower --n-predict or --escalate"
+        )
+    run.extend_manifest(**_describe(config, prepared))
+    return prepared
+
+
+def _context(config: EvalConfig, prepared: Prepared, budget: int) -> int:
+    return problems.context_for(prepared.encoder, config.prompt_style, budget)
+
+
+def _describe(config: EvalConfig, prepared: Prepared) -> dict[str, Any]:
+    directory = prepared.directory
+    adapters = [one for one in prepared.conditions if one.adapter is not None]
+    return {
+        "model": {
+            "name": directory.name,
+            "family": directory.family,
+            "source": directory.source,
+            "fingerprint": directory.fingerprint,
+            "gguf_sha256": directory.gguf_sha256,
+        },
+        "adapters": {
+            one.name: {"sha256": adapter_sha256(one.adapter), "mode": config.adapter_mode}
+            for one in adapters
+            if one.adapter is not None
+        },
+        "chat": prepared.encoder.describe(),
+        "evaluation": {
+            "dataset": "HumanEval",
+            "dataset_sha256": dataset_sha256(),
+            "prompt_style": config.prompt_style,
+            "prompt_template_sha256": template_sha256(config.prompt_style),
+            "prompts_sha256": problems.prompts_sha256(prepared.items),
+            "items": len(prepared.items),
+        },
+        "sandbox": {
+            "level": prepared.level.name,
+            "description": prepared.level.description(),
+            "limits": prepared.limits.description(),
+        },
+        "gates": prepared.gates.to_json(),
+    }
+
+
+def _quality(
+    config: EvalConfig, run: RunDirectory, prepared: Prepared, reporter: Reporter
+) -> dict[str, Any]:
+    """What each quantisation does to the base itself; kept, so measured once a run."""
+    from backends.llamacpp.quantise import evaluation_gguf
+    from models.store import cache_root
+
+    name = "quality.json"
+    if (run.path / name).exists():
+        return run.read_json(name)
+    texts = fixed_texts(prepared.encoder)
+    cache = cache_root() / "gguf"
+
+    def read(kind: str) -> Any:
+        reporter.say(f"{kind}: logits of the base on {sum(map(len, texts)):,} tokens of fixed text")
+        gguf = evaluation_gguf(prepared.directory, kind, cache, say=reporter.say)
+        return logits_of(gguf, texts, threads=config.threads, gpu_layers=config.gpu_layers)
+
+    others = [kind for kind in config.quantisations if kind != REFERENCE]
+    reference = read(REFERENCE) if others else []
+    found: dict[str, Any] = {kind: quality(reference, read(kind)).to_json() for kind in others}
+    run.write_json(name, found)
+    return found
+
+
+def _decode(
+    config: EvalConfig,
+    run: RunDirectory,
+    prepared: Prepared,
+    arm: Arm,
+    budgets: Sequence[int],
+    done: dict[str, dict[str, Completion]],
+    reporter: Reporter,
+) -> int:
+    """Decode or continue one arm to the largest budget; returns the ids generated now."""
+    from backends.llamacpp.model import open_gguf
+
+    first, earlier = len(budgets) == len(config.n_predict), done[arm.name]
+    wanted = list(prepared.items)
+    if not first:
+        waiting = unfinished(earlier)
+        wanted = [
+            replace(item, prompt=replace(item.prompt, generated=earlier[item.prompt.item_id].ids))
+            for item in prepared.items
+            if item.prompt.item_id in waiting
+        ]
+    store = arm.store(run, budgets[-1])
+    settings = config.model_copy(update={"n_predict": tuple(budgets)})
+    produced = 0
+    if len(evaluation.completions(store, wanted, settings)) < len(wanted):
+        with (
+            files_of(
+                arm.condition, arm.quantisation, config, prepared.directory, prepared.layers,
+                run.path / "files", reporter,
+            ) as files,
+            open_gguf(
+                files.gguf,
+                adapter=files.adapter,
+                context=_context(config, prepared, budgets[-1]),
+                width=config.width,
+                kv_dtype=config.kv_dtype,
+                threads=config.threads,
+                gpu_layers=config.gpu_layers,
+            ) as model,
+        ):  # fmt: skip
+            engine = {**model.describe(), **files.made}
+            run.extend_manifest(**{f"engine.{arm.name}.{budgets[-1]}": engine})
+            label = f"{arm.quantisation} {arm.condition.name}"
+            produced = evaluation.decode(
+                model, prepared.encoder, wanted, settings, store, label, reporter
+            )
+            produced -= sum(len(item.prompt.generated) for item in wanted)
+    earlier.update(evaluation.completions(store, wanted, settings))
+    return max(0, produced)
+
+
+def _judge(
+    config: EvalConfig,
+    run: RunDirectory,
+    prepared: Prepared,
+    arms: Sequence[Arm],
+    budgets: Sequence[int],
+    done: Mapping[str, Mapping[str, Completion]],
+    reporter: Reporter,
+) -> tuple[dict[str, Results], dict[str, Comparison]]:
+    """Run the code and compare every edit with what it is an edit of."""
+    settings = config.model_copy(update={"n_predict": tuple(budgets)})
+    given: list[Answer] = []
+    for arm in arms:
+        given += evaluation.answers(
+            arm.name, done[arm.name], prepared.items, prepared.encoder, settings
+        )
+    with run.timed(f"execute to {budgets[-1]}") as counts:
+        store = run.json_lines(EXECUTIONS)
+        before = len(store.records)
+        executions = evaluation.execute(
+            given, store, prepared.level, prepared.limits, os.cpu_count() or 1, reporter
+        )
+        counts["programs"] = len(store.records) - before
+    table: dict[str, Results] = dict(evaluation.results(given, executions))
+    evaluation.write_items(run.path / ITEMS, evaluation.item_records(given, executions, table))
+    manifest = run.manifest()
+    compared = {
+        arm.name: compare(
+            table[Arm(arm.quantisation, _reference(prepared, arm)).name],
+            table[arm.name],
+            prepared.gates,
+            base_settings=_settings_sha256(
+                manifest, config, Arm(arm.quantisation, _reference(prepared, arm))
+            ),
+            edited_settings=_settings_sha256(manifest, config, arm),
+        )
+        for arm in arms
+        if arm.condition.name not in (BASE, CONTROL)
+    }
+    return table, compared
+
+
+def _settings_sha256(manifest: Mapping[str, Any], config: EvalConfig, arm: Arm) -> str:
+    """Hash of everything about an arm's decode that an edit must not change."""
+    edit = ("adapter_sha256", "gguf_sha256", "tempering", "merged_fingerprint")
+    engine = manifest[f"engine.{arm.name}.{config.n_predict[-1]}"]
+    kept = {key: value for key, value in engine.items() if key not in edit}
+    return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
+
+
+def _reference(prepared: Prepared, arm: Arm) -> Condition:
+    return next(one for one in prepared.conditions if one.name == arm.condition.against)
+
+
+def _metrics(
+    config: EvalConfig,
+    run: RunDirectory,
+    prepared: Prepared,
+    arms: Sequence[Arm],
+    budgets: Sequence[int],
+    table: Mapping[str, Results],
+    compared: Mapping[str, Comparison],
+    measured: Mapping[str, Any],
+) -> dict[str, Any]:
+    manifest = run.manifest()
+    found: dict[str, Any] = {kind: {} for kind in config.quantisations}
+    for arm in arms:
+        summary = summarise(table[arm.name], prepared.gates)
+        comparison = compared.get(arm.name)
+        made = manifest[f"engine.{arm.name}.{config.n_predict[-1]}"]
+        found[arm.quantisation][arm.condition.name] = {
+            "budgets": {str(n): one.to_json() for n, one in summary.items()},
+            "against": arm.condition.against if comparison else None,
+            "comparison": comparison.to_json() if comparison else None,
+            "tempering": made.get("tempering"),
+        }
+    return {
+        "schema_version": "threearc-eval-1",
+        "model": manifest["model"],
+        "n_items": len(prepared.items),
+        "n_predict": list(budgets),
+        "escalated": list(budgets[len(config.n_predict) :]),
+        "quality_against_f16": dict(measured),
+        "quantisations": found,
+        "config": config.model_dump(mode="json"),
+        "made_with": {k: v for k, v in manifest.items() if k not in ("config", "command", "arc")},
+    }
+
+
+def first_manifest(config: EvalConfig, command: Sequence[str]) -> dict[str, Any]:
+    """What is known before anything is opened."""
+    return {
+        "schema": "threearc-manifest-1",
+        "arc": "eval",
+        "config": config.model_dump(mode="json"),
+        "command": list(command),
+        "versions": provenance.versions(),
+        "code": provenance.code_state(),
+        "environment": provenance.environment(),
+        "hardware": provenance.hardware(),
+    }

@@ -1,0 +1,116 @@
+"""An evaluation for a person: a table a quantisation, then what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+COLOURS = {
+    "SUPPORTED": "bold green",
+    "REFUTED": "bold cyan",
+    "INCONCLUSIVE": "bold yellow",
+    "INVALID": "bold red",
+}
+
+
+def report(metrics: Mapping[str, Any]) -> Group:
+    """Tables and notes."""
+    parts: list[Table | Text] = []
+    for quantisation, conditions in metrics["quantisations"].items():
+        parts.append(_table(metrics, quantisation, conditions))
+        parts += _notes(metrics, quantisation, conditions)
+    if metrics["escalated"]:
+        steps = ", ".join(map(str, metrics["escalated"]))
+        parts.append(
+            Text(f"Unfinished answers were continued to n_predict {steps}: they could have changed "
+                 "a conclusion.")
+        )  # fmt: skip
+    return Group(*parts)
+
+
+def _table(metrics: Mapping[str, Any], quantisation: str, conditions: Mapping[str, Any]) -> Table:
+    table = Table(
+        title=f"HumanEval pass@1, {metrics['model']['name']}, {quantisation}, "
+        f"n = {metrics['n_items']}",
+        caption="95% Wilson intervals; cut: stopped by the largest n, and of these not in an exact "
+        "loop; difference at the largest n, Tango's interval, exact McNemar p",
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+    )
+    table.add_column("condition", overflow="fold", min_width=10)
+    for n in metrics["n_predict"]:
+        table.add_column(f"n = {n}", justify="right", no_wrap=True)
+    table.add_column("cut", justify="right", no_wrap=True)
+    table.add_column("difference, verdict", min_width=18, overflow="fold")
+    for name, found in conditions.items():
+        last = found["budgets"][str(metrics["n_predict"][-1])]
+        table.add_row(
+            name,
+            *(_rate(found["budgets"][str(n)]) for n in metrics["n_predict"]),
+            f"{last['truncated']}\n({last['unfinished']})",
+            _difference(found),
+            end_section=True,
+        )
+    return table
+
+
+def _rate(arm: Mapping[str, Any]) -> str:
+    if arm["pass_at_1"] is None:
+        return "missing"
+    interval = arm["interval"]
+    counted = arm["n_items"] - arm["missing"]
+    return (
+        f"{100 * arm['pass_at_1']:.1f}%\n[{100 * interval['low']:.1f}, "
+        f"{100 * interval['high']:.1f}]\n{arm['passed']}/{counted}"
+    )
+
+
+def _difference(found: Mapping[str, Any]) -> Text:
+    comparison = found["comparison"]
+    if comparison is None:
+        return Text("")
+    claim, last = comparison["claim"], comparison["budgets"][-1]
+    text = "missing"
+    if claim["delta"] is not None:
+        interval = claim["interval"]
+        text = (
+            f"{100 * claim['delta']:+.1f} pt\n[{100 * interval['low']:+.1f}, "
+            f"{100 * interval['high']:+.1f}]\n+{last['gained']} -{last['lost']}"
+        )
+        text += "" if claim["p_value"] is None else f", p {claim['p_value']:.2g}"
+    shown = Text(text + "\n").append(claim["verdict"], style=COLOURS[claim["verdict"]])
+    shown.append("\n" + ", ".join(claim["reasons"]).replace("_", " "), style="dim")
+    if found["against"] != "base":
+        shown.append(f"\nagainst {found['against']}", style="dim")
+    return shown
+
+
+def _notes(
+    metrics: Mapping[str, Any], quantisation: str, conditions: Mapping[str, Any]
+) -> list[Text]:
+    notes = []
+    moved = metrics["quality_against_f16"].get(quantisation)
+    if moved is not None:
+        notes.append(
+            Text(
+                f"{quantisation} itself moves the base: KL to F16 {moved['kl']:.3g} nats, same "
+                f"most probable token at {100 * moved['same_top']:.1f}% of "
+                f"{moved['positions']:,} positions.",
+                style="dim",
+            )
+        )
+    for name, found in conditions.items():
+        made = found["tempering"]
+        if made is None:
+            continue
+        text = f"{name}: largest rounding of the scaled weights {made['rounding']:.2g}"
+        if made["retyped"]:
+            text += f"; stored as F32: {len(made['retyped'])} of {made['tensors']} tensors"
+        notes.append(Text(text + ".", style="dim"))
+    return notes

@@ -1,0 +1,282 @@
+"""``threearc eval``: its settings, and the real command on a tiny model, killed and continued."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("llama_cpp")
+
+from arcs.evaluate.config import conditions_of, heads_of, parse
+from arcs.evaluate.escalation import next_budget, undecided, unfinished
+from arcs.evaluate.quality import quality
+from arcs.evaluate.report import report
+from backends.interface import Completion, Head, LoraConfig
+from backends.lora import save_adapter
+from backends.memory import model_size
+from models.errors import UserError
+from models.store import prepare
+from tests.support.tiny_models import build_tiny
+
+LORA = LoraConfig(4, 8.0, targets="all")
+
+
+# Settings ----------------------------------------------------------------------------------
+
+
+def test_heads_are_read_exactly() -> None:
+    assert heads_of("L16H5=0.5, L3H1=0") == {Head(16, 5): 0.5, Head(3, 1): 0.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tempers": ("L1H2",)}, "give layer, head and factor as in L16H5=0.5"),
+        ({"tempers": ("L1H2=0,L1H2=1",)}, "L1H2 is given twice"),
+        ({"tempers": ("L1H2=0", "L1H2=0")}, "--tempers: L1H2=0 is given twice"),
+        ({"quantisations": ("q3",)}, "--quantisations"),
+        ({"quantisations": ("f16", "f16")}, "f16 is given twice"),
+        ({"n_predict": (512, 256)}, "n_predict must rise"),
+        ({"escalate": 1024}, "escalate 1024 is not above the largest n_predict 1024"),
+        (
+            {"adapter_mode": "merged", "quantisations": ("original",)},
+            "a merged model has no original GGUF",
+        ),
+        ({"adapters": ("a/x", "b/x")}, "two have the same directory name"),
+        ({"colour": "red"}, "--colour"),
+    ],
+)
+def test_what_cannot_be_is_one_line(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        parse(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_of_heads_share_a_control_and_adapters_do_not() -> None:
+    config = parse({"adapters": ("runs/a",), "tempers": ("L0H0=0.5", "L2H1=0")})
+    found = {one.name: one.against for one in conditions_of(config)}
+    assert found == {
+        "base": "base",
+        "a": "base",
+        "control": "base",
+        "L0H0=0.5": "control",
+        "L2H1=0": "control",
+    }
+    with pytest.raises(UserError, match="two conditions are called 'control'"):
+        conditions_of(parse({"adapters": ("x/control",), "tempers": ("L0H0=0.5",)}))
+
+
+def test_budgets_double_up_to_the_cap() -> None:
+    assert [next_budget(n, 4000) for n in (1024, 2048, 3000, 4000)] == [2048, 4000, 4000, None]
+
+
+def test_loops_and_finished_answers_are_not_continued() -> None:
+    def done(item: str, ids: tuple[int, ...], reason: Any) -> Completion:
+        return Completion(item, (1,), ids, reason, 0.0)
+
+    loop = (7, 8) * 40
+    new = tuple(range(80))
+    found = {
+        "loop": done("loop", loop, "length"),
+        "new": done("new", new, "length"),
+        "ended": done("ended", new, "stop"),
+    }
+    assert unfinished(found) == ["new"]
+    assert not undecided([])
+
+
+def test_quality_is_the_kl_and_agreement_of_known_logits() -> None:
+    one = np.log(np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]], np.float32))
+    two = np.log(np.array([[0.25, 0.5, 0.25], [0.2, 0.2, 0.6]], np.float32))
+    found = quality([one + 3.0], [two - 1.0])
+    assert found.kl == pytest.approx((0.5 * np.log(2) - 0.25 * np.log(2)) / 2, abs=1e-6)
+    assert (found.same_top, found.positions, found.texts) == (0.5, 2, 1)
+
+
+# The command ---------------------------------------------------------------------------------
+
+
+class Bench:
+    """A tiny model, an adapter that does something, and the command line that uses them."""
+
+    def __init__(self, root: Path, arch: str = "llama") -> None:
+        self.root, self.cache = root, root / "cache"
+        self.model = build_tiny(arch, root / "model", max_position_embeddings=4096)
+        os.environ["THREEARC_CACHE"] = str(self.cache)
+        directory = prepare(str(self.model), say=lambda _: None)
+        rng = np.random.default_rng(0)
+        weights = {}
+        for name, (out, into) in model_size(directory).linear_modules.items():
+            if "_proj" in name and "linear_attn" not in name and "per_layer" not in name:
+                weights[f"{name}.lora_A"] = rng.normal(size=(4, into)).astype(np.float32) / 5
+                weights[f"{name}.lora_B"] = rng.normal(size=(out, 4)).astype(np.float32) / 5
+        save_adapter(root / "edit", LORA, weights, directory, {})
+
+    def command(self, *tail: str) -> list[str]:
+        code = "from arcs.cli import main; main()"
+        return [sys.executable, "-c", code, "eval", "humaneval", *tail]
+
+    def fresh(self, out: str, *more: str) -> list[str]:
+        return self.command(
+            "--out", str(self.root / out), "--model", str(self.model), "--limit", "3",
+            "--prompt-style", "raw", "--threads", "1", "--json", *more,
+        )  # fmt: skip
+
+    def run(self, command: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "THREEARC_CACHE": str(self.cache), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, **more
+        )
+
+    def ids(self, out: str, arm: str, budget: int) -> dict[str, Any]:
+        path = self.root / out / f"{arm}.{budget}.completions.jsonl"
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        return {one["item_id"]: (one["ids"], one["finish_reason"]) for one in records}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    patch = pytest.MonkeyPatch()
+    patch.setenv("THREEARC_CACHE", os.environ.get("THREEARC_CACHE", ""))
+    made = Bench(tmp_path_factory.mktemp("eval"))
+    patch.undo()
+    return made
+
+
+@pytest.fixture(scope="module")
+def metrics(bench: Bench) -> dict[str, Any]:
+    done = bench.run(
+        bench.fresh(
+            "all", "--adapter", str(bench.root / "edit"), "--temper", "L0H1=0.3,L2H0=0",
+            "--quant", "f16,q8_0", "--n-predict", "6,12",
+        )
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_every_condition_stands_beside_what_it_is_an_edit_of(
+    bench: Bench, metrics: dict[str, Any]
+) -> None:
+    for kind in ("f16", "q8_0"):
+        found = metrics["quantisations"][kind]
+        assert set(found) == {"base", "edit", "control", "L0H1=0.3,L2H0=0"}
+        assert found["edit"]["against"] == "base"
+        assert found["L0H1=0.3,L2H0=0"]["against"] == "control"
+        assert found["base"]["comparison"] is None and found["control"]["comparison"] is None
+        for one in found.values():
+            assert set(one["budgets"]) == {"6", "12"}
+            assert one["budgets"]["12"]["n_items"] == 3
+    texts = {
+        arm: bench.ids("all", f"q8_0.{arm}", 12) for arm in ("base", "edit", "L0H1=0.3_L2H0=0")
+    }
+    assert texts["base"] != texts["edit"] and texts["base"] != texts["L0H1=0.3_L2H0=0"]
+    moved = metrics["quality_against_f16"]
+    assert set(moved) == {"q8_0"} and 0 < moved["q8_0"]["kl"] < 0.1
+    assert metrics["made_with"]["adapters"]["edit"]["mode"] == "runtime"
+    assert not [
+        path for path in (bench.root / "all" / "files").glob("*.gguf") if "L0H1" in path.name
+    ]
+
+
+def test_the_table_is_whole_on_an_ordinary_terminal(metrics: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=open(os.devnull, "w"), highlight=False)  # noqa: SIM115, PTH123
+    console.print(report(metrics))
+    text = console.export_text()
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    assert "against control" in text and "INCONCLUSIVE" in text and "KL to F16" in text
+
+
+def test_merged_is_another_model_than_runtime(bench: Bench) -> None:
+    done = bench.run(
+        bench.fresh(
+            "merged", "--adapter", str(bench.root / "edit"), "--adapter-mode", "merged",
+            "--quant", "q8_0", "--n-predict", "12",
+        )
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = json.loads((bench.root / "merged" / "manifest.json").read_text())
+    assert "merged_fingerprint" in made["engine.q8_0.edit.12"]
+    assert made["engine.q8_0.edit.12"]["adapter_sha256"] is None
+    assert bench.ids("merged", "q8_0.edit", 12) != bench.ids("merged", "q8_0.base", 12)
+    assert list((bench.root / "merged" / "files").iterdir()) == []
+
+
+def test_escalation_gives_what_the_larger_budget_gives_at_once(bench: Bench) -> None:
+    """Every stored id and outcome at 40 tokens, of answers continued from 10 by way of 20."""
+    # six answers, all unfinished: were they to pass in one arm only, that would be significant
+    edit = ("--adapter", str(bench.root / "edit"), "--quant", "q8_0", "--limit", "6")
+    steps = bench.run(bench.fresh("steps", *edit, "--n-predict", "10", "--escalate", "40"))
+    assert steps.returncode == 0, steps.stderr
+    found = json.loads(steps.stdout)
+    assert found["escalated"] == [20, 40] and found["n_predict"] == [10, 20, 40]
+    once = bench.run(bench.fresh("once", *edit, "--n-predict", "10,20,40"))
+    assert once.returncode == 0, once.stderr
+    expected = json.loads(once.stdout)
+    for arm in ("q8_0.base", "q8_0.edit"):
+        whole = bench.ids("once", arm, 40)
+        continued = bench.ids("steps", arm, 40)
+        assert continued and all(whole[item] == ids for item, ids in continued.items())
+    for name in ("base", "edit"):
+        for n in ("10", "20", "40"):
+            one, other = (
+                document["quantisations"]["q8_0"][name]["budgets"][n]
+                for document in (found, expected)
+            )
+            assert {k: one[k] for k in ("passed", "truncated", "unfinished", "outcomes")} == {
+                k: other[k] for k in ("passed", "truncated", "unfinished", "outcomes")
+            }
+
+
+def test_a_killed_run_continues_to_the_same_metrics(bench: Bench) -> None:
+    edit = ("--adapter", str(bench.root / "edit"), "--quant", "q8_0", "--n-predict", "8,24")
+    edit += ("--limit", "6")
+    whole = bench.run(bench.fresh("whole", *edit, "--escalate", "48"))
+    assert whole.returncode == 0, whole.stderr
+    first = bench.run(bench.fresh("killed", *edit, "--escalate", "48"))
+    assert first.returncode == 0, first.stderr
+    folder = bench.root / "killed"
+    # what a kill in the middle of the second stage leaves: a torn line, no result
+    stage = folder / "q8_0.edit.48.completions.jsonl"
+    lines = stage.read_bytes().splitlines(keepends=True)
+    stage.write_bytes(b"".join(lines[:1]) + lines[-1][:20] if len(lines) > 1 else lines[0][:20])
+    (folder / "metrics.json").unlink()
+    (folder / "items.jsonl").unlink()
+    again = bench.run(bench.command("--run", str(folder), "--json"))
+    assert again.returncode == 0, again.stderr
+    one, other = json.loads(whole.stdout), json.loads(again.stdout)
+    for document in (one, other):
+        document.pop("made_with")
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--temper", "L9H0=0.5"), "layer 9"),
+        (("--temper", "L0H99=0.5"), "no head 99"),
+        (("--adapter", "nowhere"), "nowhere"),
+        (("--quant", "original"), "was not made from a GGUF file"),
+        (("--escalate", "9000"), "lower --n-predict or --escalate"),
+        (("--n-predict", "12,x"), "whole numbers with commas"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_no_run(
+    bench: Bench, more: tuple[str, ...], message: str
+) -> None:
+    done = bench.run(bench.fresh("mistake", "--n-predict", "6", *more), cwd=bench.root)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert message in done.stderr
+    assert not (bench.root / "mistake").exists()
