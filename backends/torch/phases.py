@@ -26,7 +26,7 @@ def phases(model: LanguageModel, batch: Batch) -> dict[str, float]:
     leaf = hidden.detach().requires_grad_()
     del hidden  # with its graph
     for states, wanted in train._chunks(model, leaf, targets):
-        train._nll(model, states, wanted).backward()
+        train._nll(model, states, wanted).sum().backward()
     marks.append(_now(model))
     model.accumulate(batch)
     marks.append(_now(model))

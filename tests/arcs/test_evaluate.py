@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -213,14 +214,25 @@ def test_merged_is_another_model_than_runtime(bench: Bench) -> None:
     assert list((bench.root / "merged" / "files").iterdir()) == []
 
 
-def test_escalation_gives_what_the_larger_budget_gives_at_once(bench: Bench) -> None:
+@pytest.fixture(scope="module")
+def edit(bench: Bench) -> tuple[str, ...]:
+    """Six answers, all unfinished: were they to pass in one arm only, it would be significant."""
+    return ("--adapter", str(bench.root / "edit"), "--quant", "q8_0", "--limit", "6")
+
+
+@pytest.fixture(scope="module")
+def steps(bench: Bench, edit: tuple[str, ...]) -> dict[str, Any]:
+    done = bench.run(bench.fresh("steps", *edit, "--n-predict", "10", "--escalate", "40"))
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_escalation_gives_what_the_larger_budget_gives_at_once(
+    bench: Bench, edit: tuple[str, ...], steps: dict[str, Any]
+) -> None:
     """Every stored id and outcome at 40 tokens, of answers continued from 10 by way of 20."""
-    # six answers, all unfinished: were they to pass in one arm only, that would be significant
-    edit = ("--adapter", str(bench.root / "edit"), "--quant", "q8_0", "--limit", "6")
-    steps = bench.run(bench.fresh("steps", *edit, "--n-predict", "10", "--escalate", "40"))
-    assert steps.returncode == 0, steps.stderr
-    found = json.loads(steps.stdout)
-    assert found["escalated"] == [20, 40] and found["n_predict"] == [10, 20, 40]
+    assert steps["escalated"] == [20, 40] and steps["n_predict"] == [10, 20, 40]
     once = bench.run(bench.fresh("once", *edit, "--n-predict", "10,20,40"))
     assert once.returncode == 0, once.stderr
     expected = json.loads(once.stdout)
@@ -232,33 +244,26 @@ def test_escalation_gives_what_the_larger_budget_gives_at_once(bench: Bench) -> 
         for n in ("10", "20", "40"):
             one, other = (
                 document["quantisations"]["q8_0"][name]["budgets"][n]
-                for document in (found, expected)
+                for document in (steps, expected)
             )
-            assert {k: one[k] for k in ("passed", "truncated", "unfinished", "outcomes")} == {
-                k: other[k] for k in ("passed", "truncated", "unfinished", "outcomes")
-            }
+            kept = ("passed", "truncated", "unfinished", "outcomes")
+            assert {key: one[key] for key in kept} == {key: other[key] for key in kept}
 
 
-def test_a_killed_run_continues_to_the_same_metrics(bench: Bench) -> None:
-    edit = ("--adapter", str(bench.root / "edit"), "--quant", "q8_0", "--n-predict", "8,24")
-    edit += ("--limit", "6")
-    whole = bench.run(bench.fresh("whole", *edit, "--escalate", "48"))
-    assert whole.returncode == 0, whole.stderr
-    first = bench.run(bench.fresh("killed", *edit, "--escalate", "48"))
-    assert first.returncode == 0, first.stderr
+def test_a_killed_run_continues_to_the_same_metrics(bench: Bench, steps: dict[str, Any]) -> None:
     folder = bench.root / "killed"
-    # what a kill in the middle of the second stage leaves: a torn line, no result
-    stage = folder / "q8_0.edit.48.completions.jsonl"
+    shutil.copytree(bench.root / "steps", folder)
+    # what a kill in the last stage leaves: whole lines and a torn one, no result
+    stage = folder / "q8_0.edit.40.completions.jsonl"
     lines = stage.read_bytes().splitlines(keepends=True)
-    stage.write_bytes(b"".join(lines[:1]) + lines[-1][:20] if len(lines) > 1 else lines[0][:20])
+    assert len(lines) > 1
+    stage.write_bytes(lines[0] + lines[1][:20])
     (folder / "metrics.json").unlink()
     (folder / "items.jsonl").unlink()
     again = bench.run(bench.command("--run", str(folder), "--json"))
     assert again.returncode == 0, again.stderr
-    one, other = json.loads(whole.stdout), json.loads(again.stdout)
-    for document in (one, other):
-        document.pop("made_with")
-    assert one == other
+    assert json.loads(again.stdout) == steps
+    assert stage.read_bytes() == (bench.root / "steps" / stage.name).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,8 @@ def finish(run: RunDirectory, config: Arc1Config, given: list[evaluation.Answer]
     evaluation.write_items(run.path / ITEMS, records)
     compared = compare(table["base"], table["trained"], load_gates(),
                        base_settings="s", edited_settings="s")  # fmt: skip
-    run.write_json(METRICS, build(config, run.manifest(), compared, None).model_dump(mode="json"))
+    metrics = build(config, run.manifest(), compared, None, {})
+    run.write_json(METRICS, metrics.model_dump(mode="json"))
 
 
 @pytest.fixture
