@@ -157,15 +157,15 @@ def test_arc1_takes_an_mlx_lm_adapter(llama: ModelDirectory, tmp_path: Path) -> 
     """What arc1 --adapter does with it: check, hash, convert to GGUF."""
     from types import SimpleNamespace
 
-    from arcs.arc1.training import train_or_take
+    from arcs.arc1.training import Trained, Trainer, train_or_take
     from backends.adapter_files import adapter_sha256
     from backends.llamacpp.adapter import convert_adapter
 
     path = mlx_adapter(llama, tmp_path / "a")
     config: Any = SimpleNamespace(adapter=path)
     nothing: Any = None
-    found = train_or_take(config, nothing, llama, "torch", nothing, [], nothing, {})
-    assert found == (path, None)
+    trainer = Trainer(config, nothing, llama, "torch", nothing, nothing)
+    assert train_or_take(trainer, [], []) == Trained(path, None, None)
     assert len(adapter_sha256(path)) == 64
     assert convert_adapter(path, llama, tmp_path / "a.gguf").is_file()
 
