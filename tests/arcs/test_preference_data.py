@@ -1,4 +1,4 @@
-"""The preference pairs that ship with threearc: sizes, diversity, and what tells the sides apart."""
+"""The preference pairs that ship with threearc: sizes, diversity, overlap, and equal lengths."""
 
 from __future__ import annotations
 
