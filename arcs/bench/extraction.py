@@ -1,4 +1,4 @@
-"""h_last of finished texts, beside the loop a researcher writes and a padded batch."""
+"""h_last of prompts and of finished texts, beside the loop a researcher writes, and a batch."""
 
 from __future__ import annotations
 
@@ -33,22 +33,27 @@ def measure_extraction(
     say: Say,
 ) -> dict[str, Any]:
     """Rates over ``rows``; what both ways computed is compared too."""
-    sequences = [row.ids for row in rows]
-    read, last = sum(map(len, sequences)), [len(sequence) - 1 for sequence in sequences]
     point = HiddenPoint(n_layers, True)
 
-    def extract() -> Float32:
+    def extract(sequences: Sequences) -> Float32:
+        last = [len(sequence) - 1 for sequence in sequences]
         return ours.hidden_states(sequences, last, [point])[:, 0]
 
-    def beside(other: Callable[[Sequences], Float32]) -> dict[str, Any]:
-        other(sequences[:1]), ours.hidden_states(sequences[:1], last[:1], [point])
-        turns, (states, others) = by_turns(extract, lambda: other(sequences))
+    def beside(other: Callable[[Sequences], Float32], sequences: Sequences) -> dict[str, Any]:
+        other(sequences[:1]), extract(sequences[:1])
+        turns, (states, others) = by_turns(lambda: extract(sequences), lambda: other(sequences))
+        read = sum(map(len, sequences))
         return {**rates(turns, read), "difference": _difference(states, others)}
 
-    say(f"h_last of {len(sequences)} rows, {read} tokens, {REPEATS} times each way")
+    texts = [row.ids for row in rows]
+    prompts = [row.ids[: row.response_mask.index(True)] for row in rows]
+    for what, sequences in (("prompts", prompts), ("texts", texts)):
+        tokens = sum(map(len, sequences))
+        say(f"h_last of {len(rows)} {what}, {tokens} tokens, {REPEATS} times each way")
     return {
-        "extraction": beside(plain.states_by_row),
-        "extraction_batched": beside(plain.last_states),
+        "extraction_prompts": beside(plain.states_by_row, prompts),
+        "extraction": beside(plain.states_by_row, texts),
+        "extraction_batched": beside(plain.last_states, texts),
     }
 
 

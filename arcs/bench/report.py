@@ -11,8 +11,9 @@ from rich.text import Text
 
 _NAMES = {
     "generation": "generation",
-    "extraction": "extraction, row by row",
-    "extraction_batched": "extraction, one batch",
+    "extraction_prompts": "h_last of prompts, row by row",
+    "extraction": "h_last of texts, row by row",
+    "extraction_batched": "h_last of texts, one batch",
     "training": "training",
 }
 

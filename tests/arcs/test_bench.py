@@ -29,7 +29,7 @@ from models.chat import ChatEncoder
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROMPTS, TOKENS, ROWS = 3, 6, 8
 RATES = {"tokens", "ours", "plain", "ratio", "cpu_ratio"}
-TIMED = ("generation", "extraction", "extraction_batched", "training")
+TIMED = ("generation", "extraction_prompts", "extraction", "extraction_batched", "training")
 
 
 def _bench(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -61,6 +61,8 @@ def test_document_of_all_engines_has_its_keys_and_each_is_documented(real):
         assert found["described"]["engine"] == engine
         assert found["described"]["dtype"] == real["dtype"] == "float32"
         assert set(found["generation"]) == RATES | {"same_texts"}
+        assert set(found["extraction_prompts"]) == RATES | {"difference"}
+        assert found["extraction_prompts"]["tokens"] < found["extraction"]["tokens"]
         assert set(found["extraction"]) == RATES | {"difference"}
         assert set(found["extraction_batched"]) == RATES | {"difference"}
         assert set(found["training"]) == RATES | {"work", "phases"}
@@ -86,6 +88,7 @@ def test_both_ways_do_the_same_work(real):
         assert found["generation"]["same_texts"] == PROMPTS
         # float32 rounding in another order, as BOUNDS of the consistency suite
         assert found["extraction"]["difference"] < 1e-4
+        assert found["extraction_prompts"]["difference"] < 1e-4
         assert found["extraction_batched"]["difference"] < 1e-4
 
 
@@ -255,7 +258,9 @@ def test_only_the_work_asked_for_is_done(tiny_directory):
     done = _bench("extract", "--model", model, "--engine", "torch", "--rows", "8", "--json")
     assert done.returncode == 0, done.stderr
     (found,) = json.loads(done.stdout)["engines"].values()
-    assert set(found) == {"described", "preloaded_blas", "extraction", "extraction_batched"}
+    assert set(found) == {
+        "described", "preloaded_blas", "extraction_prompts", "extraction", "extraction_batched",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
