@@ -78,12 +78,18 @@ def cut_examples(
     return Cut(tuple(kept), tuple(dropped), partly)
 
 
-def require_few_dropped(dropped: Sequence[str], count: int, what: str, max_length: int) -> None:
-    """Raise UserError when more than 1 percent of ``count`` items were cut to nothing."""
+def require_few_dropped(
+    dropped: Sequence[str], count: int, what: str, max_length: int, *, setting: str = "max_length"
+) -> None:
+    """Raise UserError when more than 1 percent of ``count`` items were cut to nothing.
+
+    ``setting``: what the length is called where the user gives it.
+    """
     if len(dropped) > MAX_FULLY_CUT_SHARE * count:
+        left = "response" if setting == "max_length" else "response, or no difference,"
         raise UserError(
-            f"{len(dropped)} of {count} {what} have no response left within max_length "
-            f"{max_length} (first: {dropped[0]}): raise max_length or shorten the prompts"
+            f"{len(dropped)} of {count} {what} have no {left} left within {setting} "
+            f"{max_length} (first: {dropped[0]}): raise {setting} or shorten the prompts"
         )
 
 

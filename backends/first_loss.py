@@ -11,7 +11,7 @@ from models.errors import UserError
 
 LOSS_TOLERANCE = {"float32": 1e-3, "float16": 5e-3, "bfloat16": 2e-2}
 """How far from ln 2 the first DPO loss may be where policy and reference are equal, at beta 0.1
-and proportionally more above. Both are computed in the same batches, so on a CPU they are equal to
+and in proportion to it. Both are computed in the same batches, so on a CPU they are equal to
 the last bit, and what is left is for devices that repeat themselves less exactly. Batches of other
 shapes would not do: there a response of SmolLM2-135M is off by 0.5 nats (rms, 1.3 at most) in
 bfloat16, as much as a reference that is another model may be."""
@@ -29,7 +29,7 @@ def first_loss(
     sides = [side for term in terms for side in (term.rewards_chosen, term.rewards_rejected)]
     largest = max(float(abs(side).max()) for side in sides)
     allowed = LOSS_TOLERANCE.get(dtype, LOSS_TOLERANCE["bfloat16"])
-    allowed *= max(1.0, objective.config.beta / 0.1)
+    allowed *= objective.config.beta / 0.1
     off = max(abs(measures.loss - LN2), largest / REWARD_TOLERANCE)
     if same and not off <= allowed:
         raise UserError(

@@ -98,6 +98,8 @@ class MemoryEstimate:
     slack: int = 0
     """Freed blocks that the allocator keeps at the peak."""
     base_bits: int | None = None
+    pairs: bool = False
+    """``micro_batch_size`` counts preference pairs, of two rows each."""
 
     @property
     def training(self) -> int:
@@ -168,17 +170,19 @@ def estimate_training(
     dtype: Dtype = "float32",
     longest: int | None = None,
     base_bits: int | None = None,
+    pairs: bool = False,
     engine: MemoryModel = GENERIC,
 ) -> MemoryEstimate:
     """Estimate training memory for the longest micro-batch.
 
     ``longest`` is the length of the longest example, when known; it is cut at max_length.
     ``base_bits``: the decoder's linear layers are packed to so many bits while loading.
+    ``pairs``: the micro-batch is of preference pairs, two rows each.
     ``engine``: see :func:`backends.memory_model`. Measured peaks lie within 25 percent
     (tests/backends/test_memory_estimate.py).
     """
     length = min(config.max_length, longest or config.max_length)
-    positions = config.micro_batch_size * length
+    positions = config.micro_batch_size * (2 if pairs else 1) * length
     modules = select_modules(size.linear_modules, config.lora.targets)
     lora = config.lora.rank * sum(sum(size.linear_modules[name]) for name in modules)
     item = ITEM_BYTES[dtype]
@@ -203,6 +207,7 @@ def estimate_training(
         dtype=dtype,
         slack=round(slack),
         base_bits=base_bits,
+        pairs=pairs,
     )
 
 
@@ -226,7 +231,8 @@ def require_fits(estimate: MemoryEstimate, available: int, *, loaded: bool = Fal
     raise UserError(
         f"training needs about {_gib(needed)} and {_gib(available)} are free "
         f"(weights {_gib(estimate.weights)}, activations {_gib(estimate.activations)} for "
-        f"{estimate.micro_batch_size} x {estimate.length} tokens): {_advice(estimate, available)}"
+        f"{estimate.micro_batch_size}{' x 2' if estimate.pairs else ''} x {estimate.length} "
+        f"tokens): {_advice(estimate, available)}"
     )
 
 
@@ -304,27 +310,35 @@ def _advice(estimate: MemoryEstimate, available: int) -> str:
         return "use dtype bfloat16, base_bits 4 (mlx only) or a smaller model"
     if estimate.weights + estimate.runtime > available:
         return "use a smaller model" + ("" if estimate.base_bits else " or base_bits 4 (mlx only)")
+    own = "dpo_" if estimate.pairs else ""
+    smaller = f"lower {own}micro_batch_size and raise {own}accumulation"
     if not estimate.gradient_checkpointing:
-        return "turn on gradient_checkpointing, or lower micro_batch_size and raise accumulation"
-    if estimate.micro_batch_size > 1:
-        return "lower micro_batch_size and raise accumulation"
-    return "lower max_length"
+        return f"turn on gradient_checkpointing, or {smaller}"
+    return smaller if estimate.micro_batch_size > 1 else f"lower {own}max_length"
 
 
-def _cgroup_free() -> list[int]:
+def _cgroup_free(root: str | Path = "/sys/fs/cgroup") -> list[int]:
     """Free bytes under the container's limit, where Linux control groups set one."""
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
+    root = Path(root)
+    for folder, limit, used in (
+        (root, "memory.max", "memory.current"),
+        (root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
     ):
         try:
-            return [int(Path(limit).read_text()) - int(Path(used).read_text())]
+            left = int((folder / limit).read_text()) - int((folder / used).read_text())
+            return [left + _reclaimable(folder / "memory.stat")]
         except (OSError, ValueError):
             continue  # no such file, or "max": no limit of this kind
     return []
+
+
+def _reclaimable(stat: Path) -> int:
+    """Bytes of file cache, which counts as used and is given up when memory is asked for."""
+    entries = dict(line.split() for line in stat.read_text().splitlines())
+    found = 0
+    for name in ("active_file", "inactive_file"):
+        found += int(entries.get(f"total_{name}", entries.get(name, 0)))
+    return found
 
 
 def _gib(count: int) -> str:

@@ -11,6 +11,8 @@ _WORDS = (
     "out of memory",  # CUDA and MPS, in torch and MLX
     "can't allocate memory",  # torch's CPU allocator
     "cannot allocate memory",  # the system's own words for ENOMEM
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
     "unable to allocate",  # MLX on CPUs, numpy
     "bad_alloc",  # C++
     "insufficient memory",  # Metal, when a command buffer fails

@@ -77,7 +77,7 @@ def cut_pairs(pairs: Sequence[PreferencePair], max_length: int, what: str = "tra
             continue
         partly += cut.tokens < pair.tokens
         kept.append(cut)
-    require_few_dropped(dropped, len(pairs), f"{what} pairs", max_length)
+    require_few_dropped(dropped, len(pairs), f"{what} pairs", max_length, setting="dpo_max_length")
     return CutPairs(tuple(kept), tuple(dropped), partly)
 
 

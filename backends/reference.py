@@ -114,15 +114,19 @@ def compute_reference(
 
 def is_complete(file: Path) -> bool:
     """Whether ``file`` holds all log-probabilities and their hash."""
-    return file.exists() and '"sha256"' in file.read_text().rstrip("\n").rpartition("\n")[2]
+    try:
+        last = _lines(file.read_text(encoding="utf-8"))[-1]
+        return set(json.loads(last)) == {"sha256"}
+    except (OSError, ValueError, IndexError, TypeError):
+        return False
 
 
 def load_reference(file: Path) -> Reference:
     """Read a complete file. Raises UserError when it is damaged or not complete."""
     damaged = UserError(f"{file} is damaged or not complete: delete it to compute it again")
     try:
-        text = file.read_text()
-        first, *middle, last = (json.loads(line) for line in text.splitlines())
+        text = file.read_text(encoding="utf-8")
+        first, *middle, last = (json.loads(line) for line in _lines(text))
         head = text.rstrip("\n").rpartition("\n")[0] + "\n"
         if last["sha256"] != _sha256(head):
             raise damaged
@@ -130,6 +134,11 @@ def load_reference(file: Path) -> Reference:
         return Reference(ReferenceModel(**first["reference"]), first, values, last["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         raise damaged from None
+
+
+def _lines(text: str) -> list[str]:
+    """Lines that end with "\\n": an id may hold other separators, such as U+2028."""
+    return text.rstrip("\n").split("\n")
 
 
 def require_same(
@@ -204,14 +213,14 @@ class _File:
         its neighbours in the last digit.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        text = self._path.read_text() if self._path.exists() else ""
-        lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
+        text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        lines = [line + "\n" for line in text.split("\n")[:-1]]
         if lines and lines[0] != self._first:
             raise UserError(
                 f"{self._path} holds log-probabilities of another model, adapter, data or "
                 "setting: use a new directory"
             )
-        entries = [line for line in lines[1:] if '"sha256"' not in line]
+        entries = [line for line in lines[1:] if "id" in json.loads(line)]
         done = len(entries) if len(entries) == total else len(entries) // multiple_of * multiple_of
         if len(lines) < total + 2:  # not finished
             write_atomically(self._path, (self._first + "".join(entries[:done])).encode())
@@ -232,7 +241,9 @@ class _File:
 
     def finish(self) -> None:
         if not is_complete(self._path):
-            self._write(canonical_json({"sha256": _sha256(self._path.read_text())}) + "\n")
+            self._write(
+                canonical_json({"sha256": _sha256(self._path.read_text(encoding="utf-8"))}) + "\n"
+            )
 
     def _write(self, text: str) -> None:
         with self._path.open("a", encoding="utf-8") as stream:

@@ -139,6 +139,7 @@ class Loop(Generic[B, T]):
             self._log.cut(0)
             if opening is not None:
                 terms = self._evaluated(opening.batches, opening.ids, "first loss", 0)
+                self._good = LastGood(0, self._model.lora_weights())
                 self._log.append(opening.judge(terms))
             self._evaluate(0)
             return 0
@@ -195,6 +196,7 @@ class Loop(Generic[B, T]):
         ids = self._objective.validation_ids()
         terms = self._evaluated(self._objective.validation(), ids, "validation loss", step)
         if terms:
+            self._good = LastGood(step, self._model.lora_weights())
             found = self._objective.measure(terms)
             self._log.append(EvalRecord(step, found.loss, found.tokens, found.preferences))
 

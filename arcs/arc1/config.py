@@ -194,7 +194,43 @@ def resolve(flags: Mapping[str, Any], file: Path | None = None) -> Arc1Config:
     if not isinstance(profile, str) or profile not in PROFILES:
         raise UserError(f"profile {profile!r}: unknown; choose from {', '.join(PROFILES)}")
     merged = {**PROFILES[profile], **from_file, **flags, "profile": profile}
-    return parse(merged, "settings" if file is None else str(file))
+    config = parse(merged, "settings" if file is None else str(file))
+    _refuse_unused(config, {**from_file, **flags})
+    return config
+
+
+SFT_ONLY = {
+    "train_limit": None,
+    "epochs": "dpo_epochs",
+    "learning_rate": "dpo_learning_rate",
+    "micro_batch_size": "dpo_micro_batch_size",
+    "accumulation": "dpo_accumulation",
+    "max_length": "dpo_max_length",
+}
+"""Settings of SFT -> DPO's own."""
+DPO_ONLY = ("pairs_limit", "beta", *(own for own in SFT_ONLY.values() if own))
+OF_TRAINING = (
+    *("data", "targets", "rank", "alpha", "dropout", "rslora", "base_bits", "warmup_ratio"),
+    *("weight_decay", "max_grad_norm", "gradient_checkpointing", "checkpoint_every"),
+    *("eval_every", *SFT_ONLY, *DPO_ONLY),
+)
+
+
+def _refuse_unused(config: Arc1Config, given: Mapping[str, Any]) -> None:
+    """Refuse what was asked for and would have no effect (UserError)."""
+    why: dict[str, str] = {}
+    if config.adapter is not None:
+        why = dict.fromkeys(OF_TRAINING, "--adapter is evaluated as it is, nothing is trained")
+    elif config.method == "dpo":
+        why = {
+            name: "dpo does not use it" + (f"; its own is {own.replace('_', '-')}" if own else "")
+            for name, own in SFT_ONLY.items()
+        }
+    elif config.method == "sft":
+        why = dict.fromkeys(DPO_ONLY, "method sft does not use it; give sft+dpo or dpo")
+    for name in given:
+        if name in why:
+            raise UserError(f"{name.replace('_', '-')}: {why[name]}; leave it out")
 
 
 def parse(values: Mapping[str, Any], where: str) -> Arc1Config:

@@ -16,7 +16,7 @@ from arcs import provenance
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.config import Arc1Config
 from arcs.arc1.metrics import Arc1Metrics, Decoding, build
-from arcs.arc1.training import Trained, Trainer, train_or_take
+from arcs.arc1.training import Trained, Trainer, reference_is_stored, train_or_take
 from arcs.gates import Gates, load_gates
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json
@@ -29,12 +29,14 @@ from arcs.training_data import (
     load,
     load_preferences,
     preferences_sha256,
+    require_apart,
 )
 from arcs.verdicts import compare
 from backends import choose_backend, require_quantised_bases
 from backends.interface import Completion
 from backends.llamacpp import require_installed
-from backends.lora import adapter_sha256, load_adapter
+from backends.lora import adapter_sha256, check_weights, load_adapter
+from backends.memory import model_size
 from backends.verification import verify
 from evals.humaneval.execution import Limits
 from evals.humaneval.problems import dataset_sha256
@@ -109,8 +111,8 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     layout_of(directory, doing=EVALUATION)
     context = problems.context_for(encoder, config.prompt_style, config.n_predict[-1])
     _require_context(directory, context, config)
-    if "dpo" in config.trains and config.dpo_reference not in ("base", "sft"):
-        load_adapter(Path(config.dpo_reference), directory)  # raises where it does not fit
+    _require_reference(config, run, directory)
+    require_apart(records, pairs)
     verification = _verification(run, directory, reporter)
     items = tuple(
         problems.encode(encoder, problem, config.prompt_style)
@@ -131,6 +133,18 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     )
     run.extend_manifest(**_describe(config, prepared, verification))
     return prepared
+
+
+def _require_reference(config: Arc1Config, run: RunDirectory, directory: ModelDirectory) -> None:
+    """Raise UserError where a reference adapter does not fit; not asked once it has been used."""
+    given = config.dpo_reference
+    if "dpo" not in config.trains or given in ("base", "sft") or reference_is_stored(run):
+        return
+    lora, weights = load_adapter(Path(given), directory)
+    try:
+        check_weights(lora, weights, model_size(directory).linear_modules)
+    except UserError as error:
+        raise UserError(f"--reference {given}: {error}") from None
 
 
 def _require_context(directory: ModelDirectory, context: int, config: Arc1Config) -> None:

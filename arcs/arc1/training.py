@@ -5,9 +5,10 @@ SFT alone leaves ``adapter``; ``sft+dpo`` leaves ``adapter-sft`` and then ``adap
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,9 +98,10 @@ def train_or_take(
         return Trained(config.adapter, None, None)
     sft = dpo = encoded = None
     if "dpo" in config.trains and not (run.path / DPO_SUMMARY).exists():
-        # a mistake in a pair is found before SFT has taken its time
+        # what DPO cannot work with is found before SFT has taken its time
         encoded = make_pairs(config, trainer.encoder, pairs)
         cut_both(*encoded, config.dpo())
+        _require_room_for_pairs(trainer, *encoded)
     if "sft" in config.trains:
         with run.timed("train") as counts:
             sft = _sft(trainer, records, counts)
@@ -159,8 +161,8 @@ def _sft(trainer: Trainer, records: Sequence[Record], counts: Counts) -> Trainin
     if not (run.path / SUMMARY).exists():
         examples, held_out = make_examples(config, trainer.encoder, records)
         settings = config.training()
-        longest = max(len(example.ids) for example in examples)
-        _require_room(trainer, settings, settings.micro_batch_size, longest)
+        longest = max(len(example.ids) for example in (*examples, *held_out))
+        _require_room(trainer, settings, longest)
         _say_batch(trainer, settings, len(examples), "records")
         with (
             trainer.open() as model,
@@ -185,8 +187,7 @@ def _dpo(
     start = None
     if "sft" in config.trains:
         start = load_adapter(run.path / SFT_ADAPTER, trainer.directory)[1]
-    longest = max(pair.length for pair in pairs)
-    _require_room(trainer, settings.train, 2 * settings.train.micro_batch_size, longest)
+    _require_room_for_pairs(trainer, pairs, held_out)
     _say_batch(trainer, settings.train, len(pairs), "pairs")
     reference = _reference(trainer, pairs, held_out)
     run.extend_manifest(reference={"given": config.dpo_reference, **reference.describe()})
@@ -208,6 +209,11 @@ def _dpo(
         )
     summary = PreferenceSummary.of(result, settings.beta)
     _finish(trainer, run.path / ADAPTER, result, DPO_SUMMARY, summary)
+
+
+def reference_is_stored(run: RunDirectory) -> bool:
+    """Whether the reference's log-probabilities are all there: its adapter is needed no more."""
+    return is_complete(run.path / TRAIN_DPO / REFERENCE)
 
 
 def _reference(
@@ -247,18 +253,30 @@ def _finish(
     summary: TrainingSummary | PreferenceSummary,
 ) -> None:
     """Write the adapter, then the summary, which says that this training is done."""
+    # of an earlier call that stopped (on a GPU a repeat may not)
+    shutil.rmtree(trainer.run.path / LAST_GOOD_ADAPTER, ignore_errors=True)
     save_adapter(adapter, trainer.config.lora(), result.weights, trainer.directory, {})
     trainer.run.write_json(name, summary.model_dump(mode="json"))
 
 
-def _require_room(trainer: Trainer, settings: TrainConfig, rows: int, longest: int) -> None:
-    """Raise UserError where disk or memory will not do for ``rows`` rows at a time."""
+def _require_room_for_pairs(
+    trainer: Trainer, pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair]
+) -> None:
+    longest = max(pair.length for pair in (*pairs, *held_out))
+    _require_room(trainer, trainer.config.dpo().train, longest, pairs=True)
+
+
+def _require_room(
+    trainer: Trainer, settings: TrainConfig, longest: int, *, pairs: bool = False
+) -> None:
+    """Raise UserError where disk or memory will not do for a micro-batch of rows or of pairs."""
     estimate = estimate_training(
         model_size(trainer.directory),
-        replace(settings, micro_batch_size=rows),
+        settings,
         dtype=trainer.dtype,
         longest=min(settings.max_length, longest),
         base_bits=trainer.config.base_bits,
+        pairs=pairs,
         engine=memory_model(trainer.backend),
     )
     # two checkpoints, one being written, and the adapter

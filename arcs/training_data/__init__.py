@@ -5,6 +5,7 @@ from arcs.training_data.preferences import (
     built_in_preference_paths,
     load_preferences,
     preferences_sha256,
+    require_apart,
 )
 from arcs.training_data.records import DISPOSITIONS, Record, built_in_paths, data_sha256, load
 
@@ -18,4 +19,5 @@ __all__ = [
     "load",
     "load_preferences",
     "preferences_sha256",
+    "require_apart",
 ]

@@ -8,8 +8,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from arcs.training_data.reading import Split, Text, read_rows, rows_sha256
-from arcs.training_data.records import Disposition
+from arcs.training_data.reading import Split, Text, normal_prompt, read_rows, rows_sha256
+from arcs.training_data.records import Disposition, Record
 from models.errors import UserError
 
 
@@ -51,6 +51,19 @@ def load_preferences(paths: Sequence[Path]) -> tuple[Preference, ...]:
     sides, a prompt that is in both splits, or a file without pairs.
     """
     return read_rows(paths, Preference, "pairs")
+
+
+def require_apart(records: Sequence[Record], pairs: Sequence[Preference]) -> None:
+    """Raise UserError where what SFT trains on is held out for DPO, or the other way round."""
+    for split, other in (("train", "held_out"), ("held_out", "train")):
+        known = {normal_prompt(one.prompt): one.id for one in records if one.split == split}
+        for pair in pairs:
+            twin = known.get(normal_prompt(pair.prompt)) if pair.split == other else None
+            if twin is not None:
+                raise UserError(
+                    f"record {twin!r} ({split}) and pair {pair.id!r} ({other}) have the same "
+                    "prompt; remove one"
+                )
 
 
 def preferences_sha256(pairs: Sequence[Preference]) -> str:

@@ -62,7 +62,7 @@ def rows_sha256(rows: Sequence[BaseModel]) -> str:
     return digest.hexdigest()
 
 
-def _normal(text: str) -> str:
+def normal_prompt(text: str) -> str:
     """Text as it is compared: without case and layout."""
     return " ".join(text.lower().split())
 
@@ -97,9 +97,9 @@ def _parse(line: str, model: type[R], where: str) -> R:
 
 
 def _refuse_overlap(rows: Sequence[_Row], noun: str) -> None:
-    training = {_normal(r.prompt): r.id for r in rows if r.split == "train"}
+    training = {normal_prompt(r.prompt): r.id for r in rows if r.split == "train"}
     for row in rows:
-        twin = training.get(_normal(row.prompt)) if row.split == "held_out" else None
+        twin = training.get(normal_prompt(row.prompt)) if row.split == "held_out" else None
         if twin is not None:
             raise UserError(
                 f"{noun} {twin!r} (train) and {row.id!r} (held_out) have the same prompt; "

@@ -61,6 +61,10 @@ _TRAINING_ADVICE = (
     "lower micro_batch_size (and raise accumulation), lower max_length, or turn on "
     "gradient_checkpointing"
 )
+_PAIRS_ADVICE = (
+    "lower dpo_micro_batch_size (and raise dpo_accumulation), lower dpo_max_length, or turn on "
+    "gradient_checkpointing"
+)
 _READING_ADVICE = "give shorter sequences, or open the model with dtype bfloat16"
 _DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 
@@ -201,10 +205,8 @@ class MlxModel(LanguageModel):
         """See :meth:`LanguageModel.accumulate_preferences`."""
         trainer = self._training()
         if self._room is not None:
-            self._room.require(
-                batch.rows, checkpointing=self._checkpointing, advice=_TRAINING_ADVICE
-            )
-        with memory_errors("mlx", "training", _TRAINING_ADVICE):
+            self._room.require(batch.rows, checkpointing=self._checkpointing, advice=_PAIRS_ADVICE)
+        with memory_errors("mlx", "training", _PAIRS_ADVICE):
             return trainer.accumulate_preferences(batch)
 
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
@@ -219,7 +221,7 @@ class MlxModel(LanguageModel):
 
     def sequence_logprobs(self, batch: Batch) -> Float64:
         """See :meth:`LanguageModel.sequence_logprobs`."""
-        with memory_errors("mlx", "computing log-probabilities", _TRAINING_ADVICE):
+        with memory_errors("mlx", "computing log-probabilities", _PAIRS_ADVICE):
             return train.sequence_logprobs(self._decoder, batch)
 
     def training_state(self) -> dict[str, NDArray[Any]]:

@@ -67,7 +67,12 @@ def describe(decoder: Decoder) -> dict[str, Any]:
         for path, module in decoder.network.named_modules()
         if path.startswith(stem) and isinstance(module, nn.Linear)
     ]
-    weights = sum(value.nbytes for _, value in tree_flatten(decoder.network.parameters()))
+    # the base's alone: what it is does not change when a LoRA is attached
+    weights = sum(
+        value.nbytes
+        for path, value in tree_flatten(decoder.network.parameters())
+        if not path.endswith((".lora_a", ".lora_b"))
+    )
     return {
         "quantised_base": {
             "bits": sorted({module.bits for module in packed}),

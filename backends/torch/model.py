@@ -189,7 +189,7 @@ class TorchModel(LanguageModel):
 
     def accumulate_preferences(self, batch: PreferenceBatch) -> Float64:
         """Forward and backward of one micro-batch of pairs."""
-        with memory_errors("torch", "training", _TRAINING_ADVICE):
+        with memory_errors("torch", "training", _PAIRS_ADVICE):
             return self._training().accumulate_preferences(batch)
 
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
@@ -204,7 +204,7 @@ class TorchModel(LanguageModel):
 
     def sequence_logprobs(self, batch: Batch) -> Float64:
         """Log-probability of each row's response, [b]."""
-        with memory_errors("torch", "computing log-probabilities", _TRAINING_ADVICE):
+        with memory_errors("torch", "computing log-probabilities", _PAIRS_ADVICE):
             return train.sequence_logprobs(self, batch)
 
     def training_state(self) -> dict[str, NDArray[Any]]:
@@ -312,6 +312,10 @@ def free_memory() -> int:
 
 _TRAINING_ADVICE = (
     "lower micro_batch_size (and raise accumulation), lower max_length, or turn on "
+    "gradient_checkpointing"
+)
+_PAIRS_ADVICE = (
+    "lower dpo_micro_batch_size (and raise dpo_accumulation), lower dpo_max_length, or turn on "
     "gradient_checkpointing"
 )
 
