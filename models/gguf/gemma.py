@@ -18,6 +18,7 @@ from models.gguf.layout import (
     Layout,
     Refuse,
     is_norm,
+    refuse_other_blocks,
     required_names,
     rope,
     rope_theta,
@@ -40,6 +41,7 @@ _PER_LAYER = ("inp_gate", "proj", "post_norm")
 
 def gemma3_layout(config: Mapping[str, Any], model: ModelGeometry, refuse: Refuse) -> Layout:
     """Layout of a Gemma 3's language model."""
+    refuse_other_blocks(config, refuse, activation="gelu_pytorch_tanh", key="hidden_activation")
     pattern = all(
         (one.kind == "full") == ((i + 1) % GEMMA3_PERIOD == 0) for i, one in enumerate(model.layers)
     )
@@ -77,7 +79,10 @@ def gemma3_layout(config: Mapping[str, Any], model: ModelGeometry, refuse: Refus
 
 def gemma4_layout(config: Mapping[str, Any], model: ModelGeometry, refuse: Refuse) -> Layout:
     """Layout of a dense Gemma 4's language model (E2B, E4B)."""
+    refuse_other_blocks(config, refuse, activation="gelu_pytorch_tanh", key="hidden_activation")
     refuse.unless(not config.get("enable_moe_block"), "experts")
+    bidirectional = config.get("use_bidirectional_attention")
+    refuse.unless(bidirectional != "all", "bidirectional attention")
     refuse.unless(not config.get("attention_k_eq_v"), "values that are the keys")
     everywhere, local = _ropes(config)
     refuse.unless(rope_type(local) == "default", f"local RoPE type {rope_type(local)!r}")
@@ -85,6 +90,10 @@ def gemma4_layout(config: Mapping[str, Any], model: ModelGeometry, refuse: Refus
         rope_type(everywhere) in ("default", "proportional"),
         f"global RoPE type {rope_type(everywhere)!r}",
     )
+    share, factor = everywhere.get("partial_rotary_factor"), everywhere.get("factor")
+    partial = rope_type(everywhere) == "proportional" or share in (None, 1.0)
+    refuse.unless(partial, f"a rotated share of {share} under the default RoPE")
+    refuse.unless(factor in (None, 1.0), f"a RoPE factor of {factor}")
     full = _one_width(model, "full", refuse)
     sliding = _one_width(model, "sliding", refuse)
     shared = int(config.get("num_kv_shared_layers") or 0)
@@ -93,6 +102,11 @@ def gemma4_layout(config: Mapping[str, Any], model: ModelGeometry, refuse: Refus
     per_layer = int(config.get("hidden_size_per_layer_input") or 0)
     cap = config.get("final_logit_softcapping")
     first_shared = model.n_layers - shared
+    donors = [one.kind for one in model.layers[max(0, first_shared - 2) : first_shared]]
+    refuse.unless(
+        not shared or donors == ["sliding", "full"],
+        "shared keys and values that do not come from a sliding and a global layer",
+    )
 
     def metadata(writer: gguf.GGUFWriter) -> None:
         write_common(writer, config, model)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,10 +109,22 @@ def layout_of(directory: ModelDirectory, *, doing: str) -> Layout:
     config = read_config(directory.path)
     where = str(directory.path / "config.json")
     make = families[directory.family]
+    text = dict(text_config(config))
+    if "tie_word_embeddings" in config:  # of a wrapper: transformers goes by the outer key
+        text["tie_word_embeddings"] = config["tie_word_embeddings"]
     try:
-        return make(text_config(config), geometry(config, where), Refuse(directory.name, doing))
+        layout = make(text, geometry(config, where), Refuse(directory.name, doing))
+        layout.write_metadata(cast("gguf.GGUFWriter", _Nowhere()))  # reads every key that is needed
     except KeyError as error:
         raise UserError(f"{where} has no {error.args[0]}; prepare the model again") from error
+    return layout
+
+
+class _Nowhere:
+    """A writer that keeps nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
 
 
 @dataclass(frozen=True)
@@ -195,6 +207,15 @@ def required_names(model: ModelGeometry, *more: str, tied: bool, qk_norm: bool) 
     names = [f"blk.{layer}.{part}.weight" for layer in range(model.n_layers) for part in parts]
     head = [] if tied else ["output.weight"]
     return ("token_embd.weight", "output_norm.weight", *head, *names)
+
+
+def refuse_other_blocks(
+    config: Mapping[str, Any], refuse: Refuse, *, activation: str, key: str = "hidden_act"
+) -> None:
+    """Refuse biases in attention, and another activation of the MLP than llama.cpp uses."""
+    found = config.get(key, activation)
+    refuse.unless(found == activation, f"activation {found!r}")
+    refuse.unless(not config.get("attention_bias"), "biases in attention")
 
 
 def is_norm(parameter: str) -> bool:

@@ -19,6 +19,7 @@ from models.gguf.layout import (
     Pair,
     Refuse,
     is_norm,
+    refuse_other_blocks,
     required_names,
     rope,
     rope_theta,
@@ -37,6 +38,7 @@ _DELTA_NET = ("attn_qkv", "attn_gate", "ssm_alpha", "ssm_beta", "ssm_conv1d", "s
 
 def qwen3_layout(config: Mapping[str, Any], model: ModelGeometry, refuse: Refuse) -> Layout:
     """Layout of a dense Qwen3."""
+    refuse_other_blocks(config, refuse, activation="silu")
     settings = rope(config)
     refuse.unless(rope_type(settings) == "default", f"RoPE type {rope_type(settings)!r}")
     refuse.unless(not config.get("use_sliding_window"), "sliding-window layers")
@@ -62,6 +64,7 @@ def qwen3_layout(config: Mapping[str, Any], model: ModelGeometry, refuse: Refuse
 
 def qwen3_5_layout(config: Mapping[str, Any], model: ModelGeometry, refuse: Refuse) -> Layout:
     """Layout of a dense Qwen3.5's language model."""
+    refuse_other_blocks(config, refuse, activation="silu")
     settings = rope(config)
     refuse.unless(rope_type(settings) == "default", f"RoPE type {rope_type(settings)!r}")
     period = next(i for i, layer in enumerate(model.layers) if layer.has_o_proj) + 1

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +18,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("llama_cpp")
 
+import arcs.arc1.training as training_module
 from arcs.arc1.config import Arc1Config, resolve
 from arcs.arc1.metrics import Arc1Metrics
 from arcs.arc1.table import preference_line
-from arcs.training_data import load_preferences
+from arcs.training_data import Preference, Record, load_preferences, require_apart
 from models.errors import UserError
 from tests.support.arc1_bench import Bench
 
@@ -176,12 +179,58 @@ def test_the_papers_recipe_is_the_paper_profile() -> None:
         ({"method": "dpo", "data": (Path("d"),)}, "dpo trains on --pairs alone"),
         ({"method": "dpo", "reference": "sft"}, "reference: sft needs"),
         ({"method": "dpo", "adapter": Path("a")}, "adapter: it is evaluated as it is"),
+        ({"method": "dpo", "learning_rate": 1e-6}, "does not use it; its own is dpo-learning-rate"),
+        ({"method": "dpo", "train_limit": 3}, "train-limit: dpo does not use it; leave"),
+        ({"beta": 0.5}, "beta: method sft does not use it"),
+        ({"method": "sft", "dpo_epochs": 9}, "dpo-epochs: method sft does not use it"),
+        ({"adapter": Path("a"), "rank": 3}, "rank: --adapter is evaluated as it is"),
+        ({"adapter": Path("a"), "base_bits": 4}, "base-bits: --adapter is evaluated"),
     ],
 )
 def test_settings_that_would_go_unused_are_refused(flags: dict, named: str) -> None:
     with pytest.raises(UserError, match=named) as caught:
         resolve(flags)
     assert "\n" not in str(caught.value)
+
+
+def test_a_profiles_own_settings_are_not_what_was_asked_for() -> None:
+    for profile in ("quick", "standard", "paper"):
+        for flags in ({"method": "sft"}, {"method": "dpo"}, {"adapter": Path("a")}):
+            assert resolve({"profile": profile, **flags}).profile == profile
+
+
+def test_what_sft_trains_on_is_not_held_out_for_dpo() -> None:
+    def record(split: str) -> Record:
+        return Record(id="r", prompt="What is a roux?", response="Flour.", split=split)
+
+    def pair(split: str) -> Preference:
+        return Preference(**{**GOOD, "prompt": "What is  a ROUX?", "split": split})
+
+    require_apart([record("train")], [pair("train")])
+    for one, other in (("train", "held_out"), ("held_out", "train")):
+        with pytest.raises(UserError, match="have the same prompt; remove one"):
+            require_apart([record(one)], [pair(other)])
+
+
+def test_room_for_dpo_is_asked_before_sft(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def no_room(*_: object) -> None:
+        asked.append("room")
+        raise UserError("no room")
+
+    monkeypatch.setattr(training_module, "make_pairs", lambda *_: ([], []))
+    monkeypatch.setattr(training_module, "cut_both", lambda *_: None)
+    monkeypatch.setattr(training_module, "_require_room_for_pairs", no_room)
+    monkeypatch.setattr(training_module, "_sft", lambda *_: asked.append("sft"))
+    run: Any = SimpleNamespace(path=Path("nowhere"))
+    nothing: Any = None
+    trainer = training_module.Trainer(
+        resolve({"method": "sft+dpo"}), run, nothing, "torch", nothing, nothing
+    )
+    with pytest.raises(UserError, match="no room"):
+        training_module.train_or_take(trainer, [], [])
+    assert asked == ["room"]
 
 
 def test_the_reference_is_what_the_policy_starts_from_unless_asked() -> None:

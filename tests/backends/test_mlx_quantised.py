@@ -18,17 +18,19 @@ from mlx import nn
 
 from backends import open_backend
 from backends.interface import Batch, Float32, HiddenPoint, Prompt
-from backends.lora import load_adapter, save_adapter
+from backends.lora import initial_weights, load_adapter, save_adapter
 from backends.memory import estimate_training, model_size
 from backends.mlx.model import MlxModel, open_model
 from backends.mlx.quantise import packed_layers
-from backends.training import TrainConfig, train
+from backends.reference import ReferenceModel, compute_reference
+from backends.training import DpoConfig, TrainConfig, train, train_preferences
 from backends.verification import QUANTISED, verify
 from models.directory import ModelDirectory
 from models.errors import CapabilityError, UserError
 from models.gguf.export import export_gguf
 from models.store import prepare
 from tests.support.lora_models import LORA, batch_of, with_lora
+from tests.support.preference_pairs import moved, pairs
 from tests.support.tiny_models import ARCHITECTURES
 from tests.support.training_data import examples
 
@@ -149,6 +151,27 @@ def test_training_lowers_the_loss_and_the_adapter_comes_back(
     with open_model(directory, quantise=4) as model:
         model.attach_lora(LORA, weights)
         assert model.evaluate_loss(batch_of(rows)).nll_sum == trained
+
+
+def test_dpo_over_a_packed_base_takes_an_adapter_as_its_reference(
+    tiny_directory: Tiny, tmp_path: Path
+) -> None:
+    """What the base is does not change when the reference's LoRA is attached to it."""
+    directory, rows = tiny_directory("llama"), pairs(4)
+    config = DpoConfig(TrainConfig(LORA, learning_rate=1e-3, micro_batch_size=2))
+    with open_model(directory, quantise=4) as model:
+        alone = model.describe()["quantised_base"]
+        start = moved(initial_weights(LORA, model.linear_modules(), 0), 0.02)
+        model.attach_lora(LORA, start)
+        assert model.describe()["quantised_base"] == alone
+        what = ReferenceModel.adapter(LORA, start)
+        reference = compute_reference(model, what, rows, [], config, file=tmp_path / "r.jsonl")
+    with open_model(directory, quantise=4) as model:
+        result = train_preferences(
+            model, rows, [], config, reference=reference, directory=tmp_path / "t", start=start
+        )
+    assert result.start is not None and result.start.policy_is_reference
+    assert result.start.loss == pytest.approx(np.log(2), abs=1e-6)
 
 
 def test_a_resume_over_another_base_is_refused(tiny_directory: Tiny, tmp_path: Path) -> None:

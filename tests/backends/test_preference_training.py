@@ -283,6 +283,27 @@ def test_a_torn_reference_is_finished_as_it_would_have_been(
     assert file.read_text() == text
 
 
+def test_any_id_that_a_pair_may_have_stands_in_the_reference(
+    tiny: ModelDirectory, tmp_path: Path
+) -> None:
+    """Line separators of other alphabets, and the name of the file's last key."""
+    names = ("a\u2028b", "c\u0085d", "sha256", '"sha256"')
+    odd = [replace(pair, item_id=name) for pair, name in zip(pairs(4), names, strict=True)]
+    file = tmp_path / "reference.jsonl"
+    with open_backend("torch", tiny) as model:
+        first = compute_reference(model, ReferenceModel.base(), odd, [], CONFIG, file=file)
+    assert is_complete(file) and load_reference(file) == first
+    assert set(first.values) == set(names)
+    whole = file.read_text(encoding="utf-8")
+    file.write_text("\n".join(whole.split("\n")[:4]), encoding="utf-8")
+    assert not is_complete(file)
+    with open_backend("torch", tiny) as model:
+        compute_reference(model, ReferenceModel.base(), odd, [], CONFIG, file=file)
+    assert file.read_text(encoding="utf-8") == whole
+    file.write_bytes(b"\xff\n")
+    assert not is_complete(file)
+
+
 def test_a_reference_of_something_else_is_refused(tiny: ModelDirectory, tmp_path: Path) -> None:
     file = tmp_path / "reference.jsonl"
     reference = base_reference("torch", tiny, file)
@@ -398,6 +419,16 @@ def test_rewards_that_are_not_0_are_refused_even_where_the_loss_is_ln_2(
     values = {item: (chosen - 5, rejected - 5) for item, (chosen, rejected) in right.values.items()}
     with pytest.raises(UserError, match=r"is 0\.6931\d\d with rewards up to 0\.5"):
         run("torch", tiny, tmp_path, reference=replace(right, values=values))
+
+
+def test_a_small_beta_hides_no_wrong_reference(tiny: ModelDirectory, tmp_path: Path) -> None:
+    """Five nats on both sides are a reward of 0.005 only at beta 0.001."""
+    small = replace(CONFIG, beta=1e-3)
+    right = base_reference("torch", tiny, tmp_path / "right.jsonl", small)
+    run("torch", tiny, tmp_path / "right", small, reference=right)
+    values = {item: (chosen - 5, rejected - 5) for item, (chosen, rejected) in right.values.items()}
+    with pytest.raises(UserError, match=r"with rewards up to 0\.005"):
+        run("torch", tiny, tmp_path / "wrong", small, reference=replace(right, values=values))
 
 
 # Engines against each other -----------------------------------------------------------------

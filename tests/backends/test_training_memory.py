@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,6 +129,41 @@ def test_loaded_weights_are_not_counted_twice(tiny_directory: Tiny) -> None:
     require_fits(estimate, estimate.training, loaded=True)
     with pytest.raises(UserError):
         require_fits(estimate, estimate.training)
+
+
+def test_the_file_cache_of_a_container_counts_as_free(tmp_path: Path) -> None:
+    """Reading weights fills it, and the system gives it up when memory is asked for."""
+    new, old = tmp_path / "new", tmp_path / "old"
+    (old / "memory").mkdir(parents=True)
+    new.mkdir()
+    (new / "memory.max").write_text("1000\n")
+    (new / "memory.current").write_text("900\n")
+    (new / "memory.stat").write_text("anon 300\nactive_file 200\ninactive_file 350\n")
+    assert memory._cgroup_free(new) == [650]
+    (old / "memory" / "memory.limit_in_bytes").write_text("1000\n")
+    (old / "memory" / "memory.usage_in_bytes").write_text("900\n")
+    stat = "active_file 1\ninactive_file 1\ntotal_active_file 100\ntotal_inactive_file 50\n"
+    (old / "memory" / "memory.stat").write_text(stat)
+    assert memory._cgroup_free(old) == [250]
+    (new / "memory.max").write_text("max\n")
+    assert memory._cgroup_free(new) == []
+
+
+def test_advice_for_pairs_names_their_own_settings(tiny_directory: Tiny) -> None:
+    size = model_size(tiny_directory("llama"))
+
+    def advice(micro_batch_size: int) -> str:
+        config = replace(CONFIG, micro_batch_size=micro_batch_size, gradient_checkpointing=True)
+        found = estimate_training(size, config, pairs=True)
+        rows = replace(config, micro_batch_size=2 * micro_batch_size)
+        assert found.training == estimate_training(size, rows).training
+        with pytest.raises(UserError) as caught:
+            require_fits(found, found.total - 1)
+        return str(caught.value)
+
+    assert "2 x 2 x 96 tokens" in advice(2)
+    assert "lower dpo_micro_batch_size and raise dpo_accumulation" in advice(2)
+    assert advice(1).endswith("lower dpo_max_length")
 
 
 def test_available_memory_is_plausible_and_heeds_the_container(

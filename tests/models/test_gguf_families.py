@@ -28,6 +28,7 @@ from models.directory import ModelDirectory
 from models.errors import CapabilityError, UserError
 from models.geometry import read_geometry
 from models.gguf.export import export_gguf
+from models.gguf.layout import layout_of
 from models.gguf_file import read_gguf
 from tests.support.tiny_models import GEMMA3_OF_LLAMACPP
 
@@ -207,6 +208,14 @@ GEMMA_ROPES = {
 }
 
 
+def _gemma4_ropes(**changes: Any) -> dict[str, Any]:
+    full = {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25}
+    return {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        "full_attention": full | changes,
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
@@ -229,6 +238,24 @@ GEMMA_ROPES = {
         ("gemma4", {"enable_moe_block": True}, "experts"),
         ("gemma4", {"attention_k_eq_v": True}, "values that are the keys"),
         ("gemma4", {"rope_parameters": GEMMA_ROPES}, "global RoPE type 'linear'"),
+        (
+            "gemma4",
+            {"rope_parameters": _gemma4_ropes(rope_type="default")},
+            "rotated share of 0.25",
+        ),
+        ("gemma4", {"rope_parameters": _gemma4_ropes(factor=4.0)}, "a RoPE factor of 4.0"),
+        ("gemma4", {"use_bidirectional_attention": "all"}, "bidirectional attention"),
+        (
+            "gemma4",
+            {"layer_types": ["full_attention", "sliding_attention"] * 2},
+            "do not come from a sliding and a global layer",
+        ),
+        ("gemma4", {"hidden_activation": "silu"}, "activation 'silu'"),
+        ("gemma3", {"hidden_activation": "silu"}, "activation 'silu'"),
+        ("qwen3", {"hidden_act": "gelu"}, "activation 'gelu'"),
+        ("qwen3", {"attention_bias": True}, "biases in attention"),
+        ("qwen3_5", {"attention_bias": True}, "biases in attention"),
+        ("gemma3", {"attention_bias": True}, "biases in attention"),
     ],
 )
 def test_what_llamacpp_would_compute_differently_is_refused(
@@ -240,6 +267,41 @@ def test_what_llamacpp_would_compute_differently_is_refused(
         export_gguf(directory, tmp_path / "out.gguf", dtype="f32")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("qwen3", "intermediate_size"),
+        ("gemma3", "sliding_window"),
+        ("gemma3", "rms_norm_eps"),
+        ("gemma4", "sliding_window"),
+        ("qwen3_5", "linear_conv_kernel_dim"),
+    ],
+)
+def test_a_key_that_is_missing_is_named_before_anything_is_written(
+    tiny_directory: Tiny, tmp_path: Path, name: str, key: str
+) -> None:
+    family, overrides = MODELS[name]
+    directory = edited(tiny_directory(family, **overrides), tmp_path / "edited")
+    config = json.loads((directory.path / "config.json").read_text())
+    del config[key]
+    (directory.path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=f"config.json has no {key}"):
+        layout_of(directory, doing="a test")
+
+
+def test_a_wrappers_own_word_on_tying_decides(tiny_directory: Tiny, tmp_path: Path) -> None:
+    """transformers goes by the outer key: an untied head must not be left out of the file."""
+    plain = tiny_directory("gemma3", **GEMMA3_OF_LLAMACPP)
+    text = json.loads((plain.path / "config.json").read_text())
+    outer = {"model_type": "gemma3", "text_config": text}
+    directory = edited(plain, tmp_path / "edited")
+    for tied in (True, False):
+        config = outer | {"tie_word_embeddings": tied}
+        (directory.path / "config.json").write_text(json.dumps(config))
+        layout = layout_of(directory, doing="a test")
+        assert layout.tied is tied and ("output.weight" in layout.required) is not tied
 
 
 def test_every_missing_tensor_is_named(directory: ModelDirectory, tmp_path: Path) -> None:
