@@ -16,10 +16,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("llama_cpp")
 
-from arcs.evaluate.config import conditions_of, heads_of, parse
+from arcs.evaluate import command, pipeline
+from arcs.evaluate.config import Condition, canonical, conditions_of, heads_of, parse
 from arcs.evaluate.escalation import next_budget, undecided, unfinished
 from arcs.evaluate.quality import quality
 from arcs.evaluate.report import report
+from arcs.runs import RunDirectory
 from backends.interface import Completion, Head, LoraConfig
 from backends.lora import save_adapter
 from backends.memory import model_size
@@ -42,16 +44,22 @@ def test_heads_are_read_exactly() -> None:
     [
         ({"tempers": ("L1H2",)}, "give layer, head and factor as in L16H5=0.5"),
         ({"tempers": ("L1H2=0,L1H2=1",)}, "L1H2 is given twice"),
-        ({"tempers": ("L1H2=0", "L1H2=0")}, "--tempers: L1H2=0 is given twice"),
-        ({"quantisations": ("q3",)}, "--quantisations"),
-        ({"quantisations": ("f16", "f16")}, "f16 is given twice"),
+        (
+            {"tempers": ("L03H1=0.50, L1H2=-0", "L1H2=0,L3H1=0.5")},
+            "--temper: L1H2=0,L3H1=0.5 is given twice",
+        ),
+        ({"tempers": ("L1H2=1" + "0" * 400,)}, "--temper: .* is too large a factor"),
+        ({"quantisations": ("q3",)}, "--quant 'q3': give original, f16, "),
+        ({"quantisations": ("",)}, "--quant '': give original, f16, "),
+        ({"quantisations": ()}, "^--quant: give at least one"),
+        ({"quantisations": ("f16", "f16")}, "--quant: f16 is given twice"),
         ({"n_predict": (512, 256)}, "n_predict must rise"),
-        ({"escalate": 1024}, "escalate 1024 is not above the largest n_predict 1024"),
+        ({"escalate": 1024}, "^--escalate 1024 is not above the largest n_predict 1024"),
         (
             {"adapter_mode": "merged", "quantisations": ("original",)},
             "a merged model has no original GGUF",
         ),
-        ({"adapters": ("a/x", "b/x")}, "two have the same directory name"),
+        ({"adapters": ("a/x", "b/x")}, "^--adapter: two have the same directory name"),
         ({"colour": "red"}, "--colour"),
     ],
 )
@@ -73,6 +81,45 @@ def test_settings_of_heads_share_a_control_and_adapters_do_not() -> None:
     }
     with pytest.raises(UserError, match="two conditions are called 'control'"):
         conditions_of(parse({"adapters": ("x/control",), "tempers": ("L0H0=0.5",)}))
+
+
+@pytest.mark.parametrize("text", ["L0H0=0.0000001", "L2H1=-1.5", "L0H0=100,L10H0=0.1"])
+def test_a_setting_in_its_one_spelling_reads_back_unchanged(text: str) -> None:
+    assert canonical(text) == text
+
+
+def test_no_two_conditions_share_a_file_name() -> None:
+    """Also on file systems for which A and a are one, and for names that differ beyond ASCII."""
+    names = ("a b", "a_b", "A_b", "Base", "é", "è", "x" * 200, "x" * 201)
+    config = parse({"adapters": [f"/runs/{one}" for one in names], "tempers": ["L0H0=0"]})
+    slugs = [one.slug for one in conditions_of(config)]
+    assert len({slug.lower() for slug in slugs}) == len(names) + 3
+    assert slugs[0] == "base" and "control" in slugs
+    assert all(slug.isascii() and len(slug) < 80 and "/" not in slug for slug in slugs)
+    # an adapter may be called like the control where there is none; its file stays its own
+    (_, edit) = conditions_of(parse({"adapters": ["/runs/control"]}))
+    assert edit.slug != "control"
+
+
+def test_a_mistake_in_continuing_leaves_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a run begun by the same call, with nothing in it, is removed."""
+
+    def fail(*_: object) -> None:
+        raise UserError("the model is not there")
+
+    monkeypatch.setattr(pipeline, "run_eval", fail)
+    new, begun = tmp_path / "new", tmp_path / "begun"
+    with pytest.raises(UserError, match="the model is not there"):
+        command.start({}, out=new, run=None, as_json=False)
+    assert not new.exists()
+    RunDirectory.create(begun, pipeline.first_manifest(parse({}), [])).close()
+    with pytest.raises(UserError, match="the model is not there"):
+        command.start({}, out=None, run=begun, as_json=False)
+    assert (begun / "manifest.json").exists()
+    with pytest.raises(UserError, match="--quant is q8_0 in this run, not f16,q8_0"):
+        command.start({"quantisations": ("f16", "q8_0")}, out=None, run=begun, as_json=False)
 
 
 def test_budgets_double_up_to_the_cap() -> None:
@@ -143,6 +190,13 @@ class Bench:
         return {one["item_id"]: (one["ids"], one["finish_reason"]) for one in records}
 
 
+def slug(name: str) -> str:
+    return Condition(name, adapter=Path(name)).slug
+
+
+SCALED = Condition("L0H1=0.3,L2H0=0", scales={}).slug
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     patch = pytest.MonkeyPatch()
@@ -177,10 +231,10 @@ def test_every_condition_stands_beside_what_it_is_an_edit_of(
         for one in found.values():
             assert set(one["budgets"]) == {"6", "12"}
             assert one["budgets"]["12"]["n_items"] == 3
-    texts = {
-        arm: bench.ids("all", f"q8_0.{arm}", 12) for arm in ("base", "edit", "L0H1=0.3_L2H0=0")
-    }
-    assert texts["base"] != texts["edit"] and texts["base"] != texts["L0H1=0.3_L2H0=0"]
+    base, edit, scaled = (
+        bench.ids("all", f"q8_0.{arm}", 12) for arm in ("base", slug("edit"), SCALED)
+    )
+    assert base != edit and base != scaled
     moved = metrics["quality_against_f16"]
     assert set(moved) == {"q8_0"} and 0 < moved["q8_0"]["kl"] < 0.1
     assert metrics["made_with"]["adapters"]["edit"]["mode"] == "runtime"
@@ -208,9 +262,9 @@ def test_merged_is_another_model_than_runtime(bench: Bench) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     made = json.loads((bench.root / "merged" / "manifest.json").read_text())
-    assert "merged_fingerprint" in made["engine.q8_0.edit.12"]
-    assert made["engine.q8_0.edit.12"]["adapter_sha256"] is None
-    assert bench.ids("merged", "q8_0.edit", 12) != bench.ids("merged", "q8_0.base", 12)
+    engine = made[f"engine.q8_0.{slug('edit')}.12"]
+    assert "merged_fingerprint" in engine and engine["adapter_sha256"] is None
+    assert bench.ids("merged", f"q8_0.{slug('edit')}", 12) != bench.ids("merged", "q8_0.base", 12)
     assert list((bench.root / "merged" / "files").iterdir()) == []
 
 
@@ -236,7 +290,7 @@ def test_escalation_gives_what_the_larger_budget_gives_at_once(
     once = bench.run(bench.fresh("once", *edit, "--n-predict", "10,20,40"))
     assert once.returncode == 0, once.stderr
     expected = json.loads(once.stdout)
-    for arm in ("q8_0.base", "q8_0.edit"):
+    for arm in ("q8_0.base", f"q8_0.{slug('edit')}"):
         whole = bench.ids("once", arm, 40)
         continued = bench.ids("steps", arm, 40)
         assert continued and all(whole[item] == ids for item, ids in continued.items())
@@ -254,7 +308,7 @@ def test_a_killed_run_continues_to_the_same_metrics(bench: Bench, steps: dict[st
     folder = bench.root / "killed"
     shutil.copytree(bench.root / "steps", folder)
     # what a kill in the last stage leaves: whole lines and a torn one, no result
-    stage = folder / "q8_0.edit.40.completions.jsonl"
+    stage = folder / f"q8_0.{slug('edit')}.40.completions.jsonl"
     lines = stage.read_bytes().splitlines(keepends=True)
     assert len(lines) > 1
     stage.write_bytes(lines[0] + lines[1][:20])
