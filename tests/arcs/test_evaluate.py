@@ -7,7 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,10 +22,19 @@ pytest.importorskip("llama_cpp")
 from arcs.evaluate import command, pipeline
 from arcs.evaluate.config import Condition, canonical, conditions_of, heads_of, parse
 from arcs.evaluate.escalation import next_budget, undecided, unfinished
+from arcs.evaluate.files import _share, check_adapter, files_of
+from arcs.evaluate.instrument import (
+    require_same_instrument,
+    require_same_stage,
+    settings_sha256,
+)
 from arcs.evaluate.quality import quality
-from arcs.evaluate.report import report
+from arcs.evaluate.report import _merge_note, report
+from arcs.progress import Reporter
 from arcs.runs import RunDirectory
+from backends.adapters.proof import Comparison, Proof
 from backends.interface import Completion, Head, LoraConfig
+from backends.llamacpp import quantise
 from backends.lora import save_adapter
 from backends.memory import model_size
 from models.errors import UserError
@@ -144,9 +156,93 @@ def test_loops_and_finished_answers_are_not_continued() -> None:
 def test_quality_is_the_kl_and_agreement_of_known_logits() -> None:
     one = np.log(np.array([[0.5, 0.25, 0.25], [0.2, 0.2, 0.6]], np.float32))
     two = np.log(np.array([[0.25, 0.5, 0.25], [0.2, 0.2, 0.6]], np.float32))
-    found = quality([one + 3.0], [two - 1.0])
+    found = quality([(one + 3.0, two - 1.0)])
     assert found.kl == pytest.approx((0.5 * np.log(2) - 0.25 * np.log(2)) / 2, abs=1e-6)
     assert (found.same_top, found.positions, found.texts) == (0.5, 2, 1)
+
+
+def test_quality_holds_the_logits_of_one_text_at_a_time() -> None:
+    alive: list[weakref.ref[Any]] = []
+
+    def pairs() -> Iterator[tuple[Any, Any]]:
+        for _ in range(3):
+            assert all(one() is None for one in alive), "an earlier text's logits are still held"
+            made = [np.zeros((70, 3), np.float32), np.zeros((70, 3), np.float32)]
+            alive[:] = map(weakref.ref, made)
+            yield made.pop(0), made.pop(0)
+
+    found = quality(pairs())
+    assert (found.kl, found.same_top, found.positions, found.texts) == (0.0, 1.0, 210, 3)
+
+
+ENGINE = {"threads": 2, "offloaded_layers": 0, "context": 40, "gguf_sha256": "a"}
+
+
+def test_stages_of_an_arm_must_agree_but_for_their_room() -> None:
+    plain = settings_sha256("base", [ENGINE])
+    larger = {**ENGINE, "context": 80}
+    assert settings_sha256("edit", [{**ENGINE, "gguf_sha256": "b"}]) == plain
+    assert settings_sha256("base", [ENGINE, larger]) == plain
+    assert settings_sha256("edit", [{**ENGINE, "threads": 1}]) != plain
+    assert settings_sha256("edit", [larger]) != plain
+    moved = [ENGINE, {**larger, "threads": 1}]
+    assert settings_sha256("base", moved) != plain
+    # both arms moved to the same other machine: each is a mixture of two instruments
+    assert settings_sha256("base", moved) != settings_sha256("edit", moved)
+    # within an arm the weights are one as well
+    assert settings_sha256("base", [ENGINE, {**larger, "gguf_sha256": "b"}]) != plain
+
+
+def test_another_instrument_stops_before_a_decode() -> None:
+    run = Path("runs/x")
+    require_same_stage(run, "edit", ENGINE, {**ENGINE, "context": 80})
+    with pytest.raises(UserError, match="edit was begun with threads 2 and would go on with 1"):
+        require_same_stage(run, "edit", ENGINE, {**ENGINE, "threads": 1})
+    require_same_instrument(run, ("base", "edit"), ENGINE, {**ENGINE, "gguf_sha256": "b"})
+    with pytest.raises(UserError, match="base was decoded with offloaded_layers 0, and edit"):
+        require_same_instrument(
+            run, ("base", "edit"), ENGINE, {**ENGINE, "offloaded_layers": 9}
+        )  # fmt: skip
+
+
+def test_what_killed_runs_left_is_removed_before_new_copies_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".q8_0.a.merged.x1y2").mkdir()
+    (tmp_path / ".q8_0.a.merged.x1y2" / "model.safetensors").write_text("large")
+    (tmp_path / "q8_0.a.merged").mkdir()
+    for name in ("0123-export1-f16.gguf", "q8_0.L0H0=0.gguf", ".a.adapter.gguf.x.part"):
+        (tmp_path / name).write_text("large")
+    (tmp_path / "a.adapter.gguf").write_text("small")
+    monkeypatch.setattr(quantise, "evaluation_gguf", lambda *_, **__: Path("base.gguf"))
+    nothing: Any = None
+    config = parse({})
+    with files_of(Condition("base"), "q8_0", config, nothing, (), tmp_path, Reporter()) as files:
+        assert files.gguf == Path("base.gguf")
+        assert [one.name for one in tmp_path.iterdir()] == ["a.adapter.gguf"]
+
+
+def test_the_report_says_what_a_merge_cost() -> None:
+    merge = {"status": "proven", "reason": None, "dtype": "bfloat16", "rounding_share": 0.05}
+    assert _merge_note(merge) == ""
+    assert "to bfloat16, before quantising, moves the logits by up to 23% of what" in _merge_note(
+        {**merge, "rounding_share": 0.23}
+    )
+    assert _merge_note(
+        {**merge, "status": "unproven", "reason": "torch is not installed", "rounding_share": None}
+    ) == ("the merge is unproven: torch is not installed")
+
+
+def test_the_rounding_of_a_merge_is_a_share_of_the_adapters_effect() -> None:
+    def merged(dtype: Any, effect: float | None, *differences: float) -> Any:
+        compared = tuple(
+            Comparison("x", ("torch", "transformers"), one, 1.0, "") for one in differences
+        )
+        return SimpleNamespace(dtype=dtype, proof=Proof("proven", None, effect, 1, compared))
+
+    assert _share(merged("bfloat16", 0.4, 1e-6, 1e-6, 0.1)) == pytest.approx(0.25)
+    assert _share(merged("float32", 0.4, 1e-6, 1e-6)) == 0.0
+    assert _share(merged("bfloat16", None)) is None
 
 
 # The command ---------------------------------------------------------------------------------
@@ -167,6 +263,13 @@ class Bench:
                 weights[f"{name}.lora_A"] = rng.normal(size=(4, into)).astype(np.float32) / 5
                 weights[f"{name}.lora_B"] = rng.normal(size=(out, 4)).astype(np.float32) / 5
         save_adapter(root / "edit", LORA, weights, directory, {})
+        shutil.copytree(root / "edit", root / "zero")
+        (root / "zero" / "threearc_adapter.json").unlink()
+        settings = json.loads((root / "zero" / "adapter_config.json").read_text())
+        (root / "zero" / "adapter_config.json").write_text(
+            json.dumps({**settings, "lora_alpha": 0})
+        )
+        self.weights, self.directory = weights, directory
 
     def command(self, *tail: str) -> list[str]:
         code = "from arcs.cli import main; main()"
@@ -263,6 +366,10 @@ def test_merged_is_another_model_than_runtime(bench: Bench) -> None:
     assert done.returncode == 0, done.stderr
     made = json.loads((bench.root / "merged" / "manifest.json").read_text())
     engine = made[f"engine.q8_0.{slug('edit')}.12"]
+    merge = json.loads(done.stdout)["quantisations"]["q8_0"]["edit"]["merge"]
+    assert merge["status"] == "proven" and merge["effect"] > 0.01 and merge["comparisons"]
+    assert merge["rounding_share"] == 0.0 and merge["dtype"] == "float32"  # as the tiny base
+    assert merge == made[f"merge.q8_0.{slug('edit')}"]
     assert "merged_fingerprint" in engine and engine["adapter_sha256"] is None
     assert bench.ids("merged", f"q8_0.{slug('edit')}", 12) != bench.ids("merged", "q8_0.base", 12)
     assert list((bench.root / "merged" / "files").iterdir()) == []
@@ -314,10 +421,58 @@ def test_a_killed_run_continues_to_the_same_metrics(bench: Bench, steps: dict[st
     stage.write_bytes(lines[0] + lines[1][:20])
     (folder / "metrics.json").unlink()
     (folder / "items.jsonl").unlink()
+    (folder / "files" / ".q8_0.edit.merged.a1b2").mkdir()
+    (folder / "files" / "q8_0.gone.gguf").write_text("left by the kill")
+    phase = f"decode q8_0.{slug('edit')} to 40"
+
+    def counted() -> int:
+        timing = json.loads((folder / "timing.json").read_text())
+        return int(timing["phases"][phase]["counts"]["tokens"])
+
+    earlier = counted()
     again = bench.run(bench.command("--run", str(folder), "--json"))
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == steps
     assert stage.read_bytes() == (bench.root / "steps" / stage.name).read_bytes()
+    assert [one.name for one in (folder / "files").iterdir()] == [f"{slug('edit')}.adapter.gguf"]
+    # counted: what this call generated, without the 20 ids of each answer that it read again
+    redone = [json.loads(line)["ids"] for line in lines[1:]]
+    assert counted() - earlier == sum(len(ids) - 20 for ids in redone) > 0
+
+
+def test_a_run_moved_to_another_machine_stops_before_it_continues_answers(
+    bench: Bench, steps: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = bench.root / "moved"
+    shutil.copytree(bench.root / "steps", folder)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for key in [key for key in manifest if key.startswith("engine.")]:
+        if key.endswith(".10"):  # as if both arms' first stage had been decoded elsewhere
+            manifest[key]["threads"] = 7
+        else:
+            del manifest[key]
+    path.write_text(json.dumps(manifest))
+    for stage in folder.glob("*.[24]0.completions.jsonl"):
+        stage.unlink()
+    monkeypatch.setenv("THREEARC_CACHE", str(bench.cache))
+    with pytest.raises(UserError, match="was begun with threads 7 and would go on with 1; "):
+        command.start({}, out=None, run=folder, as_json=True)
+    assert not any(one.read_bytes() for one in folder.glob("*.[24]0.completions.jsonl"))
+
+
+def test_wrong_adapters_are_found_before_anything_is_decoded(bench: Bench, tmp_path: Path) -> None:
+    for mode in ("runtime", "merged"):
+        check_adapter(bench.root / "edit", bench.directory, mode)
+        with pytest.raises(UserError, match="lora_alpha is 0"):
+            check_adapter(bench.root / "zero", bench.directory, mode)
+        other = {
+            name: value[:, :-1] if name.endswith("lora_A") else value
+            for name, value in bench.weights.items()
+        }
+        save_adapter(tmp_path / mode, LORA, other, bench.directory, {})
+        with pytest.raises(UserError, match="for model: "):
+            check_adapter(tmp_path / mode, bench.directory, mode)
 
 
 @pytest.mark.parametrize(
@@ -326,6 +481,7 @@ def test_a_killed_run_continues_to_the_same_metrics(bench: Bench, steps: dict[st
         (("--temper", "L9H0=0.5"), "layer 9"),
         (("--temper", "L0H99=0.5"), "no head 99"),
         (("--adapter", "nowhere"), "nowhere"),
+        (("--adapter", "zero"), "lora_alpha is 0"),
         (("--quant", "original"), "was not made from a GGUF file"),
         (("--escalate", "9000"), "lower --n-predict or --escalate"),
         (("--n-predict", "12,x"), "whole numbers with commas"),
