@@ -58,7 +58,7 @@ def remove_copies(folder: Path) -> None:
     for left in folder.iterdir() if folder.is_dir() else ():
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)
-        elif left.name.startswith(".") or not left.name.endswith(ADAPTER):
+        elif not left.name.endswith(ADAPTER):
             left.unlink()
 
 

@@ -213,7 +213,9 @@ def _quality(
         )  # fmt: skip
         return quality(pairs).to_json()
 
-    found: dict[str, Any] = {kind: measure(kind) for kind in config.quantisations if kind != REFERENCE}
+    found: dict[str, Any] = {
+        kind: measure(kind) for kind in config.quantisations if kind != REFERENCE
+    }
     run.write_json(name, found)
     return found
 

@@ -440,25 +440,55 @@ def test_a_killed_run_continues_to_the_same_metrics(bench: Bench, steps: dict[st
     assert counted() - earlier == sum(len(ids) - 20 for ids in redone) > 0
 
 
-def test_a_run_moved_to_another_machine_stops_before_it_continues_answers(
+def test_a_finished_run_given_again_says_the_same_and_is_tidied(
     bench: Bench, steps: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = bench.root / "moved"
+    folder = bench.root / "finished"
     shutil.copytree(bench.root / "steps", folder)
+    (folder / "files" / "q8_0.gone.gguf").write_text("left by a kill after the last decode")
+    before = (folder / "metrics.json").read_bytes()
+    monkeypatch.setenv("THREEARC_CACHE", str(bench.cache))
+    command.start({}, out=None, run=folder, as_json=True)
+    assert (folder / "metrics.json").read_bytes() == before
+    assert [one.name for one in (folder / "files").iterdir()] == [f"{slug('edit')}.adapter.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("begun", "message"),
+    [
+        # both arms' first stage was decoded elsewhere, and their answers would be continued here
+        (("base.10", "EDIT.10"), "begun with threads 7 and would go on"),
+        # the base was decoded elsewhere, and its edit would be decoded here
+        (("base.10",), "q8_0.base was decoded with threads 7, and q8_0.edit"),
+    ],
+)
+def test_a_run_moved_to_another_machine_stops_before_it_decodes(
+    bench: Bench,
+    steps: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    begun: tuple[str, ...],
+    message: str,
+) -> None:
+    folder = tmp_path / "moved"
+    shutil.copytree(bench.root / "steps", folder)
+    begun = tuple("q8_0." + one.replace("EDIT", slug("edit")) for one in begun)
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
     for key in [key for key in manifest if key.startswith("engine.")]:
-        if key.endswith(".10"):  # as if both arms' first stage had been decoded elsewhere
+        if key.removeprefix("engine.") in begun:
             manifest[key]["threads"] = 7
         else:
             del manifest[key]
     path.write_text(json.dumps(manifest))
-    for stage in folder.glob("*.[24]0.completions.jsonl"):
-        stage.unlink()
+    left = {f"{one}.completions.jsonl" for one in begun}
+    for stage in folder.glob("*.completions.jsonl"):
+        if stage.name not in left:
+            stage.unlink()
     monkeypatch.setenv("THREEARC_CACHE", str(bench.cache))
-    with pytest.raises(UserError, match="was begun with threads 7 and would go on with 1; "):
+    with pytest.raises(UserError, match=message):
         command.start({}, out=None, run=folder, as_json=True)
-    assert not any(one.read_bytes() for one in folder.glob("*.[24]0.completions.jsonl"))
+    assert {one.name for one in folder.glob("*.completions.jsonl")} == left
 
 
 def test_wrong_adapters_are_found_before_anything_is_decoded(bench: Bench, tmp_path: Path) -> None:
