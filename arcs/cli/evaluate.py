@@ -109,7 +109,9 @@ def evaluate(
         "adapters": tuple(adapter) if adapter else None,
         "adapter_mode": adapter_mode,
         "tempers": tuple(temper) if temper else None,
-        "quantisations": tuple(quant.split(",")) if quant else None,
+        "quantisations": None
+        if quant is None
+        else tuple(part.strip() for part in quant.split(",")),
         "n_predict": None if n_predict is None else _numbers(n_predict),
         "escalate": escalate,
         "limit": limit,

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from arcs import provenance
 from arcs.arc1.config import absolute_paths
-from arcs.evaluate.config import EvalConfig, conditions_of, parse
+from arcs.evaluate.config import EvalConfig, conditions_of, flag_of, parse
 from arcs.evaluate.report import report
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
@@ -38,7 +38,7 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
         directory = RunDirectory.create(path, first_manifest(config, sys.argv))
         _announce(config, directory, reporter)
     with directory:
-        _go(config, directory, reporter, as_json)
+        _go(config, directory, reporter, as_json, begun_now=run is None)
 
 
 def _absolute(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,10 +58,14 @@ def _settings_of(run: Path, flags: Mapping[str, Any]) -> EvalConfig:
     for name, value in parse({**now, **_absolute(flags)}).model_dump().items():
         if value != now[name]:
             raise UserError(
-                f"--run {run}: {name.replace('_', '-')} is {now[name]} in this run, not {value}; "
-                "start a new run with --out"
+                f"--run {run}: {flag_of(name)} is {_shown(now[name])} in this run, not "
+                f"{_shown(value)}; start a new run with --out"
             )
     return config
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) or "empty" if isinstance(value, tuple) else str(value)
 
 
 def _announce(config: EvalConfig, directory: RunDirectory, reporter: Reporter) -> None:
@@ -74,14 +78,22 @@ def _announce(config: EvalConfig, directory: RunDirectory, reporter: Reporter) -
     )
 
 
-def _go(config: EvalConfig, directory: RunDirectory, reporter: Reporter, as_json: bool) -> None:
+def _go(
+    config: EvalConfig,
+    directory: RunDirectory,
+    reporter: Reporter,
+    as_json: bool,
+    *,
+    begun_now: bool,
+) -> None:
     from arcs.evaluate.pipeline import run_eval
 
     again = f"threearc eval humaneval --run {directory.path}"
     try:
         metrics = run_eval(config, directory, reporter)
     except UserError:
-        directory.discard_if_unused()
+        if begun_now:  # a run given with --run is the caller's, however little is in it
+            directory.discard_if_unused()
         raise
     except KeyboardInterrupt:
         reporter.say(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -16,7 +20,10 @@ from models.errors import UserError
 
 Quantisation = Literal["original", "f16", "q8_0", "q5_k_m", "q4_k_m"]
 BASE, CONTROL = "base", "control"
-_SETTING = re.compile(r"L(\d+)H(\d+)=(-?\d+(?:\.\d+)?)")
+_SETTING = re.compile(r"L(\d+)H(\d+)=(-?\d+(?:\.\d+)?)", re.ASCII)
+_FLAGS = {"quantisations": "quant", "adapters": "adapter", "tempers": "temper"}
+_SLUG_LENGTH = 60
+"""File systems end names at 255 bytes; a sweep's setting can name every head of a model."""
 
 
 class EvalConfig(BaseModel):
@@ -30,7 +37,7 @@ class EvalConfig(BaseModel):
     """``runtime``: float32 factors beside the quantised base. ``merged``: added to the base
     before it is quantised, which is what most people ship, and not the same thing."""
     tempers: tuple[str, ...] = ()
-    """Each one condition, e.g. ``L16H5=0.5`` or ``L16H5=0,L3H1=0``."""
+    """Each one condition, e.g. ``L16H5=0.5``; kept as :func:`canonical` writes it."""
     quantisations: tuple[Quantisation, ...] = ("q8_0",)
     n_predict: tuple[int, ...] = (256, 512, 1024)
     escalate: int | None = Field(default=None, ge=2)
@@ -49,7 +56,12 @@ class EvalConfig(BaseModel):
     def _budgets_rise(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         return check_budgets(value)
 
-    @field_validator("quantisations", "adapters", "tempers")
+    @field_validator("tempers")
+    @classmethod
+    def _one_spelling(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(canonical(text) for text in value)
+
+    @field_validator("quantisations", "adapters", "tempers")  # after _one_spelling
     @classmethod
     def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         twice = next((one for i, one in enumerate(value) if one in value[:i]), None)
@@ -60,18 +72,19 @@ class EvalConfig(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if not self.quantisations:
-            raise ValueError("quantisations: give at least one")
+            raise ValueError("--quant: give at least one")
         if self.escalate is not None and self.escalate <= self.n_predict[-1]:
             raise ValueError(
-                f"escalate {self.escalate} is not above the largest n_predict {self.n_predict[-1]}"
+                f"--escalate {self.escalate} is not above the largest n_predict "
+                f"{self.n_predict[-1]}"
             )
         if self.adapter_mode == "merged" and "original" in self.quantisations:
-            raise ValueError("adapter-mode merged: a merged model has no original GGUF")
+            raise ValueError("--adapter-mode merged: a merged model has no original GGUF")
         names = [path.name for path in self.adapters]
         if len(set(names)) < len(names):
-            raise ValueError("adapters: two have the same directory name; copy one to another name")
-        for text in self.tempers:
-            heads_of(text)
+            raise ValueError(
+                "--adapter: two have the same directory name; copy one to another name"
+            )
         return self
 
 
@@ -88,8 +101,15 @@ class Condition:
 
     @property
     def slug(self) -> str:
-        """For file names."""
-        return re.sub(r"[^A-Za-z0-9.=-]+", "_", self.name)
+        """For file names: one condition's alone, also where upper and lower case are one.
+
+        The readable part can be equal for two names (``a b`` and ``a_b``, ``A`` and ``a``), so
+        all but the base and the control end in a hash of the name.
+        """
+        if self.adapter is None and self.name in (BASE, CONTROL):
+            return self.name
+        readable = re.sub(r"[^A-Za-z0-9.=-]+", "_", self.name)[:_SLUG_LENGTH]
+        return f"{readable}-{hashlib.sha256(os.fsencode(self.name)).hexdigest()[:8]}"
 
 
 def conditions_of(config: EvalConfig) -> tuple[Condition, ...]:
@@ -118,12 +138,34 @@ def heads_of(text: str) -> dict[Head, float]:
     for part in text.replace(" ", "").split(","):
         match = _SETTING.fullmatch(part)
         if match is None:
-            raise ValueError(f"temper {text!r}: give layer, head and factor as in L16H5=0.5")
+            raise ValueError(f"{text!r}: give layer, head and factor as in L16H5=0.5")
         head = Head(int(match[1]), int(match[2]))
         if head in scales:
-            raise ValueError(f"temper {text!r}: L{head.layer}H{head.head} is given twice")
+            raise ValueError(f"{text!r}: L{head.layer}H{head.head} is given twice")
         scales[head] = float(match[3])
+        if not math.isfinite(scales[head]):
+            raise ValueError(f"L{head.layer}H{head.head}={match[3][:20]}... is too large a factor")
     return scales
+
+
+def canonical(text: str) -> str:
+    """``L3H1=0.50, L01H2=-0`` -> ``L1H2=0,L3H1=0.5``: one spelling of a setting.
+
+    Raises ValueError as :func:`heads_of`.
+    """
+    scales = heads_of(text)
+    return ",".join(f"L{h.layer}H{h.head}={_number(scales[h])}" for h in sorted(scales))
+
+
+def _number(value: float) -> str:
+    """Digits that read back as the same float, without an exponent."""
+    shown = format(Decimal(repr(value + 0.0)), "f")  # + 0.0: -0 is 0
+    return shown.rstrip("0").rstrip(".") if "." in shown else shown
+
+
+def flag_of(name: str) -> str:
+    """The command line's flag for a setting."""
+    return "--" + _FLAGS.get(name, name.replace("_", "-"))
 
 
 def parse(values: Mapping[str, Any]) -> EvalConfig:
@@ -132,6 +174,11 @@ def parse(values: Mapping[str, Any]) -> EvalConfig:
         return EvalConfig.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]).replace("_", "-") if first["loc"] else ""
         message = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"--{name}: {message}" if name else message) from None
+        if not first["loc"]:
+            raise UserError(message) from None
+        flag = flag_of(str(first["loc"][0]))
+        if first["type"] == "literal_error":
+            expected = first["ctx"]["expected"].replace("'", "")
+            raise UserError(f"{flag} {first['input']!r}: give {expected}") from None
+        raise UserError(f"{flag}: {message}") from None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from arcs import provenance
@@ -14,13 +14,17 @@ from arcs.arc1.evaluation import Answer
 from arcs.arc1.problems import Item
 from arcs.evaluate.config import BASE, CONTROL, Condition, EvalConfig, conditions_of
 from arcs.evaluate.escalation import next_budget, undecided, unfinished
-from arcs.evaluate.files import files_of
-from arcs.evaluate.quality import fixed_texts, logits_of, quality
+from arcs.evaluate.files import check_adapter, files_of, remove_copies
+from arcs.evaluate.instrument import (
+    require_same_instrument,
+    require_same_stage,
+    settings_sha256,
+)
+from arcs.evaluate.quality import fixed_texts, logits_of_both, quality
 from arcs.gates import Gates, load_gates
 from arcs.progress import Reporter
-from arcs.runs import METRICS, JsonLines, RunDirectory, canonical_json
+from arcs.runs import METRICS, JsonLines, RunDirectory
 from arcs.verdicts import Comparison, Results, compare, summarise
-from backends.adapter_files import load_adapter
 from backends.heads import layer_factors
 from backends.interface import Completion
 from backends.llamacpp import require_installed
@@ -37,7 +41,7 @@ from models.geometry import read_geometry
 from models.gguf.layout import layout_of
 from models.store import prepare
 
-EXECUTIONS, ITEMS = "executions.jsonl", "items.jsonl"
+EXECUTIONS, ITEMS, FILES = "executions.jsonl", "items.jsonl", "files"
 RUN_BYTES = 50 << 20
 REFERENCE = "f16"
 """What the other quantisations are compared with."""
@@ -87,7 +91,7 @@ def run_eval(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> dict[
     while not settled:
         for arm in arms:
             with run.timed(f"decode {arm.name} to {budgets[-1]}") as counts:
-                counts["tokens"] = _decode(config, run, prepared, arm, budgets, done, reporter)
+                _decode(config, run, prepared, arm, budgets, done, reporter, counts)
         table, compared = _judge(config, run, prepared, arms, budgets, done, reporter)
         larger = None if config.escalate is None else next_budget(budgets[-1], config.escalate)
         settled = larger is None or not undecided(compared.values())
@@ -96,6 +100,7 @@ def run_eval(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> dict[
             budgets.append(larger)
     metrics = _metrics(config, run, prepared, arms, budgets, table, compared, measured)
     run.write_json(METRICS, metrics)
+    remove_copies(run.path / FILES)
     return metrics
 
 
@@ -117,7 +122,7 @@ def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Pr
     conditions = conditions_of(config)
     for condition in conditions:
         if condition.adapter is not None:
-            load_adapter(condition.adapter, directory)
+            check_adapter(condition.adapter, directory, config.adapter_mode)
     scales = {head: 0.0 for one in conditions for head in (one.scales or {})}
     prepared = Prepared(
         directory=directory,
@@ -194,14 +199,23 @@ def _quality(
     texts = fixed_texts(prepared.encoder)
     cache = cache_root() / "gguf"
 
-    def read(kind: str) -> Any:
-        reporter.say(f"{kind}: logits of the base on {sum(map(len, texts)):,} tokens of fixed text")
-        gguf = evaluation_gguf(prepared.directory, kind, cache, say=reporter.say)
-        return logits_of(gguf, texts, threads=config.threads, gpu_layers=config.gpu_layers)
+    def gguf(kind: str) -> Path:
+        return evaluation_gguf(prepared.directory, kind, cache, say=reporter.say)
 
-    others = [kind for kind in config.quantisations if kind != REFERENCE]
-    reference = read(REFERENCE) if others else []
-    found: dict[str, Any] = {kind: quality(reference, read(kind)).to_json() for kind in others}
+    def measure(kind: str) -> dict[str, Any]:
+        reporter.say(
+            f"{kind} against {REFERENCE}: logits of the base on {sum(map(len, texts)):,} tokens of "
+            "fixed text"
+        )
+        pairs = logits_of_both(
+            gguf(REFERENCE), gguf(kind), texts,
+            threads=config.threads, gpu_layers=config.gpu_layers,
+        )  # fmt: skip
+        return quality(pairs).to_json()
+
+    found: dict[str, Any] = {
+        kind: measure(kind) for kind in config.quantisations if kind != REFERENCE
+    }
     run.write_json(name, found)
     return found
 
@@ -214,8 +228,9 @@ def _decode(
     budgets: Sequence[int],
     done: dict[str, dict[str, Completion]],
     reporter: Reporter,
-) -> int:
-    """Decode or continue one arm to the largest budget; returns the ids generated now."""
+    counts: dict[str, float],
+) -> None:
+    """Decode or continue one arm to the largest budget; counts the ids generated now."""
     from backends.llamacpp.model import open_gguf
 
     first, earlier = len(budgets) == len(config.n_predict), done[arm.name]
@@ -229,12 +244,12 @@ def _decode(
         ]
     store = arm.store(run, budgets[-1])
     settings = config.model_copy(update={"n_predict": tuple(budgets)})
-    produced = 0
+    before = len(store.records)
     if len(evaluation.completions(store, wanted, settings)) < len(wanted):
         with (
             files_of(
                 arm.condition, arm.quantisation, config, prepared.directory, prepared.layers,
-                run.path / "files", reporter,
+                run.path / FILES, reporter,
             ) as files,
             open_gguf(
                 files.gguf,
@@ -246,15 +261,46 @@ def _decode(
                 gpu_layers=config.gpu_layers,
             ) as model,
         ):  # fmt: skip
-            engine = {**model.describe(), **files.made}
-            run.extend_manifest(**{f"engine.{arm.name}.{budgets[-1]}": engine})
+            engine = {**model.describe(), "processor": provenance.hardware()["processor"]}
+            _keep_engine(config, run, prepared, arm, budgets[-1], {**engine, **files.made})
+            if files.merge is not None and f"merge.{arm.name}" not in run.manifest():
+                # the first proof stands: the weights are the same, or _keep_engine had refused
+                run.extend_manifest(**{f"merge.{arm.name}": files.merge})
             label = f"{arm.quantisation} {arm.condition.name}"
-            produced = evaluation.decode(
-                model, prepared.encoder, wanted, settings, store, label, reporter
-            )
-            produced -= sum(len(item.prompt.generated) for item in wanted)
+            try:
+                evaluation.decode(model, prepared.encoder, wanted, settings, store, label, reporter)
+            finally:  # an interruption's finished answers count too
+                counts["tokens"] = generated_now(store.records[before:], wanted)
     earlier.update(evaluation.completions(store, wanted, settings))
-    return max(0, produced)
+
+
+def generated_now(records: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> int:
+    """Ids in new records of completions that were not there to be read again."""
+    replayed = {item.prompt.item_id: len(item.prompt.generated) for item in items}
+    return sum(len(record["ids"]) - replayed[record["item_id"]] for record in records)
+
+
+def _keep_engine(
+    config: EvalConfig,
+    run: RunDirectory,
+    prepared: Prepared,
+    arm: Arm,
+    budget: int,
+    engine: Mapping[str, Any],
+) -> None:
+    """Write what decodes this stage to the manifest, or stop where it cannot be compared."""
+    manifest, first = run.manifest(), config.n_predict[-1]
+    if budget != first:
+        require_same_stage(run.path, arm.name, manifest[f"engine.{arm.name}.{first}"], engine)
+    elif arm.condition.name not in (BASE, CONTROL):
+        reference = Arm(arm.quantisation, _reference(prepared, arm))
+        require_same_instrument(
+            run.path,
+            (reference.name, arm.name),
+            manifest[f"engine.{reference.name}.{first}"],
+            engine,
+        )
+    run.extend_manifest(**{f"engine.{arm.name}.{budget}": engine})
 
 
 def _judge(
@@ -283,28 +329,25 @@ def _judge(
     table: dict[str, Results] = dict(evaluation.results(given, executions))
     evaluation.write_items(run.path / ITEMS, evaluation.item_records(given, executions, table))
     manifest = run.manifest()
+    stages = budgets[len(config.n_predict) - 1 :]
+
+    def settings_of(arm: Arm) -> str:
+        # a stage in which nothing was left to decode has no entry
+        found = [manifest.get(f"engine.{arm.name}.{budget}") for budget in stages]
+        return settings_sha256(arm.name, [one for one in found if one is not None])
+
     compared = {
         arm.name: compare(
             table[Arm(arm.quantisation, _reference(prepared, arm)).name],
             table[arm.name],
             prepared.gates,
-            base_settings=_settings_sha256(
-                manifest, config, Arm(arm.quantisation, _reference(prepared, arm))
-            ),
-            edited_settings=_settings_sha256(manifest, config, arm),
+            base_settings=settings_of(Arm(arm.quantisation, _reference(prepared, arm))),
+            edited_settings=settings_of(arm),
         )
         for arm in arms
         if arm.condition.name not in (BASE, CONTROL)
     }
     return table, compared
-
-
-def _settings_sha256(manifest: Mapping[str, Any], config: EvalConfig, arm: Arm) -> str:
-    """Hash of everything about an arm's decode that an edit must not change."""
-    edit = ("adapter_sha256", "gguf_sha256", "tempering", "merged_fingerprint")
-    engine = manifest[f"engine.{arm.name}.{config.n_predict[-1]}"]
-    kept = {key: value for key, value in engine.items() if key not in edit}
-    return hashlib.sha256(canonical_json(kept).encode()).hexdigest()
 
 
 def _reference(prepared: Prepared, arm: Arm) -> Condition:
@@ -332,6 +375,7 @@ def _metrics(
             "against": arm.condition.against if comparison else None,
             "comparison": comparison.to_json() if comparison else None,
             "tempering": made.get("tempering"),
+            "merge": manifest.get(f"merge.{arm.name}"),
         }
     return {
         "schema_version": "threearc-eval-1",

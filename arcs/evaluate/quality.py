@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,11 @@ from models.chat import ChatEncoder
 TEXTS = 16
 LONGEST = 192
 """Ids of a text that are read."""
+_ROWS = 32
+"""Positions whose distributions are held in float64 at a time: 67 MB each at 262,144 ids."""
+
+Logits = NDArray[np.float32]
+"""[T, vocab] of one text."""
 
 
 @dataclass(frozen=True)
@@ -44,36 +49,51 @@ def fixed_texts(encoder: ChatEncoder) -> list[tuple[int, ...]]:
     ]
 
 
-def logits_of(
-    gguf: Path, texts: Sequence[Sequence[int]], *, threads: int | None, gpu_layers: int
-) -> list[NDArray[np.float32]]:
-    """Logits [T, vocab] of each text, F16 KV cache as in an evaluation."""
-    from backends.llamacpp.model import open_gguf
+def logits_of_both(
+    reference: Path,
+    other: Path,
+    texts: Sequence[Sequence[int]],
+    *,
+    threads: int | None,
+    gpu_layers: int,
+) -> Iterator[tuple[Logits, Logits]]:
+    """Logits of each text by both GGUF files, F16 KV cache as in an evaluation.
 
-    longest = max(map(len, texts)) + 1
-    with open_gguf(gguf, context=longest, width=1, threads=threads, gpu_layers=gpu_layers) as model:
-        return [model.logits(ids) for ids in texts]
+    Both are open at once and one text is read at a time: all texts of a large vocabulary would
+    be gigabytes. Raises UserError where a file will not load or memory does not suffice.
+    """
+    from backends.llamacpp.model import LlamaCppModel, open_gguf
+
+    def opened(gguf: Path) -> LlamaCppModel:
+        longest = max(map(len, texts)) + 1
+        return open_gguf(gguf, context=longest, width=1, threads=threads, gpu_layers=gpu_layers)
+
+    with opened(reference) as one, opened(other) as two:
+        for ids in texts:
+            yield one.logits(ids), two.logits(ids)
 
 
-def quality(
-    reference: Sequence[NDArray[np.float32]], other: Sequence[NDArray[np.float32]]
-) -> Quality:
-    """Compare logits position by position."""
-    divergences, same = [], []
-    for one, two in zip(reference, other, strict=True):
-        p, q = _log_softmax(one), _log_softmax(two)
-        divergences.append((np.exp(p) * (p - q)).sum(axis=1))
+def quality(pairs: Iterable[tuple[Logits, Logits]]) -> Quality:
+    """Compare logits position by position; of each pair, the reference's come first."""
+    divergences, same, texts = [], [], 0
+    for one, two in pairs:
+        texts += 1
+        for start in range(0, len(one), _ROWS):
+            rows = slice(start, start + _ROWS)
+            p, q = _log_softmax(one[rows]), _log_softmax(two[rows])
+            divergences.append((np.exp(p) * (p - q)).sum(axis=1))
         same.append(one.argmax(axis=1) == two.argmax(axis=1))
+        del one, two  # before the next text's are made
     found = np.concatenate(divergences)
     return Quality(
         kl=float(found.mean()),
         same_top=float(np.concatenate(same).mean()),
         positions=len(found),
-        texts=len(divergences),
+        texts=texts,
     )
 
 
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def _log_softmax(logits: Logits) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     found: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return found

@@ -10,6 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+LOUD = 0.1
+"""Share of an adapter's effect from which what rounding its merge costs is said."""
 COLOURS = {
     "SUPPORTED": "bold green",
     "REFUTED": "bold cyan",
@@ -106,6 +108,8 @@ def _notes(
             )
         )
     for name, found in conditions.items():
+        if found["merge"] is not None and (said := _merge_note(found["merge"])):
+            notes.append(Text(f"{name}: {said}.", style="dim"))
         made = found["tempering"]
         if made is None:
             continue
@@ -114,3 +118,16 @@ def _notes(
             text += f"; stored as F32: {len(made['retyped'])} of {made['tensors']} tensors"
         notes.append(Text(text + ".", style="dim"))
     return notes
+
+
+def _merge_note(merge: Mapping[str, Any]) -> str:
+    """What a reader of a merged arm's numbers has to know; empty where nothing is remarkable."""
+    said, share = [], merge["rounding_share"]
+    if merge["status"] != "proven":
+        said.append(f"the merge is unproven: {merge['reason']}")
+    if share is not None and share > LOUD:
+        said.append(
+            f"rounding the sum to {merge['dtype']}, before quantising, moves the logits by up to "
+            f"{share:.0%} of what the adapter does"
+        )
+    return "; ".join(said)

@@ -56,7 +56,7 @@ def merge_adapter(
     the result.
     """
     require_new(out)
-    require_fits(stored, base)
+    require_mergeable(stored, base, dtype)
     config, weights = stored.contents.config, stored.contents.weights
     tensors = _tensors_of(base, weights)
     stored_as = dtype or _common_dtype(base, tensors)
@@ -81,6 +81,14 @@ def merge_adapter(
 
     write_directory_atomically(out, fill)
     return made[-1]
+
+
+def require_mergeable(stored: StoredAdapter, base: ModelDirectory, dtype: Dtype | None) -> None:
+    """Raise what :func:`merge_adapter` would of the adapter and its base; writes nothing."""
+    require_fits(stored, base)
+    tensors = _tensors_of(base, stored.contents.weights)
+    if dtype is None:
+        _common_dtype(base, tensors)
 
 
 def _tensors_of(base: ModelDirectory, weights: Mapping[str, Float32]) -> dict[str, str]:

@@ -54,6 +54,21 @@ def convert_adapter(
     read, and for a head that is not there.
     """
     layout = layout_of(directory, doing="adapter conversion to GGUF")
+    config, pairs = _read(peft_dir, directory, layout)
+    pairs = _tempered(pairs, scales or {}, layout)
+    with whole_file(out, needs=4 * sum(p.a.size + p.b.size for p in pairs)) as temporary:
+        _write(temporary, config, pairs, layout)
+    return out
+
+
+def require_convertible(peft_dir: Path, directory: ModelDirectory) -> None:
+    """Raise what :func:`convert_adapter` would of the adapter itself; writes nothing."""
+    _read(peft_dir, directory, layout_of(directory, doing="adapter conversion to GGUF"))
+
+
+def _read(
+    peft_dir: Path, directory: ModelDirectory, layout: Layout
+) -> tuple[LoraConfig, list[_Pair]]:
     config, weights = load_adapter(peft_dir, directory)
     if not config.scale:
         raise UserError(
@@ -61,10 +76,7 @@ def convert_adapter(
         )
     pairs = _pairs(peft_dir, weights)
     _check_places(peft_dir, pairs, directory, layout)
-    pairs = _tempered(pairs, scales or {}, layout)
-    with whole_file(out, needs=4 * sum(p.a.size + p.b.size for p in pairs)) as temporary:
-        _write(temporary, config, pairs, layout)
-    return out
+    return config, pairs
 
 
 def _pairs(peft_dir: Path, weights: dict[str, Float32]) -> list[_Pair]:

@@ -1,0 +1,66 @@
+"""Whether answers that are compared, or continued, come from one instrument.
+
+An arm's stages (``engine.<arm>.<budget>`` of the manifest) are what
+:meth:`backends.llamacpp.model.LlamaCppModel.describe` said when each was decoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from arcs.runs import canonical_json
+from models.errors import UserError
+
+EDIT = frozenset({"adapter_sha256", "gguf_sha256", "tempering", "merged_fingerprint"})
+"""What an edit may change."""
+ROOM = frozenset({"context", "context_per_sequence"})
+"""What a larger budget changes; texts do not depend on it (docs/eval.md, --escalate)."""
+
+Engine = Mapping[str, Any]
+
+
+def settings_sha256(arm: str, stages: Sequence[Engine]) -> str:
+    """Hash of what an edit must not change, over all stages of an arm, the first one first.
+
+    Equal for two arms only if their first stages agree in all but the edit, and each arm's
+    later stages agree with its first in all but the room for text.
+    """
+    first, *later = stages
+    document: dict[str, Any] = {"first": _without(first, EDIT)}
+    strange = [stage for stage in later if _without(stage, ROOM) != _without(first, ROOM)]
+    if strange:  # the arm's name, since two arms that change in the same way are no better
+        document |= {"arm": arm, "later": strange}
+    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+
+
+def require_same_stage(run: Path, arm: str, first: Engine, now: Engine) -> None:
+    """Raise UserError where ``now`` would continue what another instrument began."""
+    key = _difference(_without(first, ROOM), _without(now, ROOM))
+    if key is not None:
+        raise UserError(
+            f"--run {run}: {arm} was begun with {key} {first.get(key)} and would go on with "
+            f"{now.get(key)}; continue it where it was begun, or start a new run with --out"
+        )
+
+
+def require_same_instrument(run: Path, arms: tuple[str, str], one: Engine, two: Engine) -> None:
+    """Raise UserError where an edit would be decoded with other than what it is compared with."""
+    key = _difference(_without(one, EDIT), _without(two, EDIT))
+    if key is not None:
+        raise UserError(
+            f"--run {run}: {arms[0]} was decoded with {key} {one.get(key)}, and {arms[1]}, which "
+            f"is compared with it, would be with {two.get(key)}; continue the run where it was "
+            "begun, or start a new run with --out"
+        )
+
+
+def _without(engine: Engine, keys: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in engine.items() if key not in keys}
+
+
+def _difference(one: Engine, two: Engine) -> str | None:
+    keys = sorted(one.keys() | two.keys())
+    return next((key for key in keys if one.get(key) != two.get(key)), None)
