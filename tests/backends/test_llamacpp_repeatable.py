@@ -130,7 +130,7 @@ def test_a_unified_cache_depends_on_the_order_so_equality_here_means_something(
 # Going on behind a budget that ran out ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("larger", [1, 3])
+@pytest.mark.parametrize("larger", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_replayed_ids_go_on_as_one_decode_would(
     gguf: Path, prompts: list[Prompt], expected: dict[str, Completion], larger: int
 ) -> None:
@@ -157,6 +157,7 @@ def test_replayed_ids_go_on_as_one_decode_would(
         assert completion.near_ties <= ties
 
 
+@pytest.mark.slow
 def test_ingested_as_a_prompt_they_would_give_other_texts(
     model: LlamaCppModel, prompts: list[Prompt], expected: dict[str, Completion]
 ) -> None:

@@ -56,6 +56,7 @@ def wide(tiny_directory: Tiny) -> str:
 # The estimate -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_estimate_is_near_the_peak_and_checkpointing_lowers_it(
@@ -111,6 +112,7 @@ def large_vocabulary(tiny_directory: Tiny) -> str:
     return str(tiny_directory("llama", vocab=VOCAB, num_hidden_layers=2, **head).path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_peak_memory_does_not_grow_with_vocabulary_times_sequence(
     large_vocabulary: str, engine: str

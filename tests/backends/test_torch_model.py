@@ -127,7 +127,9 @@ def test_a_damaged_config_gets_one_line(
     source = tiny_directory("llama")
     shutil.copytree(source.path, tmp_path / "m")
     (tmp_path / "m" / "config.json").write_bytes(content)
-    with pytest.raises(UserError, match="torch cannot open model") as caught:
+    with pytest.raises(
+        UserError, match=r"torch cannot open model|cannot be read as JSON"
+    ) as caught:
         open_model(replace(source, path=tmp_path / "m"), device="cpu")
     assert "\n" not in str(caught.value)
 

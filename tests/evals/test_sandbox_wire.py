@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evals.humaneval.sandbox.programs.wire import (
@@ -62,6 +62,10 @@ def test_a_value_comes_back_equal_and_of_the_same_type(value: object) -> None:
 
 
 @given(JSON)
+@example({"complex": []})
+@example({"complex": [1.0, 2.0, 3.0]})
+@example({"range": []})
+@example({"int": {}})
 def test_any_message_gives_builtin_data_or_is_refused(message: object) -> None:
     try:
         value = unpack(message)

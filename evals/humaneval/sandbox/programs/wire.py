@@ -144,7 +144,7 @@ def unpack(packed: object) -> Any:
     """
     try:
         return _unpack(packed, MAX_DEPTH)
-    except (TypeError, ValueError, KeyError, OverflowError, RecursionError) as error:
+    except (TypeError, ValueError, LookupError, OverflowError, RecursionError) as error:
         raise RefusedError("a malformed value") from error
 
 
@@ -165,7 +165,7 @@ def _unpack(packed: Any, depth: int) -> Any:
 
 _SCALARS: dict[str, Callable[[Any], Any]] = {
     "int": lambda text: int(text, 16),
-    "complex": lambda parts: complex(float(parts[0]), float(parts[1])),
+    "complex": lambda parts: (lambda real, imag: complex(float(real), float(imag)))(*parts),
     "bytes": bytes.fromhex,
     "bytearray": bytearray.fromhex,
 }
