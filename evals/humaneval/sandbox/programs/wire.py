@@ -163,9 +163,13 @@ def _unpack(packed: Any, depth: int) -> Any:
     return _COLLECTIONS[tag]([_unpack(item, depth - 1) for item in content])
 
 
+def _complex(real: Any, imag: Any) -> complex:
+    return complex(float(real), float(imag))
+
+
 _SCALARS: dict[str, Callable[[Any], Any]] = {
     "int": lambda text: int(text, 16),
-    "complex": lambda parts: (lambda real, imag: complex(float(real), float(imag)))(*parts),
+    "complex": lambda parts: _complex(*parts),
     "bytes": bytes.fromhex,
     "bytearray": bytearray.fromhex,
 }
