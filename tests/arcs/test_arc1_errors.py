@@ -205,9 +205,10 @@ def test_paths_in_a_settings_file_are_kept_whole(tmp_path, monkeypatch):
     from arcs.arc1.config import resolve
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "s.toml").write_text('data = ["mine.jsonl"]\nadapter = "lora"\n')
-    settings = resolve({}, tmp_path / "s.toml")
-    assert settings.data == (tmp_path / "mine.jsonl",) and settings.adapter == tmp_path / "lora"
+    (tmp_path / "s.toml").write_text('data = ["mine.jsonl"]\n')
+    assert resolve({}, tmp_path / "s.toml").data == (tmp_path / "mine.jsonl",)
+    (tmp_path / "t.toml").write_text('adapter = "lora"\n')
+    assert resolve({}, tmp_path / "t.toml").adapter == tmp_path / "lora"
 
 
 @pytest.mark.parametrize("where", ["--out", "--run", "--model"])
