@@ -11,9 +11,9 @@ from rich.text import Text
 
 _NAMES = {
     "generation": "generation",
-    "extraction_prompts": "h_last of prompts, row by row",
-    "extraction": "h_last of texts, row by row",
-    "extraction_batched": "h_last of texts, one batch",
+    "extraction_prompts": "h_last, prompts",
+    "extraction": "h_last, texts",
+    "extraction_batched": "h_last, one batch",
     "training": "training",
 }
 
@@ -21,7 +21,7 @@ _NAMES = {
 def report(document: dict[str, Any]) -> Group:
     """Every kind of work that was timed on every engine."""
     title = f"Tokens per second, {document['model']}, float32, median of {document['repeats']}"
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left")
+    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for column in ("engine", "work"):
         table.add_column(column, no_wrap=True)
     for column in ("ours", "plain", "ours / plain", "range", "by CPU"):
@@ -38,12 +38,16 @@ def report(document: dict[str, Any]) -> Group:
 def _cells(row: dict[str, Any]) -> list[str]:
     ratio = row["ratio"]
     return [
-        f"{row['ours']['median']:,.1f}",
-        f"{row['plain']['median']:,.1f}",
+        _rate(row["ours"]["median"]),
+        _rate(row["plain"]["median"]),
         f"{ratio['median']:.2f}",
-        f"{ratio['low']:.2f} to {ratio['high']:.2f}",
+        f"{ratio['low']:.2f}-{ratio['high']:.2f}",
         f"{row['cpu_ratio']['median']:.2f}",
     ]
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}"
 
 
 def _notes(engine: str, found: dict[str, Any], document: dict[str, Any]) -> list[Text]:
