@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,20 @@ def environment() -> dict[str, str | None]:
     """Settings outside threearc that change speed or rounding."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "MKL_NUM_THREADS")
     return {name: os.environ.get(name) for name in names}
+
+
+def first_manifest(arc: str, config: Mapping[str, Any], command: Sequence[str]) -> dict[str, Any]:
+    """What every run's manifest begins with, known before anything is opened."""
+    return {
+        "schema": "threearc-manifest-1",
+        "arc": arc,
+        "config": dict(config),
+        "command": list(command),
+        "versions": versions(),
+        "hardware": hardware(),
+        "environment": environment(),
+        "code": code_state(),
+    }
 
 
 def _git(root: Path, *arguments: str) -> str | None:

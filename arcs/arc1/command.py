@@ -50,7 +50,7 @@ def start(
         directory = _begin(settings, out)
         announce(settings, directory, reporter)
     with directory:
-        _go(settings, directory, reporter, as_json)
+        _go(settings, directory, reporter, as_json, begun=run is None)
 
 
 def _arrange_blas(
@@ -95,14 +95,23 @@ def _settings_of(run: Path, flags: Mapping[str, Any], config: Path | None) -> Ar
     return settings
 
 
-def _go(settings: Arc1Config, directory: RunDirectory, reporter: Reporter, as_json: bool) -> None:
+def _go(
+    settings: Arc1Config,
+    directory: RunDirectory,
+    reporter: Reporter,
+    as_json: bool,
+    *,
+    begun: bool,
+) -> None:
+    """Run and print. ``begun``: by this call, so that a mistake may remove it again."""
     from arcs.arc1.pipeline import run_arc1
     from arcs.arc1.table import render
 
     try:
         metrics = run_arc1(settings, directory, reporter)
     except UserError:
-        directory.discard_if_unused()  # a mistake found at the start leaves nothing to continue
+        if begun:
+            directory.discard_if_unused()  # a mistake at the start leaves nothing to continue
         raise
     except KeyboardInterrupt:
         reporter.say(f"\ninterrupted; continue with: threearc arc1 --run {directory.path}")

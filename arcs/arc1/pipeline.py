@@ -325,13 +325,4 @@ def settings_sha256(run: RunDirectory, arm: str) -> str:
 
 def first_manifest(config: Arc1Config, command: Sequence[str]) -> dict[str, Any]:
     """What is known before anything is opened."""
-    return {
-        "schema": "threearc-manifest-1",
-        "arc": "arc1",
-        "config": config.model_dump(mode="json"),
-        "command": list(command),
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
-        "environment": provenance.environment(),
-        "code": provenance.code_state(),
-    }
+    return provenance.first_manifest("arc1", config.model_dump(mode="json"), command)

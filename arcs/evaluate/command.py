@@ -21,8 +21,6 @@ from models.errors import UserError
 
 def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_json: bool) -> None:
     """Begin a new evaluation or continue one, and print its result on stdout."""
-    from arcs.evaluate.pipeline import first_manifest
-
     reporter = Reporter()
     if run is not None:
         if out is not None:
@@ -35,7 +33,9 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
     else:
         config = parse(_absolute(flags))
         path = out if out is not None else default_path("eval")
-        directory = RunDirectory.create(path, first_manifest(config, sys.argv))
+        directory = RunDirectory.create(
+            path, provenance.first_manifest("eval", config.model_dump(mode="json"), sys.argv)
+        )
         _announce(config, directory, reporter)
     with directory:
         _go(config, directory, reporter, as_json, begun_now=run is None)

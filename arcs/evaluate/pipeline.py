@@ -388,17 +388,3 @@ def _metrics(
         "config": config.model_dump(mode="json"),
         "made_with": {k: v for k, v in manifest.items() if k not in ("config", "command", "arc")},
     }
-
-
-def first_manifest(config: EvalConfig, command: Sequence[str]) -> dict[str, Any]:
-    """What is known before anything is opened."""
-    return {
-        "schema": "threearc-manifest-1",
-        "arc": "eval",
-        "config": config.model_dump(mode="json"),
-        "command": list(command),
-        "versions": provenance.versions(),
-        "code": provenance.code_state(),
-        "environment": provenance.environment(),
-        "hardware": provenance.hardware(),
-    }

@@ -17,10 +17,12 @@ class Item(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    id: Text
+
     @property
     def key(self) -> str:
         """What the item is called in results."""
-        raise NotImplementedError
+        return self.id
 
 
 class Claim(BaseModel):
@@ -36,7 +38,6 @@ class Claim(BaseModel):
 class ChefItem(Item):
     """A French-cuisine question: error to correct, technique, or trouble."""
 
-    id: Text
     prompt: Text
     category: Text
     difficulty: Literal["basic", "intermediate", "advanced"]
@@ -44,16 +45,10 @@ class ChefItem(Item):
     """From the question alone."""
     checklist: tuple[Claim, ...] = Field(min_length=CLAIMS, max_length=CLAIMS)
 
-    @property
-    def key(self) -> str:
-        """The id."""
-        return self.id
-
 
 class McasItem(Item):
     """A technical request that lacks something, or that lacks nothing."""
 
-    id: Text
     type: Literal["underspecified", "specified"]
     domain: Text
     prompt: Text
@@ -69,11 +64,6 @@ class McasItem(Item):
             raise ValueError("missing belongs to underspecified requests, key to specified ones")
         return self
 
-    @property
-    def key(self) -> str:
-        """The id."""
-        return self.id
-
 
 class Turn(BaseModel):
     """One message of a context."""
@@ -87,7 +77,6 @@ class Turn(BaseModel):
 class MeterItem(Item):
     """Two continuations equal in content but for a disposition."""
 
-    id: Text
     axis: Literal["hedging", "self_checking", "deferring"]
     domain: Text
     context: tuple[Turn, ...] = Field(min_length=1)
@@ -96,16 +85,10 @@ class MeterItem(Item):
     negative: Text
     """Assertive; does not check; confabulates."""
 
-    @property
-    def key(self) -> str:
-        """The id."""
-        return self.id
-
 
 class RecoveryItem(Item):
     """A failed first answer to an executable task, with what failed."""
 
-    id: Text
     kind: Text
     prompt: Text
     entry_point: Text
@@ -123,16 +106,10 @@ class RecoveryItem(Item):
             raise ValueError("failing_test is not one of tests")
         return self
 
-    @property
-    def key(self) -> str:
-        """The id."""
-        return self.id
-
 
 class ShortAnswer(Item):
     """A question whose answer is compared exactly."""
 
-    id: Text
     domain: Literal["cooking", "geography", "arithmetic", "code_reading"]
     kind: Text
     prompt: Text
@@ -146,23 +123,13 @@ class ShortAnswer(Item):
             raise ValueError("an accepted answer is not among the options")
         return self
 
-    @property
-    def key(self) -> str:
-        """The id."""
-        return self.id
-
 
 class SmallTask(Item):
     """A small Python task in HumanEval's form."""
 
-    task_id: Text
+    id: Text = Field(alias="task_id")
     prompt: Text
     entry_point: Text
     canonical_solution: Text
     test: Text
     kind: Text
-
-    @property
-    def key(self) -> str:
-        """The id."""
-        return self.task_id

@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("llama_cpp")
 
+from arcs import provenance
 from arcs.evaluate import command, pipeline
 from arcs.evaluate.config import Condition, canonical, conditions_of, heads_of, parse
 from arcs.evaluate.escalation import next_budget, undecided, unfinished
@@ -126,7 +127,8 @@ def test_a_mistake_in_continuing_leaves_the_run(
     with pytest.raises(UserError, match="the model is not there"):
         command.start({}, out=new, run=None, as_json=False)
     assert not new.exists()
-    RunDirectory.create(begun, pipeline.first_manifest(parse({}), [])).close()
+    manifest = provenance.first_manifest("eval", parse({}).model_dump(mode="json"), [])
+    RunDirectory.create(begun, manifest).close()
     with pytest.raises(UserError, match="the model is not there"):
         command.start({}, out=None, run=begun, as_json=False)
     assert (begun / "manifest.json").exists()
