@@ -24,7 +24,7 @@ def report(document: dict[str, Any]) -> Group:
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for column in ("engine", "work"):
         table.add_column(column, no_wrap=True)
-    for column in ("ours", "plain", "ours / plain", "range", "by CPU"):
+    for column in ("ours", "plain", "ratio", "range", "by CPU"):
         table.add_column(column, justify="right", no_wrap=True)
     notes = [Text(f"not timed: {reason}", style="yellow") for reason in document["skipped"]]
     for engine, found in document["engines"].items():
@@ -32,7 +32,8 @@ def report(document: dict[str, Any]) -> Group:
             if work in found:
                 table.add_row(engine, name, *_cells(found[work]))
         notes += _notes(engine, found, document)
-    return Group(table, *notes)
+    meaning = Text("ratio, range and by CPU are ours / plain: above 1, ours is faster.", style="dim")
+    return Group(table, meaning, *notes)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -92,15 +93,34 @@ def test_both_ways_do_the_same_work(real):
         assert found["extraction_batched"]["difference"] < 1e-4
 
 
-def test_the_report_names_every_engine_and_what_was_not_timed(real):
+def _shown(document) -> str:
     out = io.StringIO()
-    Console(file=out, width=80).print(report({**real, "skipped": ["x: not installed"]}))
-    shown = " ".join(out.getvalue().split())
+    Console(file=out, width=80).print(report(document))
+    return " ".join(out.getvalue().split())
+
+
+def test_the_report_names_every_engine_and_what_was_not_timed(real):
+    shown = _shown({**real, "skipped": ["x: not installed"]})
     for text in ("torch", "mlx", "ours / plain", "h_last, prompts", "training", "our time goes to",
                  f"{PROMPTS} of {PROMPTS} texts of {TOKENS} tokens are equal", "padding",
                  "not timed: x: not installed"):  # fmt: skip
         assert text in shown
     assert "…" not in shown
+
+
+def test_the_table_fits_80_columns_whatever_the_rates(real):
+    """CI once measured a ratio above 10, and the heading was cut."""
+    fast, ratio = _spread(123_456.0), {"median": 12.34, "low": 10.25, "high": 12.35}
+    document = copy.deepcopy(real)
+    for found in document["engines"].values():
+        for work in TIMED:
+            found[work] |= {"ours": fast, "plain": fast, "ratio": ratio, "cpu_ratio": ratio}
+    shown = _shown(document)
+    assert "…" not in shown and "123,456" in shown and "10.25-12.35" in shown
+
+
+def _spread(value: float) -> dict[str, float]:
+    return {"median": value, "low": value, "high": value}
 
 
 @pytest.mark.parametrize("flags", [("--engine", "abacus"), ("--engine", "llamacpp")])
