@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from backends.out_of_memory import memory_errors
 from models.errors import CapabilityError, UserError
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def open_backend(
     module = importlib.import_module(_ENGINES[chosen].module)
     opener = cast("Callable[..., LanguageModel]", module.open_model)
     options = {} if quantise is None else {"quantise": quantise}
-    return opener(directory, dtype=dtype, **options)
+    advice = "use a smaller model or a narrower dtype, or close other programs"
+    with memory_errors(chosen, f"loading {directory.name}", advice):
+        return opener(directory, dtype=dtype, **options)
 
 
 def require_quantised_bases(name: str) -> None:

@@ -176,6 +176,26 @@ def padded_batches(
         yield PaddedBatch(tuple(taken), ids, lengths)
 
 
+MIN_SHARED = 8
+"""A shorter common beginning is not worth a cache."""
+
+
+def shared_prefix(sequences: Sequence[Sequence[int]], needed: Sequence[int]) -> int:
+    """How many first ids all ``sequences`` have in common, to be read once instead of n times.
+
+    A chat template alone makes some 25 ids, a system prompt hundreds. At most min(``needed``),
+    the first position whose state each sequence is read for; 0 where it would save little.
+    """
+    if len(sequences) < 2:
+        return 0
+    in_order = sorted(map(tuple, sequences))
+    first, last = in_order[0], in_order[-1]  # what these two begin with, all begin with
+    longest = min(len(first), *needed)
+    same = (i for i in range(longest) if first[i] != last[i])
+    length = next(same, longest)
+    return length if length >= MIN_SHARED else 0
+
+
 def check_sequences(
     sequences: Sequence[Sequence[int]],
     *,

@@ -32,7 +32,7 @@ def report(document: dict[str, Any]) -> Group:
             if work in found:
                 table.add_row(engine, name, *_cells(found[work]))
         notes += _notes(engine, found, document)
-    meaning = Text("ratio, range and by CPU are ours / plain: above 1, ours is faster.", style="dim")
+    meaning = Text("ratio, range, by CPU: ours / plain; above 1, ours is faster.", style="dim")
     return Group(table, meaning, *notes)
 
 

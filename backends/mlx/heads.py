@@ -14,7 +14,9 @@ from backends.interface import Float32, HeadOutputs
 from backends.mlx.decoder import Decoder, Tap, attach_tap, detach_tap, tapped
 from backends.mlx.device import reading_tokens
 from backends.mlx.head import weight_shape
-from backends.sequences import padded_batches
+from backends.mlx.hidden import prefix_of
+from backends.mlx.prefix import Prefix
+from backends.sequences import padded_batches, shared_prefix
 from models.errors import UserError
 
 
@@ -52,11 +54,14 @@ def head_outputs(
     ]
     norms = {i: np.zeros((n, count), np.float32) for i, (count, _) in heads.items()}
     means = {i: np.zeros((n, *shape), np.float32) for i, shape in heads.items()}
-    for batch in padded_batches(sequences, max_tokens=reading_tokens()):
+    shared = shared_prefix(sequences, starts)
+    prefix, rest = prefix_of(decoder, sequences, shared)
+    for batch in padded_batches(rest, max_tokens=reading_tokens()):
         places = list(batch.places)
-        index, weights = _window([starts[place] for place in places], batch.lengths.tolist())
+        begins = [starts[place] - shared for place in places]
+        index, weights = _window(begins, batch.lengths.tolist())
         for layer, (norm, mean) in _reduced(
-            decoder, heads, mx.array(batch.ids), index, weights
+            decoder, prefix, heads, mx.array(batch.ids), index, weights
         ).items():
             norms[layer][places], means[layer][places] = np.array(norm), np.array(mean)
     return HeadOutputs(
@@ -78,7 +83,12 @@ def _window(starts: Sequence[int], ends: Sequence[int]) -> tuple[mx.array, mx.ar
 
 
 def _reduced(
-    decoder: Decoder, heads: Heads, ids: mx.array, index: mx.array, weights: mx.array
+    decoder: Decoder,
+    prefix: Prefix,
+    heads: Heads,
+    ids: mx.array,
+    index: mx.array,
+    weights: mx.array,
 ) -> dict[int, tuple[mx.array, mx.array]]:
     """Layer -> mean norms [b, heads] and mean vectors [b, heads, head_dim] of one batch."""
     kept: dict[int, tuple[mx.array, mx.array]] = {}
@@ -87,7 +97,7 @@ def _reduced(
         for layer, shape in heads.items()
     ]
     with tapped(taps):
-        decoder.hidden(ids)
+        prefix.hidden(ids)
         mx.eval(kept)
     return kept
 

@@ -15,7 +15,8 @@ from backends.interface import Float32, HiddenPoint
 from backends.mlx.decoder import Decoder, Tap, tapped
 from backends.mlx.device import reading_tokens
 from backends.mlx.loss import response_nll
-from backends.sequences import padded_batches
+from backends.mlx.prefix import Prefix
+from backends.sequences import padded_batches, shared_prefix
 from models.errors import UserError
 
 
@@ -30,22 +31,36 @@ def hidden_states(
     found = np.zeros((len(sequences), len(points), decoder.dimension), dtype=np.float32)
     if not points:
         return found
-    for batch in padded_batches(sequences, max_tokens=reading_tokens()):
+    shared = shared_prefix(sequences, positions)
+    prefix, rest = prefix_of(decoder, sequences, shared)
+    for batch in padded_batches(rest, max_tokens=reading_tokens()):
         places = list(batch.places)
-        where = mx.array([positions[place] for place in places], mx.int32)
-        found[places] = np.array(_states(decoder, mx.array(batch.ids), where, points))
+        where = mx.array([positions[place] - shared for place in places], mx.int32)
+        found[places] = np.array(_states(decoder, prefix, mx.array(batch.ids), where, points))
     return found
 
 
+def prefix_of(
+    decoder: Decoder, sequences: Sequence[Sequence[int]], shared: int
+) -> tuple[Prefix, list[Sequence[int]]]:
+    """The first ``shared`` ids of all sequences, read, and what follows in each."""
+    first = sequences[0][:shared] if shared else ()
+    return Prefix(decoder, first), [ids[shared:] for ids in sequences]
+
+
 def _states(
-    decoder: Decoder, ids: mx.array, positions: mx.array, points: Sequence[HiddenPoint]
+    decoder: Decoder,
+    prefix: Prefix,
+    ids: mx.array,
+    positions: mx.array,
+    points: Sequence[HiddenPoint],
 ) -> mx.array:
     """States [b, points, d] of ids [b, T] at positions [b]."""
     kept: dict[int, mx.array] = {}
     wanted = sorted({point.layer for point in points})
     taps = [_keeping(decoder, layer, positions, kept) for layer in wanted]
     with tapped(taps):
-        decoder.hidden(ids)
+        prefix.hidden(ids)
     # Taps are gone, but not what they kept: layers above it are never computed.
     states = [
         decoder.backbone.norm(kept[layer]) if normed else kept[layer] for layer, normed in points
@@ -86,16 +101,19 @@ def logprobs(
 ) -> list[Float32]:
     """Log-probabilities of each response's ids; see :meth:`LanguageModel.logprobs`."""
     found: dict[int, Float32] = {}
-    for batch in padded_batches(sequences, max_tokens=reading_tokens()):
+    # the state before a response predicts its first id
+    shared = shared_prefix(sequences, [start - 1 for start in response_starts])
+    prefix, rest = prefix_of(decoder, sequences, shared)
+    for batch in padded_batches(rest, max_tokens=reading_tokens()):
         spans = [
-            (row, response_starts[place], int(length))
+            (row, response_starts[place] - shared, int(length))
             for row, (place, length) in enumerate(zip(batch.places, batch.lengths, strict=True))
         ]
         width = batch.ids.shape[1]
         # The state at position t - 1 predicts id t.
         predicting = [row * width + t - 1 for row, start, end in spans for t in range(start, end)]
         targets = [int(batch.ids[row, t]) for row, start, end in spans for t in range(start, end)]
-        hidden = decoder.hidden(mx.array(batch.ids)).reshape(-1, decoder.dimension)
+        hidden = prefix.hidden(mx.array(batch.ids)).reshape(-1, decoder.dimension)
         picked = hidden[mx.array(predicting, mx.int32)]
         nll = response_nll(decoder, picked, mx.array(targets, mx.int32), gradient=False)
         ends = np.cumsum([end - start for _, start, end in spans])

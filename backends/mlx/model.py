@@ -61,6 +61,7 @@ _TRAINING_ADVICE = (
     "lower micro_batch_size (and raise accumulation), lower max_length, or turn on "
     "gradient_checkpointing"
 )
+_LORA_ADVICE = "lower the rank, adapt fewer modules, or use a smaller model"
 _PAIRS_ADVICE = (
     "lower dpo_micro_batch_size (and raise dpo_accumulation), lower dpo_max_length, or turn on "
     "gradient_checkpointing"
@@ -178,7 +179,10 @@ class MlxModel(LanguageModel):
         """See :meth:`LanguageModel.attach_lora`."""
         if self._adapter is not None:
             raise UserError("this model has a LoRA already: open the model anew for another")
-        with self._tempering.lifted(self._decoder):
+        with (
+            memory_errors("mlx", "attaching the LoRA", _LORA_ADVICE),
+            self._tempering.lifted(self._decoder),
+        ):
             self._adapter = lora.attach(self._decoder, config, weights)
         if gradient_checkpointing:
             train.checkpoint_layers(self._decoder)

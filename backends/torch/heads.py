@@ -14,12 +14,13 @@ from torch.utils.hooks import RemovableHandle
 
 from backends.heads import Heads, column_factors, combined
 from backends.interface import Float32, HeadOutputs
-from backends.sequences import PaddedBatch, padded_batches
-from backends.torch.hidden import check, padded, to_numpy
+from backends.sequences import PaddedBatch, padded_batches, shared_prefix
+from backends.torch.hidden import check, padded, prefix_of, to_numpy
 from models.errors import UserError
 
 if TYPE_CHECKING:
     from backends.torch.model import TorchModel
+    from backends.torch.prefix import Prefix
 
 Factors = dict[int, Float32]
 """Layer -> factors [heads]."""
@@ -102,10 +103,12 @@ def head_outputs(
     heads, n = model.attention_heads(), len(sequences)
     norms = {layer: np.empty((n, count), np.float32) for layer, (count, _) in heads.items()}
     means = {layer: np.empty((n, *shape), np.float32) for layer, shape in heads.items()}
+    needed = [len(ids) - count for ids, count in zip(sequences, tokens, strict=True)]
     with torch.inference_mode():
-        for batch in padded_batches(sequences, max_tokens=model.reading_tokens):
+        prefix, rest = prefix_of(model, sequences, shared_prefix(sequences, needed))
+        for batch in padded_batches(rest, max_tokens=model.reading_tokens):
             counts = [tokens[place] for place in batch.places]
-            for layer, (norm, mean) in _read(model, batch, counts, heads).items():
+            for layer, (norm, mean) in _read(model, prefix, batch, counts, heads).items():
                 norms[layer][list(batch.places)] = to_numpy(norm)
                 means[layer][list(batch.places)] = to_numpy(mean)
     return HeadOutputs(
@@ -117,7 +120,7 @@ def head_outputs(
 
 
 def _read(
-    model: TorchModel, batch: PaddedBatch, counts: Sequence[int], heads: Heads
+    model: TorchModel, prefix: Prefix, batch: PaddedBatch, counts: Sequence[int], heads: Heads
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """Layer -> norms [b, heads] and means [b, heads, head_dim] over each row's last tokens."""
     columns, weights = (part.to(model.device) for part in _window(batch, counts))
@@ -137,7 +140,7 @@ def _read(
         for layer in heads:
             module = o_proj(model.backbone, layer)
             hooks.enter_context(module.register_forward_pre_hook(reduce(layer)))
-        model.hidden(padded(batch, model.device))
+        prefix.hidden(padded(batch, model.device))
     return found
 
 

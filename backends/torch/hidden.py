@@ -13,7 +13,8 @@ from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
 from backends.interface import Float32, HiddenPoint
-from backends.sequences import PaddedBatch, check_sequences, padded_batches
+from backends.sequences import PaddedBatch, check_sequences, padded_batches, shared_prefix
+from backends.torch.prefix import Prefix
 from backends.torch.train import HEAD_CHUNK_ELEMENTS
 from models.errors import UserError
 
@@ -32,10 +33,12 @@ def hidden_states(
     _check_points(points, len(model.backbone.layers))
     shape = (len(sequences), len(points), int(model.config.hidden_size))
     states = np.empty(shape, dtype=np.float32)
+    shared = shared_prefix(sequences, positions)
     with torch.inference_mode():
-        for batch in padded_batches(sequences, max_tokens=model.reading_tokens):
-            places = [positions[place] for place in batch.places]
-            states[list(batch.places)] = _read(model, batch, places, points)
+        prefix, rest = prefix_of(model, sequences, shared)
+        for batch in padded_batches(rest, max_tokens=model.reading_tokens):
+            places = [positions[place] - shared for place in batch.places]
+            states[list(batch.places)] = _read(model, prefix, batch, places, points)
     return states
 
 
@@ -45,10 +48,13 @@ def logprobs(
     """One array of nats a sequence; see :meth:`LanguageModel.logprobs`."""
     check(model, sequences, response_starts=response_starts, first_response=1)
     found: dict[int, Float32] = {}
+    # the state before a response predicts its first id
+    shared = shared_prefix(sequences, [start - 1 for start in response_starts])
     with torch.inference_mode():
-        for batch in padded_batches(sequences, max_tokens=model.reading_tokens):
-            starts = [response_starts[place] for place in batch.places]
-            values = _response_logprobs(model, batch, starts)
+        prefix, rest = prefix_of(model, sequences, shared)
+        for batch in padded_batches(rest, max_tokens=model.reading_tokens):
+            starts = [response_starts[place] - shared for place in batch.places]
+            values = _response_logprobs(model, prefix, batch, starts)
             found.update(zip(batch.places, values, strict=True))
     return [found[place] for place in range(len(sequences))]
 
@@ -61,6 +67,14 @@ def check(model: TorchModel, sequences: Sequence[Sequence[int]], **more: Any) ->
         context=int(model.config.max_position_embeddings),
         **more,
     )
+
+
+def prefix_of(
+    model: TorchModel, sequences: Sequence[Sequence[int]], shared: int
+) -> tuple[Prefix, list[Sequence[int]]]:
+    """The first ``shared`` ids of all sequences, read, and what follows in each."""
+    first = sequences[0][:shared] if shared else ()
+    return Prefix(model, first), [ids[shared:] for ids in sequences]
 
 
 def padded(batch: PaddedBatch, device: torch.device) -> Tensor:
@@ -85,7 +99,11 @@ def watch(model: TorchModel, layer: int, see: Callable[[Tensor], None]) -> Remov
 
 
 def _read(
-    model: TorchModel, batch: PaddedBatch, places: Sequence[int], points: Sequence[HiddenPoint]
+    model: TorchModel,
+    prefix: Prefix,
+    batch: PaddedBatch,
+    places: Sequence[int],
+    points: Sequence[HiddenPoint],
 ) -> Float32:
     """States [b, points, d] at ``places``; all that outlives a layer is [b, d] of it."""
     rows = torch.arange(len(places), device=model.device)
@@ -99,7 +117,7 @@ def _read(
     with ExitStack() as hooks:
         for layer in {point.layer for point in points}:
             hooks.enter_context(watch(model, layer, keep(layer)))
-        model.hidden(padded(batch, model.device))
+        prefix.hidden(padded(batch, model.device))
     states = [
         model.backbone.norm(taken[layer]) if normed else taken[layer] for layer, normed in points
     ]
@@ -109,7 +127,7 @@ def _read(
 
 
 def _response_logprobs(
-    model: TorchModel, batch: PaddedBatch, starts: Sequence[int]
+    model: TorchModel, prefix: Prefix, batch: PaddedBatch, starts: Sequence[int]
 ) -> list[Float32]:
     """Log-probabilities of ids from each row's start to its end; the head sees no other row."""
     counts = [int(length) - start for length, start in zip(batch.lengths, starts, strict=True)]
@@ -117,7 +135,7 @@ def _response_logprobs(
     places = [np.arange(start, n) for start, n in zip(starts, batch.lengths, strict=True)]
     columns = torch.from_numpy(np.concatenate(places)).to(model.device)
     ids = padded(batch, model.device)
-    states = model.hidden(ids)[rows, columns - 1]
+    states = prefix.hidden(ids)[rows, columns - 1]
     size = max(1, HEAD_CHUNK_ELEMENTS // int(model.config.vocab_size))
     nll = [
         functional.cross_entropy(model.head(part), wanted, reduction="none")  # float32 logits

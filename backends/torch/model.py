@@ -166,7 +166,8 @@ class TorchModel(LanguageModel):
         """Add LoRA layers; see :meth:`LanguageModel.attach_lora`."""
         if self._adapter is not None:
             raise UserError("this model already has a LoRA: open the model again for another one")
-        self._adapter = lora.attach(self.backbone, config, weights, self._linear)
+        with memory_errors("torch", "attaching the LoRA", _LORA_ADVICE):
+            self._adapter = lora.attach(self.backbone, config, weights, self._linear)
         self._tempering.install()
         if gradient_checkpointing:
             if self.device.type == "cpu":
@@ -314,6 +315,7 @@ _TRAINING_ADVICE = (
     "lower micro_batch_size (and raise accumulation), lower max_length, or turn on "
     "gradient_checkpointing"
 )
+_LORA_ADVICE = "lower the rank, adapt fewer modules, or use a smaller model"
 _PAIRS_ADVICE = (
     "lower dpo_micro_batch_size (and raise dpo_accumulation), lower dpo_max_length, or turn on "
     "gradient_checkpointing"

@@ -13,7 +13,7 @@ pytest.importorskip("mlx.core")
 if sys.platform != "linux":
     pytest.skip("reads /proc and limits memory", allow_module_level=True)
 
-from backends import memory_model
+from backends import memory_model, open_backend
 from backends.interface import LoraConfig
 from backends.memory import MemoryEstimate, estimate_training, model_size
 from backends.mlx.loss import CHUNK_BYTES
@@ -190,3 +190,22 @@ def test_torchs_own_error_is_known() -> None:
 
     with pytest.raises(UserError), memory_errors("torch", "training", "advice"):
         raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize("engine", ["torch", "mlx"])
+def test_weights_or_a_lora_that_do_not_fit_are_one_line(
+    engine: str, tiny_directory: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip({"torch": "torch", "mlx": "mlx.core"}[engine])
+    directory = tiny_directory("llama")
+
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("[malloc] Unable to allocate 123 bytes.")
+
+    with open_backend(engine, directory) as model:
+        monkeypatch.setattr(f"backends.{engine}.lora.attach", failing)
+        with pytest.raises(UserError, match=r"while attaching the LoRA .*rank"):
+            model.attach_lora(LoraConfig(rank=2, alpha=4), {})
+    monkeypatch.setattr(f"backends.{engine}.model.open_model", failing)
+    with pytest.raises(UserError, match=rf"while loading {directory.name} .*smaller model"):
+        open_backend(engine, directory)
