@@ -45,13 +45,14 @@ def main(argv: list[str] | None = None) -> None:
         audit,
         bench,
         consistency,
+        data,
         doctor,
         evaluate,
         models,
         reproduce,
     )
 
-    del adapters, arc1, audit, bench, consistency, doctor, evaluate, models, reproduce
+    del adapters, arc1, audit, bench, consistency, data, doctor, evaluate, models, reproduce
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status
     except UserError as error:

@@ -1,0 +1,1 @@
+"""Data sets as files: showing, checking, splitting, comparing and importing them."""

@@ -1,0 +1,188 @@
+"""Data sets for people: tables and listings of what the commands found."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from arcs.data.lines import Contents, Problem
+
+MOST_LISTED = 50
+"""Overlaps that are listed; --json has all of them."""
+
+
+def to_terminal(shown: RenderableType) -> None:
+    """Print on stdout."""
+    Console(highlight=False, markup=False).print(shown)  # data may hold "[/b]"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Group:
+    """All built-in sets."""
+    made = _table("Data sets that ship with threearc", "name", "n", "holds", "licence", "sha256")
+    for row in rows:
+        made.add_row(row["name"], str(row["n"]), row["what"], row["licence"], row["sha256"][:12])
+    cards = [Text(f"{row['name']}: {_shorter(row['card'])}", style="dim") for row in rows]
+    authors = {row["author"] for row in rows}
+    same = (
+        f"All have one author, {authors.pop()}: what is fitted on one and tested on another is "
+        "generator_not_independent."
+        if len(authors) == 1
+        else "Authors: " + "; ".join(f"{row['name']}: {row['author']}" for row in rows)
+    )
+    return Group(made, Text("Cards:", style="dim"), *cards, Text(same))
+
+
+def records(document: Mapping[str, Any]) -> Group:
+    """Some records of one set."""
+    n, shown = document["n"], document["records"]
+    about = {
+        "what": f"{n} records, {document['kind']} ({document['what']})",
+        "author": document["author"] or "unknown: state it in " + Path(document["path"]).name
+        + ".meta.json",
+        "licence": document["licence"] or "unknown",
+        "sha256": document["sha256"],
+        "path": document["path"],
+        "card": document["card"],
+        "generator_not_independent": _dependence(document["generator_not_independent"]),
+    }  # fmt: skip
+    head = [Text(f"{key:<8} {value}") for key, value in about.items() if value is not None]
+    notes = [Text(f"note: {one}", style="bold yellow") for one in document["notes"]]
+    body = [part for record in shown for part in _record(record)]
+    more = n - len(shown)
+    tail = [Text(f"{more} more: --limit N or --json", style="dim")] if more else []
+    return Group(Text(document["name"], style="bold"), *head, *notes, *body, *tail)
+
+
+def numbers(document: Mapping[str, Any]) -> Group:
+    """Counts and measures."""
+    parts: list[RenderableType] = [
+        Text(f"{document['name']}: {document['n']} records, {document['kind']}", style="bold")
+    ]
+    for field, counts in document["counts"].items():
+        listed = ", ".join(f"{value} {n}" for value, n in counts.items())
+        parts.append(Text(f"{field}: {listed or 'none'}"))
+    made = _table("", "texts", "n", "words", "characters", "distinct openers", "distinct 4-grams")
+    for name in ("prompts", "answers"):
+        found = document[name]
+        if found is not None:
+            grams = found["distinct_4_grams"]
+            made.add_row(
+                name, str(found["n"]), _quartiles(found["words"]), _quartiles(found["characters"]),
+                f"{found['distinct_openers']:.3f}", "-" if grams is None else f"{grams:.4f}",
+            )  # fmt: skip
+    parts += [made, Text("words and characters: least, quartiles, most", style="dim")]
+    parts.append(
+        Text(
+            f"near duplicates within (Jaccard of character 6-grams > "
+            f"{document['near_duplicate_threshold']:g}): {document['near_duplicates']} pairs"
+        )
+    )
+    parts += [
+        Text(f"  {one['first']}  {one['second']}  {one['similarity']:.2f}")
+        for one in document["nearest"]
+    ]
+    return Group(*parts)
+
+
+def file_row(contents: Contents | None, problems: Sequence[Problem]) -> dict[str, Any]:
+    """One checked file."""
+    return {
+        "file": str(contents.path) if contents else problems[0].file,
+        "kind": contents.kind.name if contents and contents.kind else None,
+        "good": len(contents.records) if contents else 0,
+        "bad_lines": len({one.line for one in problems}),
+        "sha256": contents.sha256 if contents else None,
+    }
+
+
+def checked(document: Mapping[str, Any]) -> Group:
+    """Every bad line, then the files."""
+    parts = [
+        Text(": ".join((f"{one['file']}, line {one['line']}" if one["line"] else one["file"],
+                        one["what"])))
+        for one in document["problems"]
+    ]  # fmt: skip
+    for row in document["files"]:
+        kind = row["kind"] or "unknown kind"
+        style = "bold red" if row["bad_lines"] else "bold green"
+        text = f"{row['file']}: {row['good']} good, {row['bad_lines']} bad ({kind})"
+        parts.append(Text(text, style=style))
+    return Group(*parts)
+
+
+def shared(document: Mapping[str, Any]) -> Group:
+    """What sets have in common."""
+    found = document["overlaps"]
+    if not found:
+        return Group(Text(f"{', '.join(document['sets'])}: nothing shared", style="bold green"))
+    made = _table("", "part", "how", "first", "second", "similarity", "text")
+    for one in found[:MOST_LISTED]:
+        similarity = "" if one["similarity"] is None else f"{one['similarity']:.2f}"
+        made.add_row(
+            one["part"], one["how"], f"{one['first_set']}: {one['first']}",
+            one["second_set"] + ("" if one["second"] is None else f": {one['second']}"),
+            similarity, Text(one["text"], overflow="fold"),
+        )  # fmt: skip
+    more = len(found) - MOST_LISTED
+    tail = [Text(f"{more} more: --json")] if more > 0 else []
+    return Group(made, *tail, Text(f"{len(found)} overlaps", style="bold red"))
+
+
+def parts(document: Mapping[str, Any], out: str) -> Group:
+    """What a split gave."""
+    made = _table(f"{document['source']['name']}, seed {document['seed']}, in {out}", "part", "n",
+                  "asked", "sha256")  # fmt: skip
+    for name, part in document["parts"].items():
+        made.add_row(
+            name, str(part["records"]), f"{100 * part['fraction']:g}%", part["sha256"][:12]
+        )
+    together = Text(f"{document['kept_together']} groups of near duplicates or one value of "
+                    "--by were kept on one side")  # fmt: skip
+    notes = [Text(f"note: {one}", style="bold yellow") for one in document["notes"]]
+    return Group(made, together, *notes)
+
+
+def _table(title: str, *columns: str) -> Table:
+    made = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name in columns:
+        made.add_column(name, justify="right" if name in ("n", "similarity") else "left",
+                        overflow="fold")  # fmt: skip
+    return made
+
+
+def _record(record: Mapping[str, Any]) -> Iterator[Text]:
+    yield Text("")
+    for key, value in record.items():
+        if value not in (None, "", [], ()):
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            lines = text.split("\n")
+            yield Text(f"{key}: {lines[0]}")
+            yield from (Text(f"  {line}") for line in lines[1:])
+
+
+def _dependence(found: Mapping[str, bool | None]) -> str:
+    same = [name for name, value in found.items() if value]
+    if same:
+        return f"with {', '.join(same)}: one author"
+    unknown = any(value is None for value in found.values())
+    return "not known" if unknown else "with none of threearc's own sets"
+
+
+def _quartiles(found: Mapping[str, float]) -> str:
+    return "  ".join(f"{found[name]:g}" for name in ("least", "q1", "median", "q3", "most"))
+
+
+def _shorter(path: str) -> str:
+    try:
+        relative = os.path.relpath(path)
+    except ValueError:
+        return path
+    return relative if len(relative) < len(path) else path
