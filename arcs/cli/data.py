@@ -8,20 +8,15 @@ from typing import Annotated
 import typer
 
 from arcs.cli import app
+from arcs.cli.data_import import imports
 from models.errors import UserError
 
-_HELP = {"help_option_names": ["-h", "--help"]}
 data = typer.Typer(
     help="Show, check, split, compare and import data sets.",
     no_args_is_help=True,
-    context_settings=_HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data, name="data")
-imports = typer.Typer(
-    help="Bring other people's data into threearc's records.",
-    no_args_is_help=True,
-    context_settings=_HELP,
-)
 data.add_typer(imports, name="import")
 
 _Name = Annotated[str, typer.Argument(help="A set's name (see threearc data show) or a file.")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +15,9 @@ from arcs.data.overlaps import overlaps
 from arcs.data.sets import BUILT_IN, DataSet, generator_not_independent, open_set
 from arcs.data.splitting import Plan, Split, split
 from arcs.data.statistics import statistics
-from arcs.data.writing import SCHEMA
+from arcs.data.writing import SCHEMA, write_folder
 from arcs.runs import canonical_json
 from models.errors import UserError
-from models.files import write_directory_atomically
 
 MANIFEST = "split.json"
 SHOWN = 3
@@ -103,7 +101,7 @@ def make_split(name: str, plan: Plan, *, kind: str | None, out: Path, as_json: b
     files = {f"{part}.jsonl": _part(found.contents, made, part) for part in plan.names}
     document = _manifest(found, plan, made, files)
     files[MANIFEST] = canonical_json(document).encode()
-    _write_folder(out, files)
+    write_folder(out, files)
     _print(document, as_json, lambda: report.parts(document, str(out)))
 
 
@@ -186,30 +184,6 @@ def _manifest(
             for part, share in zip(plan.names, plan.fractions, strict=True)
         },
     }  # fmt: skip
-
-
-def _write_folder(out: Path, files: Mapping[str, bytes]) -> None:
-    """Write a new folder whole; the same split made again is left as it is."""
-    try:
-        if out.exists():
-            there = {one.name: one.read_bytes() for one in out.iterdir()} if out.is_dir() else None
-            if there == files:
-                return
-            if there != {}:
-                raise UserError(
-                    f"--out {out}: is there and holds something else; name another: a split is "
-                    "made once, before anything is generated"
-                )
-
-        def fill(folder: Path) -> None:
-            for name, content in files.items():
-                (folder / name).write_bytes(content)
-
-        write_directory_atomically(out, fill)
-    except OSError as error:
-        raise UserError(
-            f"--out {out}: cannot be written ({os.strerror(error.errno or 0)})"
-        ) from None
 
 
 def _print(document: Mapping[str, Any], as_json: bool, shown: Any) -> None:

@@ -186,3 +186,48 @@ def _shorter(path: str) -> str:
     except ValueError:
         return path
     return relative if len(relative) < len(path) else path
+
+
+def imported(document: Mapping[str, Any]) -> Group:
+    """What an import read, left out and wrote."""
+    bad = document["bad_rows"]
+    parts = [
+        Text(f"row {one['row']}: {one['what']}" if one["row"] else one["what"], style="yellow")
+        for one in bad
+    ]
+    if document.get("unused_columns"):
+        parts.append(Text(f"columns not used: {', '.join(document['unused_columns'])}"))
+    rows, good = document["rows"], document["records"]
+    parts.append(Text(f"{rows} rows: {good} good, {len(bad)} bad ({document['kind']} records)"))
+    if document["written"]:
+        parts.append(Text(f"written: {document['out']}, sha256 {document['sha256'][:12]}"))
+    elif good:
+        parts.append(
+            Text("nothing is written: correct the bad rows, or give --keep-good", style="bold red")
+        )
+    else:
+        parts.append(Text("nothing is written: no good row", style="bold red"))
+    return Group(*parts)
+
+
+def paper(document: Mapping[str, Any], out: str) -> Group:
+    """What was found in the paper's files."""
+    counts, without = document["counts"], document["labels_without_value"]
+    near = document["near_duplicate_prompts"]
+    lines = [
+        "prompts: " + ", ".join(f"{name} {counts[name]}" for name in near),
+        "exactly repeated prompts: "
+        + ", ".join(f"{name} {n}" for name, n in document["duplicate_prompts"].items()),
+        "near duplicates: " + ", ".join(f"{name} {len(found)}" for name, found in near.items()),
+        f"answers: {counts['responses']}, of them {document['repeated_responses']} with the text "
+        "of another",
+        f"labels: {counts['labels']}, of them {len(without)} without a value",
+        *(f"  {one['id']}: {one['status']} ({one['detail']})" for one in without),
+        f"not imported: {'; '.join(f'{k} ({v})' for k, v in document['not_imported'].items())}",
+        f"written: {out} (MIT, (c) 2026 Tinman Labs: keep LICENSE with it; evaluation only)",
+    ]
+    changed = [
+        Text(f"{name} is not the published file: its SHA-256 differs", style="bold red")
+        for name in document["changed_files"]
+    ]
+    return Group(*map(Text, lines), *changed)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from arcs.data.sets import meta_path
 from arcs.runs import canonical_json
 from models.errors import UserError
-from models.files import write_atomically
+from models.files import write_atomically, write_directory_atomically
 
 SCHEMA = "threearc-data-1"
 
@@ -59,3 +59,28 @@ def require_free_name(out: Path, content: bytes) -> None:
         raise UserError(f"{out}: cannot be read ({error.strerror})") from None
     if taken:
         raise UserError(f"--out {out}: is there with other content; name another or remove it")
+
+
+def write_folder(out: Path, files: Mapping[str, bytes]) -> None:
+    """Write the new folder ``out`` whole; one with just this content is left as it is.
+
+    Raises UserError where ``out`` holds anything else: nothing is overwritten.
+    """
+    try:
+        if out.exists():
+            there = {one.name: one.read_bytes() for one in out.iterdir()} if out.is_dir() else None
+            if there == files:
+                return
+            if there != {}:
+                raise UserError(
+                    f"--out {out}: is there and holds something else; name another, what "
+                    "results rest on is never replaced"
+                )
+
+        def fill(folder: Path) -> None:
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
+
+        write_directory_atomically(out, fill)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from None

@@ -83,6 +83,9 @@ class RecordedLabel(Item):
     item_id: Text
     response_id: str | None = None
     """The judged answer; None where the prompt alone was judged, or the answer not stored."""
+    model: str = ""
+    """Whose answer; empty where the prompt alone was judged."""
+    condition: str = ""
     prompt_sha256: Sha256 | None = None
     instrument: Text
     """Labels of two instruments are never mixed."""
