@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from arcs import trained_on
 from arcs.progress import Reporter
 from arcs.runs import canonical_json
 from backends.adapter_files import StoredAdapter, read_adapter
@@ -165,7 +166,7 @@ def _print_summary(found: AdapterSummary) -> None:
         "parameters": f"{found.parameters:,}",
         "layers": _ranges(found.layers),
         "sha-256": found.sha256,
-        **{f"kept: {key}": str(value) for key, value in found.extra.items()},
+        **{f"kept: {key}": _kept(key, value) for key, value in found.extra.items()},
     }
     if found.proof is not None:
         rows["proof"] = _proof_words(found.proof)
@@ -182,6 +183,10 @@ def _print_summary(found: AdapterSummary) -> None:
         norm = f"{kind.update_norm:.3g}"
         table.add_row(kind.name, _ranges(kind.layers), f"{kind.parameters:,}", norm)
     console.print(table)
+
+
+def _kept(key: str, value: Any) -> str:
+    return trained_on.summary(value) if key == trained_on.KEY else str(value)
 
 
 def _proof_words(proof: Any) -> str:

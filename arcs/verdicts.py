@@ -55,6 +55,7 @@ def compare(
     base_settings: str,
     edited_settings: str,
     finish_reasons_known: bool = True,
+    trained_on_test: bool = False,
 ) -> Comparison:
     """Compare an edited model with its base on the same items at the same budgets.
 
@@ -62,7 +63,9 @@ def compare(
     between the arms (prompt template, decoding, engine, quantisation, sandbox); claims are
     INVALID(instrument_differs) when they do. With ``finish_reasons_known=False`` (results
     that never stored them) only the budget-by-arm interaction tells of truncation.
-    Everything is exact: the same results give the same comparison, without a seed.
+    With ``trained_on_test`` evaluated items were trained on, and every claim is
+    INVALID(train_test_overlap). Everything is exact: the same results give the same
+    comparison, without a seed.
     Raises UserError when budgets are not the same, or an item occurs twice.
     """
     if set(base) != set(edited):
@@ -76,6 +79,7 @@ def compare(
         edited=_Arm.of(edited, budgets, "edited"),
         settings_differ=base_settings != edited_settings,
         reasons_known=finish_reasons_known,
+        trained_on_test=trained_on_test,
     )
     return Comparison(tuple(_compare_at(n, design, gates) for n in budgets), gates)
 
@@ -148,6 +152,7 @@ class _Design:
     edited: _Arm
     settings_differ: bool
     reasons_known: bool
+    trained_on_test: bool
 
     @property
     def same_items(self) -> bool:
@@ -262,6 +267,8 @@ def _faults(found: _Found, gates: Gates) -> tuple[ReasonCode, ...]:
     faults = []
     if not found.design.same_items:
         faults.append(ReasonCode.DIFFERENT_ITEMS)
+    if found.design.trained_on_test:
+        faults.append(ReasonCode.TRAIN_TEST_OVERLAP)
     if found.design.settings_differ:
         faults.append(ReasonCode.INSTRUMENT_DIFFERS)
     if found.missing_share is not None and found.missing_share > gates.validity.max_missing_share:

@@ -109,6 +109,8 @@ class Arc1Config(BaseModel):
     gpu_layers: int = Field(default=-1, ge=-1)
     """Layers that llama.cpp puts on a GPU; -1: all that fit. What was offloaded is recorded."""
     allow_weak_sandbox: bool = False
+    allow_overlap: bool = False
+    """Evaluate in spite of problems that were trained on: claims are then INVALID."""
 
     @model_validator(mode="after")
     def _budgets_rise(self) -> Self:

@@ -257,7 +257,7 @@ class Arc1Metrics(Model):
 MADE_WITH = (
     "model", "adapter", "training_backend", "engine_training", "engine_base", "engine_trained",
     "chat", "data", "pairs", "reference", "evaluation", "sandbox", "gates", "versions", "code",
-    "environment",
+    "environment", "overlap",
 )  # fmt: skip
 
 

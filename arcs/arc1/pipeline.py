@@ -8,15 +8,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from arcs import provenance
+from arcs import provenance, trained_on
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.config import Arc1Config
 from arcs.arc1.metrics import Arc1Metrics, Decoding, build
-from arcs.arc1.training import Trained, Trainer, reference_is_stored, train_or_take
+from arcs.arc1.training import (
+    Trained,
+    Trainer,
+    reference_is_stored,
+    train_or_take,
+    trained_pairs,
+    trained_records,
+)
 from arcs.gates import Gates, load_gates
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json
@@ -72,13 +79,18 @@ class Prepared:
     level: IsolationLevel
     limits: Limits
     gates: Gates
+    shared: tuple[trained_on.Shared, ...] = ()
+    """Evaluated problems that were trained on."""
 
 
 def run_arc1(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Arc1Metrics:
     """Run or continue Arc 1 in ``run``; returns what stands in its metrics.json."""
     with run.timed("prepare"):
         prepared = prepare_run(config, run, reporter)
-    trainer = Trainer(config, run, prepared.directory, prepared.backend, prepared.encoder, reporter)
+    shared = {_dataset(run): [one.to_json() for one in prepared.shared]} if prepared.shared else {}
+    trainer = Trainer(
+        config, run, prepared.directory, prepared.backend, prepared.encoder, reporter, shared
+    )
     trained = train_or_take(trainer, prepared.records, prepared.pairs)
     run.extend_manifest(adapter={"sha256": adapter_sha256(trained.adapter)})
     with run.timed("export"):
@@ -132,7 +144,33 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
         gates=load_gates(),
     )
     run.extend_manifest(**_describe(config, prepared, verification))
-    return prepared
+    return _apart(config, run, prepared, reporter)
+
+
+def _dataset(run: RunDirectory) -> str:
+    return str(run.manifest()["evaluation"]["dataset"])
+
+
+def _apart(
+    config: Arc1Config, run: RunDirectory, prepared: Prepared, reporter: Reporter
+) -> Prepared:
+    """Raise UserError where evaluated problems are trained on, unless that is allowed.
+
+    Asked before the first step of the data, and of a given adapter by what it carries.
+    """
+    asked = [item.problem for item in prepared.items]
+    found: list[trained_on.Shared] | None
+    if config.adapter is not None:
+        what = f"--adapter {config.adapter}"
+        found = trained_on.recorded_overlap(config.adapter, _dataset(run), asked)
+    else:
+        what, records = "the training data", trained_records(config, prepared.records)
+        rows: list[trained_on.Asked] = [*records, *trained_pairs(config, prepared.pairs)]
+        found = trained_on.shared_prompts(rows, asked)
+    allowed = config.allow_overlap
+    entry = trained_on.examine(what, found, asked, allowed=allowed, say=reporter.say)
+    run.extend_manifest(overlap=entry)
+    return replace(prepared, shared=tuple(found or ()))
 
 
 def _require_reference(config: Arc1Config, run: RunDirectory, directory: ModelDirectory) -> None:
@@ -284,6 +322,7 @@ def judge(
             prepared.gates,
             base_settings=settings_sha256(run, "base"),
             edited_settings=settings_sha256(run, "trained"),
+            trained_on_test=bool(prepared.shared),
         )
         evaluation.write_items(run.path / ITEMS, evaluation.item_records(given, executions, table))
         decoding = {

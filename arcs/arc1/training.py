@@ -6,12 +6,13 @@ SFT alone leaves ``adapter``; ``sft+dpo`` leaves ``adapter-sft`` and then ``adap
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from arcs import trained_on
 from arcs.arc1.config import Arc1Config
 from arcs.arc1.metrics import PreferenceSummary, TrainingSummary
 from arcs.progress import Reporter
@@ -72,6 +73,8 @@ class Trainer:
     backend: str
     encoder: ChatEncoder
     reporter: Reporter
+    shared: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Benchmark -> evaluated problems that are trained on, as --allow-overlap accepts."""
 
     @property
     def dtype(self) -> Any:
@@ -97,6 +100,8 @@ def train_or_take(
         load_adapter(config.adapter, trainer.directory)  # raises where it does not fit
         return Trained(config.adapter, None, None)
     sft = dpo = encoded = None
+    sft_prompts = [one.prompt for one in trained_records(config, records)]
+    dpo_prompts = [one.prompt for one in trained_pairs(config, pairs)]
     if "dpo" in config.trains and not (run.path / DPO_SUMMARY).exists():
         # what DPO cannot work with is found before SFT has taken its time
         encoded = make_pairs(config, trainer.encoder, pairs)
@@ -104,20 +109,30 @@ def train_or_take(
         _require_room_for_pairs(trainer, *encoded)
     if "sft" in config.trains:
         with run.timed("train") as counts:
-            sft = _sft(trainer, records, counts)
+            sft = _sft(trainer, records, sft_prompts, counts)
     if "dpo" in config.trains:
         with run.timed("train dpo") as counts:
             if encoded is not None:
-                _dpo(trainer, *encoded, counts)
+                _dpo(trainer, *encoded, [*sft_prompts, *dpo_prompts], counts)
             dpo = PreferenceSummary.model_validate(run.read_json(DPO_SUMMARY))
     return Trained(run.path / ADAPTER, sft, dpo)
+
+
+def trained_records(config: Arc1Config, records: Sequence[Record]) -> Sequence[Record]:
+    """Records that SFT trains on; none where there is no SFT."""
+    return _spread([one for one in records if one.split == "train"], config.train_limit)
+
+
+def trained_pairs(config: Arc1Config, pairs: Sequence[Preference]) -> Sequence[Preference]:
+    """Pairs that DPO trains on; none where there is no DPO."""
+    return _spread([one for one in pairs if one.split == "train"], config.pairs_limit)
 
 
 def make_examples(
     config: Arc1Config, encoder: ChatEncoder, records: Sequence[Record]
 ) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """Encode (train, held_out) examples, prompt and response jointly and once."""
-    chosen = _spread([r for r in records if r.split == "train"], config.train_limit)
+    chosen = trained_records(config, records)
     if not chosen:
         raise UserError('--data: no record has "split": "train"')
     kept_out = [record for record in records if record.split == "held_out"]
@@ -132,7 +147,7 @@ def make_pairs(
     config: Arc1Config, encoder: ChatEncoder, pairs: Sequence[Preference]
 ) -> tuple[list[PreferencePair], list[PreferencePair]]:
     """Encode (train, held_out) pairs, each side with its prompt and end of turn, once."""
-    chosen = _spread([p for p in pairs if p.split == "train"], config.pairs_limit)
+    chosen = trained_pairs(config, pairs)
     if not chosen:
         raise UserError('--pairs: no pair has "split": "train"')
     kept_out = [pair for pair in pairs if pair.split == "held_out"]
@@ -155,7 +170,9 @@ def _encode(encoder: ChatEncoder, item: str, prompt: str, response: str) -> Trai
     return TrainingExample(item, encoded.ids, encoded.response_mask)
 
 
-def _sft(trainer: Trainer, records: Sequence[Record], counts: Counts) -> TrainingSummary:
+def _sft(
+    trainer: Trainer, records: Sequence[Record], prompts: Sequence[str], counts: Counts
+) -> TrainingSummary:
     config, run = trainer.config, trainer.run
     adapter = run.path / (SFT_ADAPTER if "dpo" in config.trains else ADAPTER)
     if not (run.path / SUMMARY).exists():
@@ -167,13 +184,13 @@ def _sft(trainer: Trainer, records: Sequence[Record], counts: Counts) -> Trainin
         with (
             trainer.open() as model,
             _bar(trainer, "train", settings, len(examples), bool(held_out), counts) as on_step,
-            _last_good(trainer),
+            _last_good(trainer, prompts),
         ):
             run.extend_manifest(engine_training=model.describe())
             result = train(
                 model, examples, held_out, settings, directory=run.path / TRAIN, on_step=on_step
             )
-        _finish(trainer, adapter, result, SUMMARY, TrainingSummary.of(result))
+        _finish(trainer, adapter, prompts, result, SUMMARY, TrainingSummary.of(result))
     return TrainingSummary.model_validate(run.read_json(SUMMARY))
 
 
@@ -181,6 +198,7 @@ def _dpo(
     trainer: Trainer,
     pairs: Sequence[PreferencePair],
     held_out: Sequence[PreferencePair],
+    prompts: Sequence[str],
     counts: Counts,
 ) -> None:
     config, run, settings = trainer.config, trainer.run, trainer.config.dpo()
@@ -194,7 +212,7 @@ def _dpo(
     with (
         trainer.open() as model,
         _bar(trainer, "train dpo", settings.train, len(pairs), bool(held_out), counts) as on_step,
-        _last_good(trainer),
+        _last_good(trainer, prompts),
     ):
         run.extend_manifest(engine_training=model.describe())
         result = train_preferences(
@@ -208,7 +226,7 @@ def _dpo(
             on_step=on_step,
         )
     summary = PreferenceSummary.of(result, settings.beta)
-    _finish(trainer, run.path / ADAPTER, result, DPO_SUMMARY, summary)
+    _finish(trainer, run.path / ADAPTER, prompts, result, DPO_SUMMARY, summary)
 
 
 def reference_is_stored(run: RunDirectory) -> bool:
@@ -248,6 +266,7 @@ def _reference_adapter(trainer: Trainer) -> tuple[LoraConfig, dict[str, Float32]
 def _finish(
     trainer: Trainer,
     adapter: Path,
+    prompts: Sequence[str],
     result: TrainResult,
     name: str,
     summary: TrainingSummary | PreferenceSummary,
@@ -255,7 +274,8 @@ def _finish(
     """Write the adapter, then the summary, which says that this training is done."""
     # of an earlier call that stopped (on a GPU a repeat may not)
     shutil.rmtree(trainer.run.path / LAST_GOOD_ADAPTER, ignore_errors=True)
-    save_adapter(adapter, trainer.config.lora(), result.weights, trainer.directory, {})
+    extra = {trained_on.KEY: trained_on.describe(prompts, trainer.shared)}
+    save_adapter(adapter, trainer.config.lora(), result.weights, trainer.directory, extra)
     trainer.run.write_json(name, summary.model_dump(mode="json"))
 
 
@@ -317,7 +337,7 @@ def _bar(
 
 
 @contextmanager
-def _last_good(trainer: Trainer) -> Iterator[None]:
+def _last_good(trainer: Trainer, prompts: Sequence[str]) -> Iterator[None]:
     """When the loss stops being finite, leave the last good weights as an adapter as well."""
     try:
         yield
@@ -330,6 +350,10 @@ def _last_good(trainer: Trainer) -> Iterator[None]:
             trainer.config.lora(),
             stop.last_good.weights,
             trainer.directory,
-            {"step": stop.last_good.step, "stopped": str(stop)},
+            {
+                "step": stop.last_good.step,
+                "stopped": str(stop),
+                trained_on.KEY: trained_on.describe(prompts, trainer.shared),
+            },
         )
         raise UserError(f"{stop} (as a PEFT adapter: {path})") from None

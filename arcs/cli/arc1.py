@@ -184,6 +184,14 @@ def arc1(
             help="Run model-written code with resource limits only",
         ),
     ] = None,
+    allow_overlap: Annotated[
+        bool | None,
+        _option(
+            "--allow-overlap",
+            panel=_EVALUATION,
+            help="Go on where training data hold problems that are evaluated; claims are INVALID",
+        ),
+    ] = None,
 ) -> None:
     """Train a LoRA, evaluate base and trained at several n_predict, and judge the difference.
 

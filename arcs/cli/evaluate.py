@@ -86,6 +86,14 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    allow_overlap: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-overlap",
+            help="Go on where an adapter was trained on problems; its claims are INVALID",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory of the new run", show_default=False)
     ] = None,
@@ -120,6 +128,7 @@ def evaluate(
         "threads": threads,
         "gpu_layers": gpu_layers,
         "allow_weak_sandbox": allow_weak_sandbox,
+        "allow_overlap": allow_overlap,
     }
     from arcs.evaluate.command import start
 

@@ -50,6 +50,8 @@ class EvalConfig(BaseModel):
     threads: int | None = Field(default=None, ge=1)
     gpu_layers: int = Field(default=-1, ge=-1)
     allow_weak_sandbox: bool = False
+    allow_overlap: bool = False
+    """Evaluate in spite of problems that were trained on: claims are then INVALID."""
 
     @field_validator("n_predict")
     @classmethod

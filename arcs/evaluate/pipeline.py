@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from arcs import provenance
+from arcs import provenance, trained_on
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.evaluation import Answer
 from arcs.arc1.problems import Item
@@ -60,6 +60,8 @@ class Prepared:
     conditions: tuple[Condition, ...]
     layers: tuple[int, ...]
     """Layers that the sweep of heads touches."""
+    trained_on_test: frozenset[str] = frozenset()
+    """Conditions whose adapter was trained on problems that are evaluated."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,26 @@ def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Pr
             f"{trained.context_length}: lower --n-predict or --escalate"
         )
     run.extend_manifest(**_describe(config, prepared))
-    return prepared
+    return _apart(config, run, prepared, reporter)
+
+
+def _apart(
+    config: EvalConfig, run: RunDirectory, prepared: Prepared, reporter: Reporter
+) -> Prepared:
+    """Raise UserError where an adapter was trained on evaluated problems, unless allowed."""
+    asked = [item.problem for item in prepared.items]
+    dataset = str(run.manifest()["evaluation"]["dataset"])
+    entries, allowed = {}, config.allow_overlap
+    for one in prepared.conditions:
+        if one.adapter is not None:
+            found = trained_on.recorded_overlap(one.adapter, dataset, asked)
+            what = f"--adapter {one.adapter}"
+            entries[one.name] = trained_on.examine(
+                what, found, asked, allowed=allowed, say=reporter.say
+            )
+    run.extend_manifest(overlap=entries)
+    seen = frozenset(name for name, entry in entries.items() if entry["shared"])
+    return replace(prepared, trained_on_test=seen)
 
 
 def _context(config: EvalConfig, prepared: Prepared, budget: int) -> int:
@@ -343,6 +364,7 @@ def _judge(
             prepared.gates,
             base_settings=settings_of(Arm(arm.quantisation, _reference(prepared, arm))),
             edited_settings=settings_of(arm),
+            trained_on_test=arm.condition.name in prepared.trained_on_test,
         )
         for arm in arms
         if arm.condition.name not in (BASE, CONTROL)

@@ -1,0 +1,188 @@
+"""Training prompts that a benchmark also asks: found before training, and again at evaluation.
+
+Before the first step every training prompt is compared with every problem, exactly and by
+near duplicates. What was trained on then goes with the adapter (``threearc_adapter.json``) as
+hashes of the prompts, so that any later evaluation can ask whether it tests on training prompts.
+The paper's Chef evaluation was the last 100 lines of its training file (PAPER.md 8.4 L1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from arcs.training_data.reading import normal_prompt
+from evals.humaneval.problems import Problem
+from evals.humaneval.prompts import chat_instruction
+from models.errors import UserError
+
+KEY = "trained_on"
+"""Of the sidecar's ``extra``."""
+SCHEMA = "threearc-trained-on-1"
+_DIGITS = 16
+"""Hex digits kept of each hash: a chance match of 100,000 prompts with 1,000 problems has
+probability 5e-12."""
+_NAMED = 3
+
+
+class Asked(Protocol):
+    """Anything trained on that has an id and a prompt."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+
+    @property
+    def prompt(self) -> str:
+        """What the model is asked."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A problem that was trained on."""
+
+    problem: str
+    """Task id."""
+    how: Literal["exact", "near", "hash", "recorded"]
+    """``hash``: an exact match by the hashes an adapter carries. ``recorded``: found, and
+    allowed, when the adapter was trained."""
+    record: str | None = None
+    """Id of the training record, where it is known."""
+    similarity: float | None = None
+    """Jaccard index of character 6-grams."""
+
+    def __str__(self) -> str:
+        by = "" if self.record is None else f" is {self.record!r}"
+        near = "" if self.how != "near" else f" nearly (similarity {self.similarity:.2f})"
+        return f"{self.problem}{by}{near}"
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+
+def shared_prompts(records: Sequence[Asked], problems: Sequence[Problem]) -> list[Shared]:
+    """Problems that training records also ask, exactly or nearly; each problem once.
+
+    A problem is compared as it is published and as the chat style asks it. Near: Jaccard index
+    of character 6-grams above 0.35, what many texts have in common left out.
+    """
+    from evals.overlap import exact_pairs, near_duplicates  # scikit-learn takes a second
+
+    trained = [one.prompt for one in records]
+    found: dict[str, Shared] = {}
+    for asked in ([p.prompt for p in problems], [chat_instruction(p) for p in problems]):
+        for pair in exact_pairs(trained, asked):
+            task = problems[pair.second].task_id
+            found.setdefault(task, Shared(task, "exact", records[pair.first].id, 1.0))
+    for pair in near_duplicates(trained, [p.prompt for p in problems], drop_common=True):
+        task = problems[pair.second].task_id
+        similarity = round(pair.similarity, 4)
+        found.setdefault(task, Shared(task, "near", records[pair.first].id, similarity))
+    order = {one.task_id: number for number, one in enumerate(problems)}
+    return sorted(found.values(), key=lambda one: order[one.problem])
+
+
+def describe(
+    prompts: Iterable[str], shared: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """What an adapter carries of what it was trained on.
+
+    ``shared``: benchmark -> what was found (:meth:`Shared.to_json`) and allowed, near
+    duplicates too, which hashes cannot show later.
+    """
+    hashes = sorted({_hash(prompt) for prompt in prompts})
+    return {
+        "schema": SCHEMA,
+        "normalisation": "lower case, white space as one space; sha-256, 16 hex digits",
+        "prompts": len(hashes),
+        "hashes": "".join(hashes),
+        "shared": {name: [one["problem"] for one in found] for name, found in shared.items()},
+    }
+
+
+def recorded_overlap(
+    adapter: Path, benchmark: str, problems: Sequence[Problem]
+) -> list[Shared] | None:
+    """Problems that an adapter was trained on, by what it carries; None where it carries nothing.
+
+    Only prompts that are the same but for case and white space are found, and what was found
+    when it was trained. Raises UserError where the adapter or its record is damaged.
+    """
+    from backends.adapter_files import read_adapter
+
+    sidecar = read_adapter(adapter).sidecar
+    carried = None if sidecar is None else sidecar.extra.get(KEY)
+    if carried is None:
+        return None
+    hashes, known = _read(adapter, carried, benchmark)
+    found = []
+    for one in problems:
+        if {_hash(one.prompt), _hash(chat_instruction(one))} & hashes:
+            found.append(Shared(one.task_id, "hash"))
+        elif one.task_id in known:
+            found.append(Shared(one.task_id, "recorded"))
+    return found
+
+
+def examine(
+    what: str,
+    found: Sequence[Shared] | None,
+    problems: Sequence[Problem],
+    *,
+    allowed: bool,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """Refuse what was trained on evaluated problems, or say aloud that it goes on.
+
+    ``found``: of :func:`shared_prompts` or :func:`recorded_overlap` for ``what``. Returns the
+    entry for the manifest. Raises UserError where there is an overlap and it is not allowed.
+    """
+    if found is None:
+        say(
+            f"note: {what} does not say what it was trained on, so whether these problems were "
+            "among it is not known"
+        )
+    elif found and not allowed:
+        named = "; ".join(map(str, found[:_NAMED]))
+        more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        raise UserError(
+            f"{what}: {len(found)} of the {len(problems)} problems that are evaluated are among "
+            f"the training prompts ({named}{more}); remove them from the training data, or go on "
+            "with --allow-overlap, as INVALID"
+        )
+    elif found:
+        say(
+            f"WARNING: {what}: {len(found)} of the {len(problems)} problems that are evaluated "
+            "are among the training prompts; every claim will be INVALID (train_test_overlap), "
+            "as --allow-overlap accepts"
+        )
+    return {"known": found is not None, "shared": [one.to_json() for one in found or ()]}
+
+
+def summary(carried: Any) -> str:
+    """One line for people, of what :func:`describe` gave."""
+    count = carried.get("prompts") if isinstance(carried, Mapping) else None
+    return f"hashes of {count} prompts" if isinstance(count, int) else "unreadable"
+
+
+def _hash(prompt: str) -> str:
+    return hashlib.sha256(normal_prompt(prompt).encode()).hexdigest()[:_DIGITS]
+
+
+def _read(adapter: Path, carried: Any, benchmark: str) -> tuple[set[str], set[str]]:
+    """Hashes, and problems of a benchmark that were found when it was trained."""
+    try:
+        text, shared = carried["hashes"], carried["shared"].get(benchmark, [])
+        if carried["schema"] != SCHEMA or len(text) != _DIGITS * carried["prompts"]:
+            raise ValueError
+        hashes = {text[i : i + _DIGITS] for i in range(0, len(text), _DIGITS)}
+        return hashes, set(shared)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise UserError(
+            f"{adapter}: what it says of its training prompts ({KEY} in threearc_adapter.json) is "
+            "damaged; restore the file"
+        ) from None
