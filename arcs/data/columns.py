@@ -86,11 +86,14 @@ def import_table(
 
 
 def pairs_of(flag: str, text: str | Sequence[str]) -> dict[str, str]:
-    """``prompt=question,id=qid`` -> field by column. Raises UserError for another form."""
+    """``prompt=question,id=qid`` as one text, or one pair a text, whose value may be empty.
+
+    Raises UserError for another form.
+    """
     found: dict[str, str] = {}
     for part in text.split(",") if isinstance(text, str) else text:
         name, equals, value = part.partition("=")
-        if not equals or not name.strip() or not value:
+        if not equals or not name.strip() or (not value and isinstance(text, str)):
             raise UserError(f"{flag} {part!r}: FIELD=... is expected")
         if name.strip() in found:
             raise UserError(f"{flag}: {name.strip()} is given twice")
@@ -159,7 +162,9 @@ def _record(
             if cell is not None:
                 value[target] = cell
     for target, text in columns.constants.items():
-        value[target] = _from_text(text, target, kind, columns)
+        constant = _from_text(text, target, kind, columns)
+        if constant is not None:
+            value[target] = constant
     if columns.make_ids is not None:
         value[_id_field(kind)] = f"{columns.make_ids}-{number:04d}"
     return validate(value, kind)
