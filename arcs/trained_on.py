@@ -26,9 +26,11 @@ _DIGITS = 16
 """Hex digits kept of each hash: a chance match of 100,000 prompts with 1,000 problems has
 probability 5e-12."""
 _NAMED = 3
+Asked = Mapping[str, Sequence[str]]
+"""What a benchmark asks: item id -> the prompt as it is published, then its other wordings."""
 
 
-class Asked(Protocol):
+class Trained(Protocol):
     """Anything trained on that has an id and a prompt."""
 
     @property
@@ -42,10 +44,10 @@ class Asked(Protocol):
 
 @dataclass(frozen=True)
 class Shared:
-    """A problem that was trained on."""
+    """An evaluated item that was trained on."""
 
-    problem: str
-    """Task id."""
+    item: str
+    """Id of the item that is evaluated."""
     how: Literal["exact", "near", "hash", "recorded"]
     """``hash``: an exact match by the hashes an adapter carries. ``recorded``: found, and
     allowed, when the adapter was trained."""
@@ -57,33 +59,37 @@ class Shared:
     def __str__(self) -> str:
         by = "" if self.record is None else f" is {self.record!r}"
         near = "" if self.how != "near" else f" nearly (similarity {self.similarity:.2f})"
-        return f"{self.problem}{by}{near}"
+        return f"{self.item}{by}{near}"
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
         return asdict(self)
 
 
-def shared_prompts(records: Sequence[Asked], problems: Sequence[Problem]) -> list[Shared]:
-    """Problems that training records also ask, exactly or nearly; each problem once.
+def wordings(problems: Sequence[Problem]) -> Asked:
+    """What HumanEval's problems, or tasks in its form, ask: as published, and in the chat style."""
+    return {one.task_id: (one.prompt, chat_instruction(one)) for one in problems}
 
-    A problem is compared as it is published and as the chat style asks it. Near: Jaccard index
-    of character 6-grams above 0.35, what many texts have in common left out.
+
+def shared_prompts(records: Sequence[Trained], asked: Asked) -> list[Shared]:
+    """Items that training records also ask, exactly or nearly; each once, in the items' order.
+
+    Near: Jaccard index of character 6-grams of the published prompt above 0.35, what many
+    texts have in common left out.
     """
     from evals.overlap import exact_pairs, near_duplicates  # scikit-learn takes a second
 
     trained = [one.prompt for one in records]
+    texts = [(item, text) for item, wording in asked.items() for text in wording]
     found: dict[str, Shared] = {}
-    for asked in ([p.prompt for p in problems], [chat_instruction(p) for p in problems]):
-        for pair in exact_pairs(trained, asked):
-            task = problems[pair.second].task_id
-            found.setdefault(task, Shared(task, "exact", records[pair.first].id, 1.0))
-    for pair in near_duplicates(trained, [p.prompt for p in problems], drop_common=True):
-        task = problems[pair.second].task_id
-        similarity = round(pair.similarity, 4)
-        found.setdefault(task, Shared(task, "near", records[pair.first].id, similarity))
-    order = {one.task_id: number for number, one in enumerate(problems)}
-    return sorted(found.values(), key=lambda one: order[one.problem])
+    for pair in exact_pairs(trained, [text for _, text in texts]):
+        item = texts[pair.second][0]
+        found.setdefault(item, Shared(item, "exact", records[pair.first].id, 1.0))
+    items, published = list(asked), [wording[0] for wording in asked.values()]
+    for pair in near_duplicates(trained, published, drop_common=True):
+        item, similarity = items[pair.second], round(pair.similarity, 4)
+        found.setdefault(item, Shared(item, "near", records[pair.first].id, similarity))
+    return [found[item] for item in items if item in found]
 
 
 def describe(
@@ -100,14 +106,12 @@ def describe(
         "normalisation": "lower case, white space as one space; sha-256, 16 hex digits",
         "prompts": len(hashes),
         "hashes": "".join(hashes),
-        "shared": {name: [one["problem"] for one in found] for name, found in shared.items()},
+        "shared": {name: [one["item"] for one in found] for name, found in shared.items()},
     }
 
 
-def recorded_overlap(
-    adapter: Path, benchmark: str, problems: Sequence[Problem]
-) -> list[Shared] | None:
-    """Problems that an adapter was trained on, by what it carries; None where it carries nothing.
+def recorded_overlap(adapter: Path, benchmark: str, asked: Asked) -> list[Shared] | None:
+    """Items that an adapter was trained on, by what it carries; None where it carries nothing.
 
     Only prompts that are the same but for case and white space are found, and what was found
     when it was trained. Raises UserError where the adapter or its record is damaged.
@@ -120,18 +124,18 @@ def recorded_overlap(
         return None
     hashes, known = _read(adapter, carried, benchmark)
     found = []
-    for one in problems:
-        if {_hash(one.prompt), _hash(chat_instruction(one))} & hashes:
-            found.append(Shared(one.task_id, "hash"))
-        elif one.task_id in known:
-            found.append(Shared(one.task_id, "recorded"))
+    for item, wording in asked.items():
+        if hashes & {_hash(text) for text in wording}:
+            found.append(Shared(item, "hash"))
+        elif item in known:
+            found.append(Shared(item, "recorded"))
     return found
 
 
 def examine(
     what: str,
     found: Sequence[Shared] | None,
-    problems: Sequence[Problem],
+    asked: Asked,
     *,
     allowed: bool,
     say: Callable[[str], None],
@@ -150,13 +154,13 @@ def examine(
         named = "; ".join(map(str, found[:_NAMED]))
         more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
         raise UserError(
-            f"{what}: {len(found)} of the {len(problems)} problems that are evaluated are among "
+            f"{what}: {len(found)} of the {len(asked)} problems that are evaluated are among "
             f"the training prompts ({named}{more}); remove them from the training data, or go on "
             "with --allow-overlap, as INVALID"
         )
     elif found:
         say(
-            f"WARNING: {what}: {len(found)} of the {len(problems)} problems that are evaluated "
+            f"WARNING: {what}: {len(found)} of the {len(asked)} problems that are evaluated "
             "are among the training prompts; every claim will be INVALID (train_test_overlap), "
             "as --allow-overlap accepts"
         )

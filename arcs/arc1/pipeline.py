@@ -158,14 +158,14 @@ def _apart(
 
     Asked before the first step of the data, and of a given adapter by what it carries.
     """
-    asked = [item.problem for item in prepared.items]
+    asked = trained_on.wordings([item.problem for item in prepared.items])
     found: list[trained_on.Shared] | None
     if config.adapter is not None:
         what = f"--adapter {config.adapter}"
         found = trained_on.recorded_overlap(config.adapter, _dataset(run), asked)
     else:
         what, records = "the training data", trained_records(config, prepared.records)
-        rows: list[trained_on.Asked] = [*records, *trained_pairs(config, prepared.pairs)]
+        rows: list[trained_on.Trained] = [*records, *trained_pairs(config, prepared.pairs)]
         found = trained_on.shared_prompts(rows, asked)
     allowed = config.allow_overlap
     entry = trained_on.examine(what, found, asked, allowed=allowed, say=reporter.say)

@@ -19,7 +19,9 @@ data = typer.Typer(
 app.add_typer(data, name="data")
 data.add_typer(imports, name="import")
 
-_Name = Annotated[str, typer.Argument(help="A set's name (see threearc data show) or a file.")]
+_Name = Annotated[
+    str, typer.Argument(help="A set's name (see threearc data show), humaneval, or a file.")
+]
 _Kind = Annotated[
     str | None,
     typer.Option("--as", help="Kind of the file's records; default: told by its keys."),
@@ -108,10 +110,12 @@ def split(
 
 @data.command(
     "check-overlap",
-    epilog="Example: threearc data check-overlap my-training.jsonl short_answers small_tasks",
+    epilog="Example: threearc data check-overlap my-training.jsonl humaneval small_tasks",
 )
 def check_overlap(
-    names: Annotated[list[str], typer.Argument(help="Two or more sets or files.")],
+    names: Annotated[
+        list[str], typer.Argument(help="Two or more sets or files; humaneval is a set too.")
+    ],
     kind: _Kind = None,
     json_output: _Json = False,
 ) -> None:

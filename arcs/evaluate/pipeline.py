@@ -154,7 +154,7 @@ def _apart(
     config: EvalConfig, run: RunDirectory, prepared: Prepared, reporter: Reporter
 ) -> Prepared:
     """Raise UserError where an adapter was trained on evaluated problems, unless allowed."""
-    asked = [item.problem for item in prepared.items]
+    asked = trained_on.wordings([item.problem for item in prepared.items])
     dataset = str(run.manifest()["evaluation"]["dataset"])
     entries, allowed = {}, config.allow_overlap
     for one in prepared.conditions:

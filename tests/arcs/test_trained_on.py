@@ -16,7 +16,15 @@ import pytest
 from arcs.arc1.problems import choose
 from arcs.claims import ReasonCode, Verdict
 from arcs.gates import load_gates
-from arcs.trained_on import KEY, Shared, describe, examine, recorded_overlap, shared_prompts
+from arcs.trained_on import (
+    KEY,
+    Shared,
+    describe,
+    examine,
+    recorded_overlap,
+    shared_prompts,
+    wordings,
+)
 from arcs.training_data import (
     Record,
     built_in_paths,
@@ -34,6 +42,7 @@ from models.errors import UserError
 from tests.support.arc1_bench import Bench
 
 PROBLEMS = load_problems()
+ASKED = wordings(PROBLEMS)
 
 
 def record(name: str, prompt: str) -> Record:
@@ -52,38 +61,38 @@ def test_exact_and_near_prompts_are_found_however_they_are_wrapped() -> None:
         record("told", "Write a function that does this. " + docstring(PROBLEMS[5])),
         record("other", "Write a function that rounds each price to the next 5 cents."),
     ]
-    found = shared_prompts(records, PROBLEMS)
-    by_record = {one.record: (one.problem, one.how) for one in found}
-    assert by_record["shouted"] == ("HumanEval/7", "exact")
-    assert by_record["chat"] == ("HumanEval/3", "exact")
-    assert by_record["asked"] == ("HumanEval/11", "near")
-    assert by_record["told"] == ("HumanEval/5", "near")
-    assert "other" not in by_record
-    assert [one.problem for one in found] == sorted(
-        (one.problem for one in found), key=lambda task: int(task.split("/")[1])
+    found = shared_prompts(records, ASKED)
+    by_problem = {one.item: (one.record, one.how) for one in found}
+    assert by_problem["HumanEval/7"] == ("shouted", "exact")
+    assert by_problem["HumanEval/3"] == ("chat", "exact")
+    assert by_problem["HumanEval/11"] == ("asked", "near")
+    assert by_problem["HumanEval/5"] == ("told", "near")
+    assert "other" not in {one.record for one in found}
+    assert [one.item for one in found] == sorted(
+        (one.item for one in found), key=lambda task: int(task.split("/")[1])
     )
 
 
 def test_what_ships_shares_no_prompt_with_humaneval() -> None:
     rows = [*load(built_in_paths()), *load_preferences(built_in_preference_paths())]
-    assert shared_prompts(rows, PROBLEMS) == []
+    assert shared_prompts(rows, ASKED) == []
 
 
 def test_a_refusal_names_the_pairs_and_the_way_out() -> None:
     said: list[str] = []
     found = [Shared(p.task_id, "exact", f"r{i}", 1.0) for i, p in enumerate(PROBLEMS[:5])]
     with pytest.raises(UserError) as caught:
-        examine("the training data", found, PROBLEMS, allowed=False, say=said.append)
+        examine("the training data", found, ASKED, allowed=False, say=said.append)
     line = str(caught.value)
     assert "5 of the 164" in line and "HumanEval/0 is 'r0'; HumanEval/1 is 'r1'" in line
     assert "and 2 more" in line and "--allow-overlap" in line and "\n" not in line
     assert not said
-    entry = examine("the training data", found, PROBLEMS, allowed=True, say=said.append)
+    entry = examine("the training data", found, ASKED, allowed=True, say=said.append)
     assert len(entry["shared"]) == 5 and entry["known"] is True
     assert said[0].startswith("WARNING") and "INVALID" in said[0]
-    entry = examine("--adapter x", None, PROBLEMS, allowed=False, say=said.append)
+    entry = examine("--adapter x", None, ASKED, allowed=False, say=said.append)
     assert entry == {"known": False, "shared": []} and "is not known" in said[1]
-    examine("--adapter x", [], PROBLEMS, allowed=False, say=said.append)
+    examine("--adapter x", [], ASKED, allowed=False, say=said.append)
     assert len(said) == 2  # nothing is wrong: nothing is said
 
 
@@ -108,21 +117,21 @@ def test_an_adapter_tells_what_it_was_trained_on(adapter: Any) -> None:
     told = describe([PROBLEMS[2].prompt.lower(), chat_instruction(PROBLEMS[4]), "Hello?"], shared)
     assert told["prompts"] == 3 and PROBLEMS[2].entry_point not in json.dumps(told)
     path = adapter({KEY: told})
-    found = recorded_overlap(path, "HumanEval", PROBLEMS)
+    found = recorded_overlap(path, "HumanEval", ASKED)
     assert found is not None
-    assert [(one.problem, one.how) for one in found] == [
+    assert [(one.item, one.how) for one in found] == [
         ("HumanEval/2", "hash"), ("HumanEval/4", "hash"), ("HumanEval/9", "recorded"),
     ]  # fmt: skip
     # what was found is of one benchmark; what the hashes say is of any
-    assert len(recorded_overlap(path, "other", PROBLEMS) or ()) == 2
-    assert recorded_overlap(path, "HumanEval", PROBLEMS[20:]) == []
+    assert len(recorded_overlap(path, "other", ASKED) or ()) == 2
+    assert recorded_overlap(path, "HumanEval", wordings(PROBLEMS[20:])) == []
 
 
 def test_an_adapter_that_says_nothing_is_not_taken_for_clean(adapter: Any) -> None:
-    assert recorded_overlap(adapter({}), "HumanEval", PROBLEMS) is None
+    assert recorded_overlap(adapter({}), "HumanEval", ASKED) is None
     path = adapter({})
     (path / "threearc_adapter.json").unlink()
-    assert recorded_overlap(path, "HumanEval", PROBLEMS) is None
+    assert recorded_overlap(path, "HumanEval", ASKED) is None
 
 
 @pytest.mark.parametrize(
@@ -132,7 +141,7 @@ def test_an_adapter_that_says_nothing_is_not_taken_for_clean(adapter: Any) -> No
 def test_a_damaged_record_is_one_line(adapter: Any, change: dict[str, Any]) -> None:
     path = adapter({KEY: {**describe(["Hello?"], {}), **change}})
     with pytest.raises(UserError, match=r"training prompts .* is damaged") as caught:
-        recorded_overlap(path, "HumanEval", PROBLEMS)
+        recorded_overlap(path, "HumanEval", ASKED)
     assert "\n" not in str(caught.value)
 
 

@@ -13,6 +13,7 @@ from arcs.cli import main
 from arcs.data.kinds import KINDS
 from arcs.data.lines import read
 from arcs.data.sets import BUILT_IN, generator_not_independent
+from evals.humaneval.problems import load_problems
 from models.errors import UserError
 
 Run = Callable[..., tuple[int, str, str]]
@@ -178,6 +179,10 @@ def test_overlaps_are_found_in_prompts_and_in_long_answers(run: Run, tmp_path: P
     }
     status, out, _ = run("data", "check-overlap", first, "short_answers")
     assert status == 0 and "nothing shared" in " ".join(out.split())
+    problem = load_problems()[4].prompt
+    leak = write(tmp_path / "leak.jsonl", {"id": "leak", "prompt": problem})
+    status, out, _ = run("data", "check-overlap", leak, "humaneval", "--json")
+    assert status == 1 and json.loads(out)["overlaps"][0]["second"] == "HumanEval/4"
     status, _, err = run("data", "check-overlap", first)
     assert status == 2 and "at least two" in err
 
@@ -200,6 +205,7 @@ def test_a_shared_passage_of_eight_words_is_an_overlap(run: Run, tmp_path: Path)
 
 def test_sets_of_one_author_are_not_independent(run: Run, tmp_path: Path) -> None:
     assert generator_not_independent("chef_train", "chef_fresh") is True
+    assert generator_not_independent("small_tasks", "humaneval") is False
     mine = write(tmp_path / "mine.jsonl", record(1, "A question"))
     assert generator_not_independent("chef_train", str(mine)) is None
     (tmp_path / "mine.jsonl.meta.json").write_text('{"author": "A. Cook", "sha256": "0"}')
