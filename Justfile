@@ -37,6 +37,10 @@ audit *args: setup-logs
 adapters *args: setup
     @"{{threearc}}" adapters "$@"
 
+# The data sets: show, check, split, compare, import other people's. (no engine needed)
+data *args: setup-logs
+    @"{{threearc}}" data "$@"
+
 # The models threearc knows, and what is on disk.
 models *args: setup
     @"{{threearc}}" models "$@"

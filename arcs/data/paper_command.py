@@ -77,7 +77,7 @@ def _folder(folder: Path | None, download: bool) -> Path:
     if (folder is None) != download:
         raise UserError("give the folder of the paper's files, or --download: one of them")
     if folder is None:
-        kept = fetch(cache_root() / "paper-artifacts")
+        kept = fetch(cache_root() / "paper-artifacts", instead="give the folder of the files")
         Reporter().say(f"The paper's files are in {kept}")
         return kept
     if not folder.is_dir():

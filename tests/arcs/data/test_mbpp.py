@@ -38,6 +38,10 @@ UNCLEAR = {
     15: (task(15, "def f(x): return x", "assert f(1) =="), "a test is not Python"),
     16: (task(16, "def f(x): return 1\ndef f(x): return x", "assert f(2) == 2"), "2 times"),
     17: (task(17, "async def f(x): return x", "assert f(2) == 2"), "coroutine"),
+    19: (
+        task(19, "def f(x): return x\ndef g(x): return x", "assert f(1)", "assert g(1)"),
+        "no function that it defines is called by all",
+    ),
     18: ({**task(18, "def f(x): return x"), "test_list": []}, "test_list: "),
 }
 WRONG = task(21, "def w(x):\n    return x + 1", "assert w(1) == 2", "assert w(2) == 2")
@@ -61,10 +65,10 @@ def test_tasks_become_small_tasks_and_the_others_are_listed(tmp_path: Path, caps
     status, document = imported(capsys, path, out)
     assert status == 0
     bad = {one["row"]: one["what"] for one in document["bad_rows"]}
-    assert (document["rows"], document["records"], len(bad)) == (12, 3, 9)
+    assert (document["rows"], document["records"], len(bad)) == (13, 3, 10)
     for row, (number, (_, why)) in enumerate(UNCLEAR.items(), start=4):
         assert why in bad[row], number
-    assert "not JSON" in bad[12]
+    assert "not JSON" in bad[13]
     found = open_set(str(out))
     assert found.kind.name == "small_task"
     assert [one.id for one in found.records] == ["mbpp/1", "mbpp/2", "mbpp/3"]

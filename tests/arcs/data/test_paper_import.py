@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from arcs.data import paper_command
 from arcs.data.paper import Imported, import_paper
 from arcs.data.sets import generator_not_independent, open_set
 from arcs.reproduction.artifacts import Artifacts
+from arcs.reproduction.download import download
 from evals.items.recorded import RecordedLabel, prompt_sha256
 from models.errors import UserError
 
@@ -163,6 +165,15 @@ def test_a_damaged_or_absent_file_is_one_line(paper_artifacts: Path, tmp_path: P
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="one of them"):
         paper_command.start(None, download=False, out=tmp_path / "o", as_json=True)
+
+
+def test_a_download_that_fails_says_what_else_can_be_done(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("THREEARC_CACHE", str(tmp_path / "cache"))
+    # nothing listens on the discard port
+    monkeypatch.setattr(paper_command, "fetch", partial(download, base_url="http://127.0.0.1:9"))
+    with pytest.raises(UserError, match=r"cannot be fetched .*, or give the folder of the files"):
+        paper_command.start(None, download=True, out=tmp_path / "o", as_json=True)
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_file_with_other_labels_is_named(paper_artifacts: Path, tmp_path: Path) -> None:

@@ -180,9 +180,11 @@ def test_overlaps_are_found_in_prompts_and_in_long_answers(run: Run, tmp_path: P
     status, out, _ = run("data", "check-overlap", first, "short_answers")
     assert status == 0 and "nothing shared" in " ".join(out.split())
     problem = load_problems()[4].prompt
-    leak = write(tmp_path / "leak.jsonl", {"id": "leak", "prompt": problem})
+    leak = write(tmp_path / "leak.jsonl", {"id": "[/b]", "prompt": problem})
     status, out, _ = run("data", "check-overlap", leak, "humaneval", "--json")
     assert status == 1 and json.loads(out)["overlaps"][0]["second"] == "HumanEval/4"
+    status, out, _ = run("data", "check-overlap", leak, "humaneval")
+    assert status == 1 and "[/b]" in out and "1 overlaps" in out
     status, _, err = run("data", "check-overlap", first)
     assert status == 2 and "at least two" in err
 
