@@ -44,7 +44,8 @@ def show(
         },
         "records": [record.model_dump(mode="json", by_alias=True) for record in records],
     }
-    _print(document, as_json, lambda: report.records(document))
+    more = 0 if item is not None else len(found.records) - len(records)
+    _print(document, as_json, lambda: report.records(document, more))
 
 
 def stats(name: str, *, kind: str | None, as_json: bool) -> None:

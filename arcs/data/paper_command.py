@@ -40,7 +40,7 @@ LEFT: Mapping[str, str] = {
     "eval_*.json: issues": "the verifier's messages; their counts are labels",
     "phase0_audit/mcas_details.json: bitnet_scores": "null",
     "smollm_*_features.npz": "features, no judgements",
-    "path_b_*, pca_rank, *_probe*, v1_full_v2, alpha_sweep, eval_results": "aggregates",
+    "path_b_*, pca_rank, *_probe*, v1_full_v2, eval_results": "aggregates",
 }
 
 

@@ -40,8 +40,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Group:
     return Group(made, Text("Cards:", style="dim"), *cards, Text(same))
 
 
-def records(document: Mapping[str, Any]) -> Group:
-    """Some records of one set."""
+def records(document: Mapping[str, Any], more: int) -> Group:
+    """Some records of one set; ``more`` are not shown."""
     n, shown = document["n"], document["records"]
     about = {
         "what": f"{n} records, {document['kind']} ({document['what']})",
@@ -56,7 +56,6 @@ def records(document: Mapping[str, Any]) -> Group:
     head = [Text(f"{key:<8} {value}") for key, value in about.items() if value is not None]
     notes = [Text(f"note: {one}", style="bold yellow") for one in document["notes"]]
     body = [part for record in shown for part in _record(record)]
-    more = n - len(shown)
     tail = [Text(f"{more} more: --limit N or --json", style="dim")] if more else []
     return Group(Text(document["name"], style="bold"), *head, *notes, *body, *tail)
 
@@ -133,13 +132,13 @@ def shared(document: Mapping[str, Any]) -> Group:
         )  # fmt: skip
     more = len(found) - MOST_LISTED
     tail = [Text(f"{more} more: --json")] if more > 0 else []
-    return Group(made, *tail, Text(f"{len(found)} overlaps", style="bold red"))
+    return Group(made, *tail, Text(f"shared: {len(found)}", style="bold red"))
 
 
 def parts(document: Mapping[str, Any], out: str) -> Group:
     """What a split gave."""
-    made = _table(f"{document['source']['name']}, seed {document['seed']}, in {out}", "part", "n",
-                  "asked", "sha256")  # fmt: skip
+    head = Text(f"{document['source']['name']}, seed {document['seed']}, in {out}")
+    made = _table("", "part", "n", "asked", "sha256")
     for name, part in document["parts"].items():
         made.add_row(
             name, str(part["records"]), f"{100 * part['fraction']:g}%", part["sha256"][:12]
@@ -147,7 +146,7 @@ def parts(document: Mapping[str, Any], out: str) -> Group:
     together = Text(f"{document['kept_together']} groups of near duplicates or one value of "
                     "--by were kept on one side")  # fmt: skip
     notes = [Text(f"note: {one}", style="bold yellow") for one in document["notes"]]
-    return Group(made, together, *notes)
+    return Group(head, made, together, *notes)
 
 
 def _table(title: str, *columns: str) -> Table:
