@@ -59,8 +59,10 @@ class Request:
 def start(request: Request, *, engine: str, as_json: bool) -> None:
     """Time one engine here or all in processes of their own, and print."""
     if request.work not in (*WORK, ALL):
-        known = ", ".join((*WORK, ALL))
+        known = ", ".join((*WORK, ALL, "eval"))
         raise UserError(f"unknown work {request.work!r}: choose one of {known}")
+    if request.prompts > len(QUESTIONS):
+        raise UserError(f"--prompts is {request.prompts}: there are {len(QUESTIONS)}")
     available = available_backends()
     if engine not in (ALL, *available):
         known = ", ".join((*available, ALL))

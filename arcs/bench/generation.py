@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from arcs.bench.timing import REPEATS, Say, Turn, by_turns, rates, spread
+from arcs.bench.timing import REPEATS, Say, Turn, by_turns, rates, same_texts, spread
 from backends.interface import LanguageModel, Prompt, Sampling
 
 WARM_TOKENS = 4
@@ -41,7 +41,7 @@ def measure_generation(
     turns, (mine, theirs) = by_turns(
         lambda: decode(max_tokens, greedy), lambda: plain.generate(ids, max_tokens)
     )
-    generation = {**rates(turns, tokens), "same_texts": _same(mine, theirs, max_tokens)}
+    generation = {**rates(turns, tokens), "same_texts": same_texts(mine, theirs, max_tokens)}
     say("sampling beside greedy")
     decode(WARM_TOKENS, drawn)
     turns, _ = by_turns(lambda: decode(max_tokens, drawn), lambda: decode(max_tokens, greedy))
@@ -58,10 +58,3 @@ def sampling_cost(turns: Sequence[Turn], tokens: int) -> dict[str, Any]:
         "greedy": spread([tokens / turn.plain for turn in turns]),
         "host_share": spread([1 - turn.plain / turn.ours for turn in turns]),
     }
-
-
-def _same(mine: Sequence[Any], theirs: Sequence[Any], tokens: int) -> int:
-    """How many texts are equal; every one must have the same length, or the work was not."""
-    if any(len(text) != tokens for text in (*mine, *theirs)):
-        raise RuntimeError(f"a text has not {tokens} tokens: the two ways did not do the same work")
-    return sum(ours == plain for ours, plain in zip(mine, theirs, strict=True))

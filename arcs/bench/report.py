@@ -18,6 +18,9 @@ _NAMES = {
 }
 
 
+MEANING = "ratio, range, by CPU: ours / plain; above 1, ours is faster."
+
+
 def report(document: dict[str, Any]) -> Group:
     """Every kind of work that was timed on every engine."""
     title = f"Tokens per second, {document['model']}, float32, median of {document['repeats']}"
@@ -30,13 +33,13 @@ def report(document: dict[str, Any]) -> Group:
     for engine, found in document["engines"].items():
         for work, name in _NAMES.items():
             if work in found:
-                table.add_row(engine, name, *_cells(found[work]))
+                table.add_row(engine, name, *cells(found[work]))
         notes += _notes(engine, found, document)
-    meaning = Text("ratio, range, by CPU: ours / plain; above 1, ours is faster.", style="dim")
-    return Group(table, meaning, *notes)
+    return Group(table, Text(MEANING, style="dim"), *notes)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def cells(row: dict[str, Any]) -> list[str]:
+    """Rates, ratio, range and ratio by CPU time of one row of :func:`arcs.bench.timing.rates`."""
     ratio = row["ratio"]
     return [
         _rate(row["ours"]["median"]),

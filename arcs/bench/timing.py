@@ -10,6 +10,7 @@ from typing import Any
 
 REPEATS = 3
 Work = Callable[[], Any]
+Clock = Callable[[], float]
 Say = Callable[[str], None]
 
 
@@ -25,11 +26,16 @@ class Turn:
 
 
 def by_turns(
-    ours: Work, plain: Work, repeats: int = REPEATS, before: Work | None = None
+    ours: Work,
+    plain: Work,
+    repeats: int = REPEATS,
+    before: Work | None = None,
+    processors: tuple[Clock, Clock] = (time.process_time, time.process_time),
 ) -> tuple[list[Turn], tuple[Any, Any]]:
     """Seconds of both a repeat, and what both returned last; who begins changes every repeat.
 
-    ``before`` is called before each of the two and not timed.
+    ``before`` is called before each of the two and not timed. ``processors`` read the CPU time
+    (seconds) of the process in which each of the two works.
     """
     turns, results = [], [None, None]
     for repeat in range(repeats):
@@ -37,10 +43,10 @@ def by_turns(
         for place in (0, 1) if repeat % 2 == 0 else (1, 0):
             if before is not None:
                 before()
-            began, cpu = time.perf_counter(), time.process_time()
+            cpu, began = processors[place](), time.perf_counter()
             results[place] = (ours, plain)[place]()
             clock[place] = time.perf_counter() - began
-            processor[place] = time.process_time() - cpu
+            processor[place] = processors[place]() - cpu
         turns.append(Turn(*clock, *processor))
     return turns, (results[0], results[1])
 
@@ -62,3 +68,10 @@ def rates(turns: Sequence[Turn], tokens: int) -> dict[str, Any]:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, lowest and highest."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def same_texts(mine: Sequence[Any], theirs: Sequence[Any], tokens: int) -> int:
+    """How many texts are equal; every one must have the same length, or the work was not."""
+    if any(len(text) != tokens for text in (*mine, *theirs)):
+        raise RuntimeError(f"a text has not {tokens} tokens: the two ways did not do the same work")
+    return sum(ours == plain for ours, plain in zip(mine, theirs, strict=True))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from arcs.cli import app
+from models.errors import UserError
 
 
 @app.command(
@@ -15,30 +16,65 @@ Examples:\n
   threearc bench\n
   threearc bench train --engine torch\n
   threearc bench extract --rows 64 --json\n
-  threearc bench generate --model Qwen3-0.6B --max-tokens 32
+  threearc bench generate --model Qwen3-0.6B --max-tokens 32\n
+  threearc bench eval --quant q4_k_m --engine none
 """,
 )
 def bench(
-    work: Annotated[str, typer.Argument(help="generate, extract, train or all")] = "all",
+    work: Annotated[
+        str, typer.Argument(help="generate, extract, train, all (those three), or eval")
+    ] = "all",
     model: Annotated[
         str, typer.Option(help="Name (see threearc models), hub id or path")
     ] = "SmolLM2-135M-Instruct",
-    engine: Annotated[str, typer.Option(help="torch, mlx or all")] = "all",
+    engine: Annotated[
+        str, typer.Option(help="torch, mlx or all; eval: what llama.cpp is compared with, or none")
+    ] = "all",
     prompts: Annotated[
-        int, typer.Option(help="Texts generated at once, 1 to 20", min=1, max=20)
-    ] = 8,
-    max_tokens: Annotated[int, typer.Option(help="Tokens a generated text", min=1)] = 64,
+        int | None,
+        typer.Option(help="Texts generated, default 8 (of 20); eval: 16 (of 164)", min=1),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Tokens a generated text, default 64; eval: 128", min=1)
+    ] = None,
     rows: Annotated[
-        int, typer.Option(help="Rows of the built-in training data to extract and train on", min=8)
-    ] = 24,
+        int | None,
+        typer.Option(help="Rows of built-in training data to read, default 24", min=8),
+    ] = None,
+    quant: Annotated[
+        str | None,
+        typer.Option(help="eval: original, f16, q8_0 (default), q5_k_m or q4_k_m"),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="eval: default one a physical core", min=1)
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """How fast are generation, extraction and training here, beside the library's own calls?
+    """How fast are generation, extraction, training and evaluation, beside the plain libraries?
 
-    The same model, inputs, token counts and dtype (float32), by turns. Speed is reported and
-    never judged: the exit status says only whether the work was done.
+    The same model, inputs and token counts, by turns. Speed is reported and never judged: the
+    exit status says only whether the work was done.
     """
+    other = {"rows": rows} if work == "eval" else {"quant": quant, "threads": threads}
+    for name, value in other.items():
+        if value is not None:
+            raise UserError(f"--{name} means nothing to bench {work}: leave it out")
+    if work == "eval":
+        from arcs.bench import evaluation_command as evaluation
+
+        asked = evaluation.EvalRequest(
+            model=model,
+            quantisation=quant or evaluation.QUANTISATION,
+            engine=engine,
+            prompts=prompts or evaluation.PROMPTS,
+            max_tokens=max_tokens or evaluation.MAX_TOKENS,
+            threads=threads,
+        )
+        evaluation.start(asked, as_json=json_output)
+        return
     from arcs.bench.command import Request, start
 
-    request = Request(work, model, prompts=prompts, max_tokens=max_tokens, rows=rows)
+    request = Request(
+        work, model, prompts=prompts or 8, max_tokens=max_tokens or 64, rows=rows or 24
+    )
     start(request, engine=engine, as_json=json_output)

@@ -144,5 +144,10 @@ def next_ids(logits: Float32, sequences: Sequence[_Sequence], sampling: Sampling
 def _near(logits: Float32, ids: NDArray[np.intp]) -> NDArray[np.bool_]:
     """[rows] whether a second logit of [rows, vocab] is near the largest, which is at ``ids``."""
     rows = np.arange(len(ids))
-    edge = logits[rows, ids] - np.float32(NEAR_TIE)
-    return np.array([np.count_nonzero(logits[row] > edge[row]) > 1 for row in rows], np.bool_)
+    largest = logits[rows, ids]
+    # half the time of comparing all with the edge: a maximum makes no array as large as a row
+    logits[rows, ids] = -np.inf
+    second = logits.max(axis=1)
+    logits[rows, ids] = largest
+    near: NDArray[np.bool_] = second > largest - np.float32(NEAR_TIE)
+    return near

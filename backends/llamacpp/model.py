@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,6 +33,7 @@ from backends.llamacpp.context import (
 from backends.llamacpp.generate import Decoding
 from backends.llamacpp.hidden import final_states, response_logprobs
 from backends.llamacpp.native import NativeModel
+from backends.llamacpp.threads import default_threads
 from models.errors import CapabilityError, UserError
 from models.fingerprint import file_sha256
 from models.gguf.temper import gguf_heads
@@ -74,14 +74,6 @@ def open_gguf(
     except BaseException:
         native.close()
         raise
-
-
-def default_threads() -> int:
-    """Physical cores this process may use."""
-    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return min(physical, len(os.sched_getaffinity(0)))
-    return physical
 
 
 class LlamaCppModel(LanguageModel):
