@@ -163,7 +163,9 @@ def test_near_ties_are_counted(sampling: Sampling) -> None:
     logits[1, [4, 9]] = [2.0, 2.0 - 3 * NEAR_TIE]
     logits[2, [4, 9]] = [2.0, 2.0]
     sequences = [_Sequence(n, Prompt(f"i{n}", (0,)), 0.0) for n in range(3)]
+    before = logits.copy()
     choice = next_ids(logits, sequences, sampling)
+    assert np.array_equal(logits, before)  # log-probabilities are read from them afterwards
     assert choice.ids.tolist() == [4, 4, 4]
     assert choice.near_tie.tolist() == [True, False, True]
 
