@@ -49,7 +49,7 @@ models *args: setup
 consistency *args: setup
     @"{{threearc}}" consistency "$@"
 
-# How fast do the engines generate, extract and train, beside their libraries' own calls?
+# How fast do the engines generate, extract, train and evaluate, beside their libraries' own calls?
 bench *args: setup
     @"{{threearc}}" bench "$@"
 
