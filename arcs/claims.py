@@ -74,7 +74,7 @@ class ReasonCode(StrEnum):
 
 @dataclass(frozen=True)
 class Statistic:
-    """A paired difference of pass@1, held to its gate."""
+    """A paired difference of rates, held to its gate."""
 
     counts: PairedCounts
     interval: Interval
@@ -83,6 +83,8 @@ class Statistic:
     """Exact McNemar, two-sided."""
     verdict: Verdict
     reason: ReasonCode
+    smallest_effect: float
+    """The gate: the smallest difference that matters."""
 
     @property
     def conclusion(self) -> int:
@@ -106,29 +108,30 @@ class Statistic:
 
     def _plan(self, gates: Gates) -> tuple[int, int, int, float]:
         counts = self.counts
-        return counts.gained, counts.lost, counts.n, gates.smallest_effect.pass_at_1
+        return counts.gained, counts.lost, counts.n, self.smallest_effect
 
 
-def paired_statistic(counts: PairedCounts, gates: Gates) -> Statistic:
-    """Hold "the edit changes pass@1" to its gate.
+def paired_statistic(
+    counts: PairedCounts, gates: Gates, smallest_effect: float | None = None
+) -> Statistic:
+    """Hold "the edit changes the rate" to its gate; by default the rate is pass@1.
 
     SUPPORTED needs McNemar p < alpha against no difference, and an *estimate* of at least the
     smallest effect; the true difference may be smaller, as the interval shows. REFUTED needs
     the whole interval inside the smallest effect.
 
-
     Raises ValueError when there is no complete pair.
     """
     interval = tango_interval(counts.gained, counts.lost, counts.n, gates.level)
     p_value = mcnemar_exact(counts.gained, counts.lost)
-    verdict, reason = _judge(counts, interval, p_value, gates)
-    return Statistic(counts, interval, p_value, verdict, reason)
+    smallest = gates.smallest_effect.pass_at_1 if smallest_effect is None else smallest_effect
+    verdict, reason = _judge(counts, interval, p_value, smallest, gates.test.alpha)
+    return Statistic(counts, interval, p_value, verdict, reason, smallest)
 
 
 def _judge(
-    counts: PairedCounts, interval: Interval, p_value: float, gates: Gates
+    counts: PairedCounts, interval: Interval, p_value: float, smallest: float, alpha: float
 ) -> tuple[Verdict, ReasonCode]:
-    smallest = gates.smallest_effect.pass_at_1
     # Floor and ceiling come first: with both arms below the smallest effect, a drop of that
     # size has nowhere to go, and an interval that "excludes" it says nothing about the edit.
     # A difference of that size between two such arms is impossible, so nothing that could be
@@ -137,7 +140,7 @@ def _judge(
         return Verdict.INCONCLUSIVE, ReasonCode.FLOOR
     if min(counts.base_rate, counts.edited_rate) > 1 - smallest:
         return Verdict.INCONCLUSIVE, ReasonCode.CEILING
-    if p_value < gates.test.alpha and abs(counts.delta) >= smallest:
+    if p_value < alpha and abs(counts.delta) >= smallest:
         return Verdict.SUPPORTED, ReasonCode.EFFECT_SHOWN
     if interval.excludes_effect(smallest):
         return Verdict.REFUTED, ReasonCode.EFFECT_EXCLUDED
@@ -165,10 +168,12 @@ class ClaimVerdict:
     n_to_exclude: int | None = None
     """Where that is None because the difference lies at the border of what matters: items in
     all that would exclude an effect that matters, if there is none."""
+    quantity: str = "pass@1"
+    """The rate that is compared."""
 
     @property
     def delta(self) -> float | None:
-        """Difference of pass@1, edited minus base."""
+        """Difference of the rate, edited minus base."""
         return self.statistic.counts.delta if self.statistic else None
 
     @property
@@ -194,7 +199,7 @@ class ClaimVerdict:
             "delta": self.delta,
             "interval": self.interval.to_json() if self.interval else None,
             "p_value": self.p_value,
-            "null": "equal pass@1: discordant items fall either way with probability 1/2",
+            "null": f"equal {self.quantity}: discordant items fall either way with probability 1/2",
             "gate": {"smallest_effect": self.smallest_effect, "alpha": self.alpha},
             "statistic_verdict": statistic.verdict.value if statistic else None,
             "statistic_reason": statistic.reason.value if statistic else None,

@@ -111,19 +111,25 @@ class ChatEncoder:
         return EncodedPrompt(self._encode(text), text, _ends_inside_thinking(text))
 
     def encode_example(self, prompt: str, response: str, *, item: str = "") -> EncodedExample:
-        """Encode one user turn and its answer jointly; ``item`` names it in errors.
+        """Encode one user turn and its answer; see :meth:`encode_reply`."""
+        return self.encode_reply([Message("user", prompt)], response, item=item)
 
-        Raises UserError when the generation prompt is not a token prefix of the conversation
-        (then training and generation would see different text), or when the answer is empty or
-        contains an end-of-turn token.
+    def encode_reply(
+        self, context: Sequence[Message], response: str, *, item: str = ""
+    ) -> EncodedExample:
+        """Encode a context that ends with the user's turn and its answer jointly, once.
+
+        ``item`` names it in errors. Raises UserError when the generation prompt is not a token
+        prefix of the conversation (then training and generation would see different text), or
+        when the answer is empty or contains an end-of-turn token.
         """
         if not response.strip():
             raise UserError(
                 f"{_the(item)}the answer is empty: nothing but its end-of-turn would be learnt"
             )
-        question, answer = Message("user", prompt), Message("assistant", response)
-        asked = self.encode_prompt([question])
-        ids = self._encode(self._render([question, answer], generation_prompt=False))
+        answer = Message("assistant", response)
+        asked = self.encode_prompt(context)
+        ids = self._encode(self._render([*context, answer], generation_prompt=False))
         start = len(asked.ids)
         if ids[:start] != asked.ids:
             raise UserError(self._prefix_complaint(asked.ids, ids, item))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 
 INSTRUCTION = "\n\nReply with one word or number only."
 """Follows every question in the user message; it is no part of the question here."""
@@ -34,6 +35,9 @@ FILLERS = frozenset(_FILLER_TEXT.split())
 """Words that carry no answer in a sentence around one. A word of an accepted answer is compared
 before it is skipped, so "yes" as an answer is not lost."""
 
+LONGEST_ANSWER = 5
+"""Words of the longest answer, "seven hundred and fifty three" as a number."""
+
 _UNIT_TEXT = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
     "fifteen sixteen seventeen eighteen nineteen"
@@ -45,10 +49,27 @@ _NUMBER_WORDS = {word: n for n, word in enumerate(_UNIT_TEXT.split())} | {
 _TOKEN = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\w+")
 
 
+class Reading(StrEnum):
+    """What an answer comes to."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    UNPARSED = "unparsed"
+    """Nothing in the line that is read could be an answer: no option is named, or every word is
+    the question's or a filler. Not right, and counted apart."""
+
+
 def is_right(
     answer: str, *, prompt: str, accepted: Sequence[str], options: Sequence[str] = ()
 ) -> bool:
-    """Whether ``answer`` (the model's text) is one of ``accepted``.
+    """Whether ``answer`` (the model's text) is one of ``accepted``; see :func:`read`."""
+    return read(answer, prompt=prompt, accepted=accepted, options=options) is Reading.RIGHT
+
+
+def read(
+    answer: str, *, prompt: str, accepted: Sequence[str], options: Sequence[str] = ()
+) -> Reading:
+    """Read ``answer`` (the model's text) by the module's rule.
 
     ``prompt`` is the question without :data:`INSTRUCTION`. ``options`` are all the answers that
     the question offers, the accepted ones among them; empty for an open question.
@@ -56,14 +77,37 @@ def is_right(
     line = tokens(first_line(answer))
     right = [tokens(text) for text in accepted]
     if options:
-        return _first_of(line, [tokens(text) for text in options]) in right
+        named = _first_of(line, [tokens(text) for text in options])
+        if named is None:
+            return Reading.UNPARSED
+        return Reading.RIGHT if named in right else Reading.WRONG
     skipped = FILLERS.union(tokens(prompt))
     for start, token in enumerate(line):
         if any(_begins(line, start, words) for words in right):
-            return True
+            return Reading.RIGHT
         if token not in skipped:
-            return False
-    return False
+            return Reading.WRONG
+    return Reading.UNPARSED
+
+
+def is_settled(
+    answer: str, *, prompt: str, accepted: Sequence[str], options: Sequence[str] = ()
+) -> bool:
+    """Whether no text after ``answer`` could change its reading (for answers that were cut).
+
+    So it is where the line that is read has ended, or where what decides stands more than
+    :data:`LONGEST_ANSWER` words before the cut: the last word may be half of one, and "twenty"
+    can still become "twenty-one".
+    """
+    lines = answer.splitlines(keepends=True)
+    ended = [line for line in lines if line.splitlines() != [line]]
+    if first_line("".join(ended)):
+        return True
+    sooner = " ".join(tokens(first_line(answer))[:-LONGEST_ANSWER])
+    found = [
+        read(text, prompt=prompt, accepted=accepted, options=options) for text in (sooner, answer)
+    ]
+    return found[0] is found[1] and found[1] is not Reading.UNPARSED
 
 
 def first_line(text: str) -> str:

@@ -1,0 +1,1 @@
+"""``threearc measure``: instruments that need no judge, on a base and its edits."""

@@ -1,0 +1,123 @@
+"""What ``threearc measure`` does with its flags: resolve, announce, run, print."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from arcs import provenance
+from arcs.arc1.config import absolute_paths
+from arcs.measure.config import MeasureConfig, flag_of, parse
+from arcs.measure.report import report
+from arcs.progress import Reporter
+from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
+from backends import choose_backend, wants_fast_blas
+from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
+from models.errors import UserError
+
+ARC = "measure"
+
+
+def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_json: bool) -> None:
+    """Begin a new measurement or continue one, and print its result on stdout.
+
+    ``flags``: what the user set, ``instrument`` among it unless a run is continued.
+    """
+    reporter = Reporter()
+    if run is not None:
+        if out is not None:
+            raise UserError("--run continues a run and --out begins one: give one of them")
+        config = _settings_of(run, flags)
+        _arrange_blas(config, reporter)
+        directory = RunDirectory.resume(run)
+        directory.extend_manifest(versions=provenance.versions())
+        directory.require_same_commit(provenance.code_state())
+        reporter.say(f"{config.instrument}, continued in {directory.path}")
+    else:
+        if "instrument" not in flags:
+            raise UserError("say what to measure: threearc measure meter, or short-answers")
+        config = parse(_absolute(flags))
+        _arrange_blas(config, reporter)
+        path = out if out is not None else default_path(config.instrument)
+        directory = RunDirectory.create(
+            path, provenance.first_manifest(ARC, config.model_dump(mode="json"), sys.argv)
+        )
+        reporter.say(f"{config.instrument}, in {directory.path}")
+    with directory:
+        _go(config, directory, reporter, as_json, begun_now=run is None)
+
+
+def _arrange_blas(config: MeasureConfig, reporter: Reporter) -> None:
+    """Start again with a fast BLAS where the chosen backend wants one."""
+    if wants_fast_blas(choose_backend(config.backend)):
+        restart_with_fast_blas()
+        if needed() and not preloaded():
+            reporter.say(ADVICE)
+
+
+def _absolute(flags: Mapping[str, Any]) -> dict[str, Any]:
+    made = absolute_paths({k: v for k, v in flags.items() if k != "adapters"})
+    if "adapters" in flags:
+        made["adapters"] = tuple(Path(path).absolute() for path in flags["adapters"])
+    return made
+
+
+def _settings_of(run: Path, flags: Mapping[str, Any]) -> MeasureConfig:
+    """The run's own settings; flags given again must agree with them. Writes nothing."""
+    stored = read_manifest(run)
+    if stored.get("arc") != ARC or not isinstance(stored.get("config"), dict):
+        raise UserError(f"--run {run}: not a measurement (threearc measure)")
+    config = parse(stored["config"])
+    now = config.model_dump()
+    given = {name: value for name, value in _absolute(flags).items() if value != now[name]}
+    if "instrument" in given:
+        raise UserError(f"--run {run}: it measures {now['instrument']}, not {given['instrument']}")
+    for name, value in parse({**now, **given}).model_dump().items():
+        if value != now[name]:
+            raise UserError(
+                f"--run {run}: {flag_of(name)} is {_shown(now[name])} in this run, not "
+                f"{_shown(value)}; start a new run with --out"
+            )
+    return config
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) or "empty" if isinstance(value, tuple) else str(value)
+
+
+def _go(
+    config: MeasureConfig,
+    directory: RunDirectory,
+    reporter: Reporter,
+    as_json: bool,
+    *,
+    begun_now: bool,
+) -> None:
+    from arcs.measure.pipeline import run_measure
+
+    again = f"threearc measure --run {directory.path}"
+    try:
+        metrics = run_measure(config, directory, reporter)
+    except UserError:
+        if begun_now:  # a run given with --run is the caller's, however little is in it
+            directory.discard_if_unused()
+        raise
+    except KeyboardInterrupt:
+        reporter.say(f"\ninterrupted; continue with: {again}")
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{error.strerror}: nothing finished is lost; make room and continue with {again}"
+        ) from error
+    if as_json:
+        sys.stdout.write(canonical_json(metrics))
+    else:
+        Console(highlight=False).print(report(metrics))
+    reporter.say(f"Everything is in {directory.path} ({METRICS}, *.jsonl by item, manifest.json).")

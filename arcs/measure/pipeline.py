@@ -1,0 +1,228 @@
+"""Measure the base and its edits on one engine; everything that finishes is kept.
+
+prepare -> base and settings of heads (one open model) -> each adapter (a fresh one) -> compare
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arcs import provenance
+from arcs.evaluate.config import BASE, Condition
+from arcs.gates import Gates, load_gates
+from arcs.measure.config import METER, N_PREDICT, MeasureConfig, conditions_of
+from arcs.measure.instrument import Instrument, Record
+from arcs.measure.meter import Meter
+from arcs.measure.short_answers import ShortAnswers
+from arcs.progress import Reporter
+from arcs.runs import METRICS, JsonLines, RunDirectory
+from backends import choose_backend, free_memory, open_backend
+from backends.heads import layer_factors
+from backends.interface import LanguageModel
+from backends.lora import adapter_sha256, check_weights, load_adapter
+from backends.memory import ITEM_BYTES, model_size
+from backends.verification import verify
+from models.chat import ChatEncoder
+from models.directory import ModelDirectory
+from models.disk import require_free
+from models.errors import UserError
+from models.geometry import read_geometry
+from models.store import prepare
+
+RUN_BYTES = 20 << 20
+EDIT = frozenset({"trainable_share"})
+"""What an edit changes of an engine's description."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all conditions share."""
+
+    directory: ModelDirectory
+    backend: str
+    instrument: Instrument
+    conditions: tuple[Condition, ...]
+    gates: Gates
+
+
+def run_measure(config: MeasureConfig, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
+    """Run or continue a measurement in ``run``; returns what stands in its metrics.json."""
+    with run.timed("prepare"):
+        prepared = prepare_run(config, run, reporter)
+    found: dict[str, list[Record]] = {}
+    groups = [[one for one in prepared.conditions if one.adapter is None]]
+    groups += [[one] for one in prepared.conditions if one.adapter is not None]
+    for group in groups:
+        found |= _measure_group(config, run, prepared, group, reporter)
+    metrics = _metrics(config, run, prepared, found)
+    run.write_json(METRICS, metrics)
+    return metrics
+
+
+def prepare_run(config: MeasureConfig, run: RunDirectory, reporter: Reporter) -> Prepared:
+    """Check everything that can be before a model is opened. Raises UserError for each mistake."""
+    require_free(run.path, RUN_BYTES, "the run")
+    backend = choose_backend(config.backend)
+    conditions = conditions_of(config)
+    directory = prepare(config.model, say=reporter.say)
+    heads = {
+        one.layer: (one.n_heads, one.head_dim)
+        for one in read_geometry(directory.path).layers
+        if one.has_o_proj
+    }
+    for condition in conditions:
+        layer_factors(condition.scales or {}, heads)
+        if condition.adapter is not None:
+            _check_adapter(condition.adapter, directory)
+    encoder = ChatEncoder(directory)
+    instrument: Instrument = (
+        Meter.of(encoder, config.axes, config.limit)
+        if config.instrument == METER
+        else ShortAnswers.of(encoder, config.n_predict or N_PREDICT, config.limit)
+    )
+    # kept, not asked again: "too large for free memory" is true of a moment, not of the run
+    known = run.manifest().get("model", {}).get("verification")
+    verification = str(known) if known is not None else verify(directory, say=reporter.say)
+    prepared = Prepared(directory, backend, instrument, conditions, load_gates())
+    run.extend_manifest(
+        model={
+            "name": directory.name,
+            "family": directory.family,
+            "source": directory.source,
+            "fingerprint": directory.fingerprint,
+            "gguf_sha256": directory.gguf_sha256,
+            "verification": verification,
+        },
+        backend=backend,
+        adapters={
+            one.name: {"sha256": adapter_sha256(one.adapter)}
+            for one in conditions
+            if one.adapter is not None
+        },
+        chat=encoder.describe(),
+        measurement=instrument.describe(),
+        gates=prepared.gates.to_json(),
+    )
+    return prepared
+
+
+def _check_adapter(path: Path, directory: ModelDirectory) -> None:
+    """Raise UserError for whatever would stop this adapter from being attached."""
+    config, weights = load_adapter(path, directory)
+    if not config.scale:
+        raise UserError(f"{path}: lora_alpha is 0, so the adapter changes nothing; train it again")
+    try:
+        check_weights(config, weights, model_size(directory).linear_modules)
+    except UserError as error:
+        raise UserError(f"--adapter {path}: {error}") from None
+
+
+def _measure_group(
+    config: MeasureConfig,
+    run: RunDirectory,
+    prepared: Prepared,
+    group: Sequence[Condition],
+    reporter: Reporter,
+) -> dict[str, list[Record]]:
+    """Measure what is missing of conditions that share one open model; records by condition."""
+    stores = {one.name: run.json_lines(f"{one.slug}.jsonl") for one in group}
+    ids = prepared.instrument.item_ids
+    waiting = [one for one in group if not set(ids) <= _done(stores[one.name]).keys()]
+    if waiting:
+        with _opened(config, prepared, group[0].adapter, reporter) as model:
+            described = {k: v for k, v in model.describe().items() if k not in EDIT}
+            # one engine for the whole run: conditions that are compared, and continuations
+            run.extend_manifest(
+                engine={**described, "processor": provenance.hardware()["processor"]}
+            )
+            for one in waiting:
+                with (
+                    run.timed(f"measure {one.name}") as counts,
+                    nullcontext() if one.scales is None else model.tempered(one.scales),
+                ):
+                    _measure(prepared.instrument, model, one, stores[one.name], counts, reporter)
+    done = {name: _done(store) for name, store in stores.items()}
+    return {name: [records[item] for item in ids] for name, records in done.items()}
+
+
+@contextmanager
+def _opened(
+    config: MeasureConfig, prepared: Prepared, adapter: Path | None, reporter: Reporter
+) -> Iterator[LanguageModel]:
+    """The model, with the adapter on top: an engine takes one, so each has a model of its own."""
+    directory = prepared.directory
+    needed = model_size(directory).parameters * ITEM_BYTES[config.dtype]
+    free = free_memory(prepared.backend)
+    if needed > free:
+        raise UserError(
+            f"{directory.name} needs {needed / 1e9:.1f} GB in {config.dtype} and {free / 1e9:.1f} "
+            "GB are free: choose --dtype bfloat16 or a smaller model"
+        )
+    reporter.say(
+        f"opening {directory.name} on {prepared.backend} ({config.dtype})"
+        + (f" with adapter {adapter.name}" if adapter else "")
+    )
+    with open_backend(prepared.backend, directory, dtype=config.dtype) as model:
+        if adapter is not None:
+            model.attach_lora(*load_adapter(adapter, directory))
+        yield model
+
+
+def _measure(
+    instrument: Instrument,
+    model: LanguageModel,
+    condition: Condition,
+    store: JsonLines,
+    counts: dict[str, float],
+    reporter: Reporter,
+) -> None:
+    """Measure in whole chunks; of one that a kill left unfinished, only what is missing is kept."""
+    ids, done = instrument.item_ids, _done(store)
+    counts["items"] = 0
+    with reporter.bar(condition.name, len(ids), "items", done=len(done)) as bar:
+        for start in range(0, len(ids), instrument.chunk):
+            places = range(start, min(start + instrument.chunk, len(ids)))
+            missing = {ids[place] for place in places} - done.keys()
+            if not missing:
+                continue
+            for record in instrument.measure(model, places):
+                if record["item_id"] in missing:
+                    store.append(record)
+            counts["items"] += len(missing)
+            bar.advance(len(missing))
+
+
+def _done(store: JsonLines) -> dict[str, Record]:
+    return {record["item_id"]: record for record in store.records}
+
+
+def _metrics(
+    config: MeasureConfig,
+    run: RunDirectory,
+    prepared: Prepared,
+    found: dict[str, list[Record]],
+) -> dict[str, Any]:
+    manifest, gates = run.manifest(), prepared.gates
+    conditions = {}
+    for one in prepared.conditions:
+        edited, records = one.name != BASE, found[one.name]
+        conditions[one.name] = {
+            "result": prepared.instrument.summarise(records, gates),
+            "against": one.against if edited else None,
+            "comparison": prepared.instrument.compare(found[one.against], records, gates)
+            if edited
+            else None,
+        }
+    return {
+        "schema_version": "threearc-measure-1",
+        "instrument": config.instrument,
+        "model": manifest["model"],
+        "n_items": len(prepared.instrument.item_ids),
+        "conditions": conditions,
+        "config": config.model_dump(mode="json"),
+        "made_with": {k: v for k, v in manifest.items() if k not in ("config", "command", "arc")},
+    }
