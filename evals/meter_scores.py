@@ -122,11 +122,12 @@ def mean_interval(values: FloatArray, level: float) -> Interval | None:
 
 
 def sign_flip_p(differences: FloatArray) -> float:
-    """Two-sided p of "differences are symmetric about 0", by random signs (scipy); 1 if all are 0.
+    """Two-sided p of "differences are symmetric about 0", by random signs (scipy).
 
-    Exact, over all arrangements, where there are no more than PERMUTATIONS of them.
+    Exact, over all arrangements, where there are no more than PERMUTATIONS of them: so 1 where
+    all differences are 0, and for a single one.
     """
-    if not differences.any():
+    if len(differences) < 2 or not differences.any():
         return 1.0
     found = permutation_test(
         (differences,),

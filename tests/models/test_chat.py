@@ -87,6 +87,18 @@ def test_the_response_mask_starts_at_the_answer_and_ends_at_the_end_of_turn(
     assert example.response_mask[-1] is False
 
 
+def test_a_reply_follows_a_dialogue(smollm: ChatEncoder) -> None:
+    """Earlier answers and their ends are context; only the last answer is marked."""
+    dialogue = [*user("Hi"), Message("assistant", "Hello."), *user("Who are you?")]
+    example = smollm.encode_reply(dialogue, "Nobody.")
+    marked = [i for i, m in zip(example.ids, example.response_mask, strict=True) if m]
+    assert marked == [*smollm.encode_raw("Nobody.").ids, 2]
+    asked = smollm.encode_prompt(dialogue).ids
+    assert example.ids[: len(asked)] == asked
+    with pytest.raises(UserError, match="^item row-9: the answer is empty"):
+        smollm.encode_reply(dialogue, " ", item="row-9")
+
+
 def test_the_embedded_models_stop_ids(smollm: ChatEncoder) -> None:
     assert smollm.stop_ids == (2,)
     assert smollm.end_of_turn_id == 2
