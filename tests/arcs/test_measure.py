@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,6 @@ from tests.support.hedging import LORA, trained
 from tests.support.tiny_models import build_tiny
 
 GATES = load_gates()
-Tiny = Callable[..., ModelDirectory]
 
 
 # -- settings -------------------------------------------------------------------------------------
@@ -126,13 +125,12 @@ def test_open_answers_that_could_turn_the_conclusion_make_it_invalid() -> None:
 
 
 class Bench:
-    """A tiny model of its own cache, and two edits of it."""
+    """A tiny model with a cache of its own, and two adapters for it."""
 
-    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("THREEARC_CACHE", str(root / "cache"))
-        self.root = root
+    def __init__(self, root: Path) -> None:
+        self.root, self.runs = root, 0
         self.model = build_tiny("llama", root / "model")
-        self.directory = prepare(str(self.model))
+        self.directory = prepare(str(self.model), cache=root / "cache")
         self.live, self.zero = root / "live", root / "zero"
         live = live_adapter(self.directory, LORA, kinds=ATTENTION)
         save_adapter(self.live, LORA, live, self.directory)
@@ -149,15 +147,26 @@ class Bench:
             **more,
         }
 
-    def run(self, name: str, flags: dict[str, Any]) -> Path:
-        out = self.root / name
-        command.start(flags, out=out, run=None, as_json=True)
+    def next_run(self) -> Path:
+        self.runs += 1
+        return self.root / f"run-{self.runs}"
+
+    def run(self, flags: dict[str, Any]) -> Path:
+        out = self.next_run()
+        self.start(flags, out=out)
         return out
 
+    def start(
+        self, flags: dict[str, Any], *, out: Path | None = None, run: Path | None = None
+    ) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("THREEARC_CACHE", str(self.root / "cache"))
+            command.start(flags, out=out, run=run, as_json=True)
 
-@pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(tmp_path, monkeypatch)
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("measure"))
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -172,7 +181,7 @@ def of(run: Path, name: str) -> Path:
 def test_the_meter_measures_each_edit_and_leaves_the_base_alone(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = bench.run("run", bench.flags("meter", limit=7))
+    run = bench.run(bench.flags("meter", limit=7))
     metrics = json.loads(capsys.readouterr().out)
     assert metrics == json.loads((run / "metrics.json").read_text())
     assert list(metrics["conditions"]) == ["L1H2=0", "base", "live", "zero"]  # keys are sorted
@@ -206,7 +215,7 @@ def test_the_report_shows_n_and_intervals(bench: Bench, capsys: pytest.CaptureFi
         ("meter", {"axes": ("hedging",)}),
         ("short-answers", {"n_predict": 4}),
     ):
-        run = bench.run(instrument, bench.flags(instrument, limit=20, **more))
+        run = bench.run(bench.flags(instrument, limit=20, **more))
         capsys.readouterr()
         metrics = json.loads((run / "metrics.json").read_text())
         console = Console(width=80, file=None)
@@ -228,7 +237,7 @@ def test_the_report_shows_n_and_intervals(bench: Bench, capsys: pytest.CaptureFi
 def test_short_answers_are_counted_and_compared(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = bench.run("run", bench.flags("short-answers", limit=40, n_predict=6))
+    run = bench.run(bench.flags("short-answers", limit=40, n_predict=6))
     metrics = json.loads(capsys.readouterr().out)
     base = metrics["conditions"]["base"]["result"]
     records = rows(run / "base.jsonl")
@@ -249,11 +258,11 @@ def test_a_run_that_was_killed_ends_in_the_same_bytes(
 ) -> None:
     """The files as a kill leaves them: in the middle of a chunk, of a line, between conditions."""
     more = {"limit": 12} if instrument == "meter" else {"limit": 40, "n_predict": 5}
-    whole = bench.run("whole", bench.flags(instrument, **more))
+    whole = bench.run(bench.flags(instrument, **more))
     expected = {path.name: path.read_bytes() for path in whole.glob("*.jsonl")}
     expected["metrics.json"] = (whole / "metrics.json").read_bytes()
     for name, lines, others in (("base", 19, False), ("base", 0, False), ("live", 35, True)):
-        killed = bench.root / f"killed-{name}-{lines}"
+        killed = bench.next_run()
         shutil.copytree(whole, killed)
         (killed / "metrics.json").unlink()
         hit = killed / "base.jsonl" if name == "base" else of(killed, name)
@@ -261,7 +270,7 @@ def test_a_run_that_was_killed_ends_in_the_same_bytes(
         hit.write_bytes(b"".join(kept[:lines]) + kept[lines][:25])
         for path in () if others else killed.glob("*-*.jsonl"):
             path.unlink()
-        command.start({}, out=None, run=killed, as_json=True)
+        bench.start({}, run=killed)
         for file, content in expected.items():
             assert (killed / file).read_bytes() == content, (name, lines, file)
     capsys.readouterr()
@@ -270,29 +279,29 @@ def test_a_run_that_was_killed_ends_in_the_same_bytes(
 def test_a_finished_run_opens_no_model_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = bench.run("run", bench.flags("meter", limit=1))
+    run = bench.run(bench.flags("meter", limit=1))
     monkeypatch.setattr("arcs.measure.pipeline.open_backend", None)
-    command.start({"instrument": "meter", "limit": 1}, out=None, run=run, as_json=True)
+    bench.start({"instrument": "meter", "limit": 1}, run=run)
     for flags, message in (
         ({"limit": 2}, "--limit is 1 in this run, not 2"),
         ({"instrument": "short-answers"}, "it measures meter, not short-answers"),
         ({"tempers": ("L0H0=0",)}, "--temper is L1H2=0 in this run, not L0H0=0"),
     ):
         with pytest.raises(UserError, match=message):
-            command.start(flags, out=None, run=run, as_json=True)
+            bench.start(flags, run=run)
     capsys.readouterr()
 
 
 def test_a_run_is_not_continued_on_another_engine_setting(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = bench.run("run", bench.flags("meter", limit=1))
+    run = bench.run(bench.flags("meter", limit=1))
     of(run, "live").unlink()
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["engine"]["threads"] += 1
     (run / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=r"engine\.threads was \d+ and is now \d+"):
-        command.start({}, out=None, run=run, as_json=True)
+        bench.start({}, run=run)
     assert (run / "base.jsonl").exists()
     capsys.readouterr()
 
@@ -309,17 +318,17 @@ def test_a_mistake_is_found_before_anything_is_measured_and_leaves_nothing(
     bench: Bench, flags: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        bench.run("run", bench.flags("meter", **flags))
+        bench.run(bench.flags("meter", **flags))
     assert "\n" not in str(caught.value)
-    assert not (bench.root / "run").exists()
+    assert not (bench.root / f"run-{bench.runs}").exists()
 
 
 def test_an_adapter_of_another_shape_is_one_line(bench: Bench) -> None:
-    other = prepare(str(build_tiny("qwen3", bench.root / "other")))
+    other = prepare(str(build_tiny("qwen3", bench.root / "other")), cache=bench.root / "cache")
     path = bench.root / "foreign"
     save_adapter(path, LORA, live_adapter(other, LORA, kinds=ATTENTION), other)
     with pytest.raises(UserError, match="was trained on other"):
-        bench.run("run", bench.flags("meter", adapters=(path,)))
+        bench.run(bench.flags("meter", adapters=(path,)))
 
 
 def test_only_a_measurement_is_continued(tmp_path: Path) -> None:
@@ -335,31 +344,36 @@ def test_only_a_measurement_is_continued(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def hedging(smollm_directory: ModelDirectory) -> tuple[Meter, list[Any]]:
-    """Sixteen hedging items and the base's readings of them."""
-    meter = Meter.of(ChatEncoder(smollm_directory), ("hedging",), 16)
+    """Twelve hedging items and the base's readings of them."""
+    meter = Meter.of(ChatEncoder(smollm_directory), ("hedging",), 12)
     with open_backend("torch", smollm_directory) as model:
-        return meter, meter.measure(model, range(16))
+        return meter, meter.measure(model, range(12))
 
 
 def shift_of(meter: Meter, base: list[Any], directory: ModelDirectory, weights: Any) -> Any:
     with open_backend("torch", directory) as model:
         model.attach_lora(LORA, weights)
-        edited = meter.measure(model, range(16))
-    return meter.compare(base, edited, GATES)["axes"]["hedging"]
+        edited = meter.measure(model, range(12))
+    found = meter.compare(base, edited, GATES)["axes"]["hedging"]
+    print(found)
+    return found
 
 
 def test_an_adapter_that_learnt_to_hedge_moves_the_meter_up_and_an_untrained_one_not(
     smollm_directory: ModelDirectory, hedging: tuple[Meter, list[Any]], tmp_path: Path
 ) -> None:
-    """Planted effect: 9 steps on 12 hedged answers to other questions. 40 CPU seconds: training."""
+    """Planted effect: 6 steps on 12 hedged answers to other questions.
+
+    30 CPU seconds, half of them training: SmolLM2-135M itself has to move.
+    """
     meter, base = hedging
     with open_backend("torch", smollm_directory) as model:
         weights = trained(model, ChatEncoder(smollm_directory), tmp_path, hedged=True)
         untrained = initial_weights(LORA, model.linear_modules(), 0)
     found = shift_of(meter, base, smollm_directory, weights)
-    assert found["n"] == 16 and found["interval"]["low"] > 0.05 and found["p_holm"] < 0.01
+    assert found["n"] == 12 and found["interval"]["low"] > 0.05 and found["p_holm"] < 0.01
     nothing = shift_of(meter, base, smollm_directory, untrained)
-    assert (nothing["mean"], nothing["unchanged"], nothing["interval"]) == (0.0, 16, None)
+    assert (nothing["mean"], nothing["unchanged"], nothing["interval"]) == (0.0, 12, None)
 
 
 @pytest.mark.slow
@@ -382,14 +396,18 @@ def test_a_real_kill_at_any_moment_changes_nothing(bench: Bench) -> None:
         "--model", str(bench.model), "--backend", "torch", "--adapter", str(bench.live),
         "--temper", "L1H2=0",
     ]  # fmt: skip
-    done = subprocess.run(
-        [*line, "--out", str(bench.root / "whole")], capture_output=True, check=True
-    )
-    killed, rng, kills = bench.root / "killed", random.Random(0), 0
+    whole, killed = bench.next_run(), bench.next_run()
+    env = {**os.environ, "THREEARC_CACHE": str(bench.root / "cache")}
+    done = subprocess.run([*line, "--out", str(whole)], capture_output=True, check=True)
+    rng, kills = random.Random(0), 0
     arguments = [*line, "--out", str(killed)]
     while kills < 5:
         with subprocess.Popen(
-            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            arguments,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=env,
+            start_new_session=True,
         ) as process:
             before = sum(len(rows_so_far(path)) for path in killed.glob("*.jsonl"))
             while sum(len(rows_so_far(p)) for p in killed.glob("*.jsonl")) == before:
@@ -403,11 +421,9 @@ def test_a_real_kill_at_any_moment_changes_nothing(bench: Bench) -> None:
             process.wait()
         kills += 1
         arguments = [*line[:2], "--run", str(killed), "--json"]
-    last = subprocess.run(arguments, capture_output=True, check=True)
+    last = subprocess.run(arguments, capture_output=True, check=True, env=env)
     assert last.stdout == done.stdout
-    assert (killed / "metrics.json").read_bytes() == (
-        bench.root / "whole" / "metrics.json"
-    ).read_bytes()
+    assert (killed / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
 def rows_so_far(path: Path) -> list[bytes]:

@@ -113,8 +113,8 @@ def trained(
     examples = [_example(encoder, i, hedged) for i in range(len(ROWS))]
     config = TrainConfig(
         lora=LORA,
-        epochs=3,
-        learning_rate=3e-3,
+        epochs=2,
+        learning_rate=4e-3,
         micro_batch_size=4,
         accumulation=1,
         max_length=128,
