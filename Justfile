@@ -25,6 +25,10 @@ arc1 *args: setup
 eval *args: setup
     @"{{threearc}}" eval humaneval "$@"
 
+# Dispositions from log-probabilities, or short answers, of a base and its edits; no judge.
+measure *args: setup
+    @"{{threearc}}" measure "$@"
+
 # Which published numbers of the paper follow from its published files? (no engine needed)
 reproduce *args: setup-logs
     @"{{threearc}}" reproduce "$@"
