@@ -28,6 +28,7 @@ from backends import open_backend
 from backends.interface import Head
 from backends.lora import initial_weights, load_adapter, save_adapter
 from backends.memory import model_size
+from evals.statistics import n_to_settle
 from evals.truncation import ArmBounds
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
@@ -105,7 +106,12 @@ def test_equal_answers_refute_an_effect_and_few_cannot() -> None:
     right = [True] * 120 + [False] * 200
     assert claim(right, right).verdict is Verdict.REFUTED
     few = claim(right[100:130], right[100:130])
-    assert few.verdict is Verdict.INCONCLUSIVE and few.n_to_settle is not None
+    assert few.verdict is Verdict.INCONCLUSIVE
+    needed = {
+        effect: n_to_settle(0, 0, 30, effect, alpha=GATES.test.alpha, power=GATES.test.power)
+        for effect in (GATES.smallest_effect.rate, GATES.smallest_effect.pass_at_1)
+    }
+    assert few.n_to_settle == needed[0.10] != needed[0.05]
 
 
 def test_open_answers_that_could_turn_the_conclusion_make_it_invalid() -> None:
