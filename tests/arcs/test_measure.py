@@ -28,6 +28,7 @@ from backends import open_backend
 from backends.interface import Head
 from backends.lora import initial_weights, load_adapter, save_adapter
 from backends.memory import model_size
+from evals.meter import AXES
 from evals.statistics import n_to_settle
 from evals.truncation import ArmBounds
 from models.chat import ChatEncoder
@@ -206,6 +207,7 @@ def test_the_meter_measures_each_edit_and_leaves_the_base_alone(
     # an adapter whose B is zero adds exactly nothing; the others do something
     assert found["zero"] == found["base"]
     zero = metrics["conditions"]["zero"]["comparison"]["axes"]
+    assert {axis: one["n"] for axis, one in zero.items()} == dict.fromkeys(AXES, 7)
     assert all(one["mean"] == 0 and one["unchanged"] == one["n"] for one in zero.values())
     for name in ("live", "L1H2=0"):
         axes = metrics["conditions"][name]["comparison"]["axes"]
