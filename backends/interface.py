@@ -134,6 +134,9 @@ class Completion:
     near_ties: int | None = None
     """Steps at which another engine's rounding could have chosen another token: the margin of
     the arg-max, or of a filter's edge, was below backends.sampling.NEAR_TIE. None: not counted."""
+    logprobs: tuple[float, ...] | None = None
+    """Log-probability (nats, float32) of each of ``ids`` under the logits as the model gave them:
+    temperature 1, no penalty, no filter. None: not kept."""
 
 
 OnDone = Callable[[Completion], None]

@@ -2,13 +2,14 @@
 
 What makes decoding repeatable (BACKENDS section 8): one KV stream a sequence, every decode
 batch exactly ``width`` tokens wide, every prompt alone in its own batch, split only at
-``n_ubatch``. Flash attention is off, so that no kernel may split the KV cache by the length
-of a neighbour.
+``n_ubatch`` and behind a shared prefix. Flash attention is off, so that no kernel may split
+the KV cache by the length of a neighbour.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -21,7 +22,6 @@ from backends.llamacpp.native import NativeModel
 from models.errors import UserError
 
 KvDtype = Literal["f16", "f32"]
-KV_BYTES: dict[str, int] = {"f16": 2, "f32": 4}
 IDLE_TOKEN = 0
 """Fed to slots without a sequence, so that the batch keeps its width."""
 
@@ -40,11 +40,32 @@ class Settings:
     """Prompts longer than this are ingested in pieces of it."""
     flash_attention: bool = False
     kv_unified: bool = False
-    """One KV cache for all sequences instead of a stream each: texts then depend on neighbours."""
+    """One KV cache for all sequences instead of a stream each, and no token for idle slots: texts
+    then depend on neighbours."""
+    prefix: tuple[int, ...] = ()
+    """Ids that are computed once and copied to the stream of every prompt that begins with them.
+    Splitting a prompt there changes its numbers, so it is part of what makes a text."""
+
+    def __post_init__(self) -> None:
+        if self.prefix and self.kv_unified:
+            raise UserError("a shared prefix needs a KV stream a sequence: leave kv_unified out")
+
+    @property
+    def streams(self) -> int:
+        """Sequences that llama.cpp keeps: the slots, and the prefix where there is one."""
+        return self.width + bool(self.prefix)
 
     def as_dict(self) -> dict[str, Any]:
-        """For the manifest."""
-        return asdict(self)
+        """For the manifest; ``shared_prefix`` only where there is one, as in earlier runs."""
+        made = asdict(self)
+        del made["prefix"]
+        return made | ({"shared_prefix": describe_prefix(self.prefix)} if self.prefix else {})
+
+
+def describe_prefix(ids: Sequence[int]) -> dict[str, Any]:
+    """Length and sha256 (of the ids in decimal, commas between) of a shared prefix."""
+    text = ",".join(map(str, ids))
+    return {"length": len(ids), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
 class Batch:
@@ -69,11 +90,11 @@ class Batch:
         ):
             setattr(self.native, name, ctypes.cast(array.ctypes.data, types[name]))
 
-    def fill(self, ids: Sequence[int], slot: int) -> None:
-        """Set the batch to one whole sequence from position 0, output at its last token."""
+    def fill(self, ids: Sequence[int], slot: int, start: int = 0) -> None:
+        """Set the batch to one sequence from position ``start``, output at its last token."""
         n = len(ids)
         self.tokens[:n] = ids
-        self.positions[:n] = np.arange(n)
+        self.positions[:n] = np.arange(start, start + n)
         self.slots[:n] = slot
         self.outputs[:n] = 0
         self.outputs[n - 1] = 1
@@ -124,6 +145,13 @@ class Context:
         """Empty one sequence's KV stream."""
         self._api.llama_memory_seq_rm(self._memory, slot, -1, -1)
 
+    def copy(self, source: int, slot: int) -> None:
+        """Copy one sequence's whole stream to another's, which must be empty.
+
+        Whole streams only: llama.cpp aborts the process on a part of one (BACKENDS section 8).
+        """
+        self._api.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
+
     def close(self) -> None:
         """Free the context."""
         if self._handle:
@@ -167,9 +195,9 @@ class DecodeContext(Context):
     """``width`` sequences decoded in step, each in its own KV stream."""
 
     def __init__(self, model: NativeModel, settings: Settings) -> None:
-        width = settings.width
-        super().__init__(model, settings, width=width, context=settings.context, outputs=width)
-        self.width = width
+        streams = settings.streams
+        super().__init__(model, settings, width=streams, context=settings.context, outputs=streams)
+        self.width = settings.width
         if self.context_per_sequence < settings.context:
             self.close()
             raise UserError(
@@ -177,43 +205,77 @@ class DecodeContext(Context):
                 f"{settings.context}; lower the context"
             )
         self._prompt = Batch(self._api, settings.context)
-        self._step = Batch(self._api, width)
-        self._step.native.n_tokens = width
+        self._step = Batch(self._api, self.width)
         self._step.outputs[:] = 1
-        self._step.slots[:] = np.arange(width)
-        self._busy = np.zeros(width, np.bool_)
-        for slot in range(width):
-            self.release(slot)
+        self._pads = not settings.kv_unified
+        self._prefix = settings.prefix
+        # by slot; the batch's own rows are the busy slots where idle ones are left out
+        self._next = np.full(self.width, IDLE_TOKEN, np.int32)
+        self._at = np.zeros(self.width, np.int32)
+        self._busy = np.zeros(self.width, np.bool_)
+        if self._prefix:
+            self._compute_prefix()
 
     def ingest(self, slot: int, ids: Sequence[int]) -> Float32:
         """Start ``slot`` with a prompt, alone in its batch; the next token's logits [1, vocab].
 
-        A view, valid until the next batch, as that of :meth:`step`.
+        What the prompt has of the shared prefix is copied, if that is not all of it. A view,
+        valid until the next batch, as that of :meth:`step`.
         """
         self.forget(slot)
-        self._prompt.fill(ids, slot)
+        start = len(self._prefix)
+        if start and len(ids) > start and tuple(ids[:start]) == self._prefix:
+            self.copy(self.width, slot)
+        else:
+            start = 0
+        self._prompt.fill(ids[start:], slot, start)
         self.run(self._prompt)
         self._busy[slot] = True
-        self._step.positions[slot] = len(ids)
+        self._at[slot] = len(ids)
         return self.outputs(1)
 
     def feed(self, slot: int, token: int) -> None:
         """Give a busy ``slot`` the token that the next step is to read."""
-        self._step.tokens[slot] = token
+        self._next[slot] = token
 
     def release(self, slot: int) -> None:
         """Make ``slot`` idle; its stream is emptied at the next step."""
         self._busy[slot] = False
-        self._step.tokens[slot] = IDLE_TOKEN
-        self._step.positions[slot] = 0
+        self._next[slot] = IDLE_TOKEN
+        self._at[slot] = 0
+
+    def busy(self) -> list[int]:
+        """Slots with a sequence, in order: the rows of :meth:`step`."""
+        return [int(slot) for slot in np.flatnonzero(self._busy)]
 
     def step(self) -> Float32:
-        """Read one token in every slot; logits [width, vocab], meaningless for idle slots."""
+        """Read one token in every busy slot; their logits [busy, vocab], in order of slots."""
+        busy = np.flatnonzero(self._busy)
         for slot in np.flatnonzero(~self._busy):
             self.forget(int(slot))
+        slots = np.arange(self.width) if self._pads else busy
+        rows = len(slots)
+        self._step.slots[:rows] = slots
+        self._step.tokens[:rows] = self._next[slots]
+        self._step.positions[:rows] = self._at[slots]
+        self._step.native.n_tokens = rows
         self.run(self._step)
-        self._step.positions[self._busy] += 1
-        return self.outputs(self.width)
+        self._at[busy] += 1
+        logits = self.outputs(rows)
+        return logits if rows == len(busy) else logits[busy]
+
+    def _compute_prefix(self) -> None:
+        """Fill the stream behind the slots', and see that a copy of it arrives whole."""
+        self._prompt.fill(self._prefix, self.width)
+        self.run(self._prompt)
+        self.copy(self.width, 0)
+        last = int(self._api.llama_memory_seq_pos_max(self._memory, 0))
+        self.forget(0)
+        if last != len(self._prefix) - 1:
+            self.close()
+            raise UserError(
+                f"llama.cpp cannot copy a sequence of {self.model.path}: leave --share-prefix out"
+            )
 
 
 def arg_max(logits: Float32) -> NDArray[np.intp]:

@@ -23,15 +23,10 @@ from backends.interface import (
     Sampling,
     StopWhen,
 )
-from backends.llamacpp.context import (
-    KV_BYTES,
-    DecodeContext,
-    KvDtype,
-    Settings,
-    sequence_logits,
-)
+from backends.llamacpp.context import DecodeContext, KvDtype, Settings, sequence_logits
 from backends.llamacpp.generate import Decoding
 from backends.llamacpp.hidden import final_states, response_logprobs
+from backends.llamacpp.memory import require_memory
 from backends.llamacpp.native import NativeModel
 from backends.llamacpp.threads import default_threads
 from models.errors import CapabilityError, UserError
@@ -49,13 +44,18 @@ def open_gguf(
     kv_dtype: KvDtype = "f16",
     threads: int | None = None,
     gpu_layers: int = -1,
+    kv_unified: bool = False,
+    prefix: Sequence[int] = (),
+    logprobs: bool = False,
 ) -> LlamaCppModel:
     """Open a GGUF file, optionally with a LoRA GGUF (:func:`.adapter.convert_adapter`).
 
     ``context`` is tokens per sequence (prompt and completion), ``width`` sequences decoded
     together: both, like everything here, belong to a run's identity, because they decide
-    the numbers. ``gpu_layers`` -1 offloads all layers where the build has a GPU. Raises
-    UserError when a file will not load or memory does not suffice.
+    the numbers. ``gpu_layers`` -1 offloads all layers where the build has a GPU.
+    ``kv_unified`` and ``prefix``: as in :class:`.context.Settings`. ``logprobs``: completions
+    carry them, which changes no number. Raises UserError when a file will not load, or memory
+    does not suffice.
     """
     if context < 2 or width < 1:
         raise UserError(f"context {context}, width {width}: give at least 2 and 1")
@@ -65,23 +65,29 @@ def open_gguf(
         kv_dtype=kv_dtype,
         threads=threads or default_threads(),
         gpu_layers=gpu_layers,
+        kv_unified=kv_unified,
+        prefix=tuple(prefix),
     )
     native = NativeModel(path, adapter=adapter, gpu_layers=gpu_layers)
     try:
         _require_trained_context(native, settings)
-        _require_memory(native, settings)
-        return LlamaCppModel(native, settings)
+        require_memory(native, settings)
+        return LlamaCppModel(native, settings, logprobs=logprobs)
     except BaseException:
         native.close()
         raise
 
 
 class LlamaCppModel(LanguageModel):
-    """Repeatable decoding: a completion depends on its prompt, seed and the settings alone."""
+    """Repeatable decoding: a completion depends on its prompt, seed and the settings alone.
 
-    def __init__(self, native: NativeModel, settings: Settings) -> None:
+    Unless the settings ask for a unified KV cache.
+    """
+
+    def __init__(self, native: NativeModel, settings: Settings, *, logprobs: bool = False) -> None:
         self._native = native
         self._settings = settings
+        self._logprobs = logprobs
         self._sha256 = file_sha256(native.path)
         adapter = native.adapter_path
         self._adapter_sha256 = None if adapter is None else file_sha256(adapter)
@@ -103,7 +109,7 @@ class LlamaCppModel(LanguageModel):
         on_done: OnDone | None = None,
         sampling: Sampling = GREEDY,
     ) -> list[Completion]:
-        """Decode; bit-identical for any order and number of prompts.
+        """Decode; bit-identical for any order and number of prompts, one KV stream a sequence.
 
         See :meth:`backends.interface.LanguageModel.generate`. Raises UserError for an empty
         prompt, a repeated sample of an item, an id outside the vocabulary, or too long a prompt.
@@ -116,7 +122,10 @@ class LlamaCppModel(LanguageModel):
             replays=True,
         )
         ending = Ending(max_tokens, frozenset(stop_ids), stop_when)
-        return Decoding(self._context, prompts, ending, sampling, on_done).run()
+        decoding = Decoding(
+            self._context, prompts, ending, sampling, on_done, logprobs=self._logprobs
+        )
+        return decoding.run()
 
     def logits(self, ids: Sequence[int]) -> Float32:
         """Float32 logits [T, vocab] of one sequence, in a context of its own."""
@@ -182,28 +191,9 @@ class LlamaCppModel(LanguageModel):
         )
 
 
-def kv_bytes(native: NativeModel, settings: Settings) -> int:
-    """Size of the KV cache: all slots at the full context."""
-    tokens = settings.context * settings.width
-    return tokens * native.kv_values_per_token() * KV_BYTES[settings.kv_dtype]
-
-
 def _require_trained_context(native: NativeModel, settings: Settings) -> None:
     if settings.context > native.n_ctx_train:
         raise UserError(
             f"a context of {settings.context} tokens is more than the {native.n_ctx_train} that "
             f"{native.path} was trained on; lower the context (n_predict)"
-        )
-
-
-def _require_memory(native: NativeModel, settings: Settings) -> None:
-    """Refuse a KV cache that does not fit; on a GPU llama.cpp itself refuses."""
-    if native.offload.layers:
-        return
-    needed, free = kv_bytes(native, settings), psutil.virtual_memory().available
-    if needed > free:
-        raise UserError(
-            f"no memory for {settings.width} sequences of {settings.context} tokens: "
-            f"{needed / 1e9:.1f} GB of KV cache needed, {free / 1e9:.1f} GB free; lower the "
-            f"context (n_predict) or the width"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,27 +55,6 @@ class NativeModel:
         self.layers = int(api.llama_model_n_layer(self.handle))
         self.n_ctx_train = int(api.llama_model_n_ctx_train(self.handle))
         self.file_type = str(api.llama_ftype_name(api.llama_model_ftype(self.handle)).decode())
-
-    def metadata(self, key: str) -> str | None:
-        """A value of the file's metadata as text, None when it is not stated."""
-        buffer = ctypes.create_string_buffer(512)
-        length = self.library.api.llama_model_meta_val_str(
-            self.handle, key.encode(), buffer, len(buffer)
-        )
-        return None if length < 0 else buffer.value.decode("utf-8", "replace")
-
-    def kv_values_per_token(self) -> int:
-        """Numbers kept for one token in the KV cache, all layers, K and V together.
-
-        An upper bound where layers share or lack a cache (Gemma 4, Qwen3.5).
-        """
-        api = self.library.api
-        heads = int(api.llama_model_n_head_kv(self.handle))
-        usual = int(api.llama_model_n_embd(self.handle)) // int(api.llama_model_n_head(self.handle))
-        architecture = self.metadata("general.architecture")
-        key = int(self.metadata(f"{architecture}.attention.key_length") or usual)
-        value = int(self.metadata(f"{architecture}.attention.value_length") or usual)
-        return self.layers * heads * (key + value)
 
     def close(self) -> None:
         """Free the model and its adapter; contexts must have been freed before."""
