@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from arcs.arc1.problems import Item
+import numpy as np
+
+from arcs.arc1.problems import Item, answer_key
 from arcs.progress import Reporter
 from arcs.runs import JsonLines, RunDirectory, write_text_atomically
-from backends.interface import Completion, LanguageModel
+from backends.interface import GREEDY, Completion, LanguageModel, Sampling
 from evals.budgets import view_at
 from evals.humaneval.execution import Execution, Limits, execute_many
 from evals.humaneval.extraction import Extraction, extract
@@ -66,66 +68,94 @@ def decode(
     store: JsonLines,
     label: str,
     reporter: Reporter,
+    *,
+    sampling: Sampling = GREEDY,
+    stops: Sequence[str] = (),
 ) -> int:
-    """Decode what is not yet in ``store`` at the largest n_predict; returns ids generated now."""
+    """Decode what is not yet in ``store`` at the largest n_predict; returns ids generated now.
+
+    ``stops``: strings that end an answer beside those of the prompt style.
+    """
     done = completions(store, items, config)
-    missing = [item.prompt for item in items if item.problem.task_id not in done]
+    missing = [item.prompt for item in items if item.key not in done]
     if not missing:
         return 0
-    stopper = stop_when(encoder.decode, STOP_STRINGS) if config.prompt_style == "raw" else None
+    strings = stop_strings(config.prompt_style, stops)
+    stopper = stop_when(encoder.decode, strings) if strings else None
     produced = 0
     with reporter.bar(label, len(items), "items", done=len(done)) as bar:
 
         def keep(completion: Completion) -> None:
             nonlocal produced
             produced += len(completion.ids)
-            store.append(_to_record(completion, items_by_id[completion.item_id].prompt_sha))
+            store.append(_to_record(completion, prompt_shas[completion.item_id]))
             bar.advance(1, f"{completion.item_id}: {completion.finish_reason}")
 
-        items_by_id = {item.problem.task_id: item for item in items}
+        prompt_shas = {item.problem.task_id: item.prompt_sha for item in items}
         model.generate(
             missing,
             max_tokens=config.n_predict[-1],
             stop_ids=encoder.stop_ids,
             stop_when=stopper,
             on_done=keep,
+            sampling=sampling,
         )
     return produced
 
 
+def stop_strings(style: PromptStyle, more: Sequence[str] = ()) -> tuple[str, ...]:
+    """What ends an answer: the prompt style's own strings, and the user's."""
+    return (*(STOP_STRINGS if style == "raw" else ()), *more)
+
+
 def _to_record(completion: Completion, prompt_sha: str) -> dict[str, Any]:
-    return {
+    record: dict[str, Any] = {
         "item_id": completion.item_id,
         "prompt_sha": prompt_sha,
         "ids": list(completion.ids),
         "finish_reason": completion.finish_reason,
         "near_ties": completion.near_ties,
     }
+    if completion.sample:
+        record["sample"] = completion.sample
+    if completion.logprobs is not None:
+        # the shortest digits that read back as the same float32
+        record["logprobs"] = [float(str(np.float32(one))) for one in completion.logprobs]
+    return record
 
 
 def completions(store: JsonLines, items: Sequence[Item], config: Settings) -> dict[str, Completion]:
-    """The stored decodes by item id, joined by id and checked by prompt hash.
+    """The stored decodes by :attr:`Item.key`, joined by that and checked by prompt hash.
 
     Raises UserError where a record belongs to another prompt or is there twice.
     """
-    by_id = {item.problem.task_id: item for item in items}
+    by_key = {item.key: item for item in items}
     found: dict[str, Completion] = {}
     for record in store.records:
-        item = by_id.get(record["item_id"])
-        if item is None or record["prompt_sha"] != item.prompt_sha or record["item_id"] in found:
+        key = record_key(record)
+        item = by_key.get(key)
+        if item is None or record["prompt_sha"] != item.prompt_sha or key in found:
             raise UserError(
-                f"{store.path}: {record['item_id']} does not belong to this run's prompts; "
+                f"{store.path}: {key} does not belong to this run's prompts; "
                 "start a new run with --out"
             )
-        found[record["item_id"]] = Completion(
+        logprobs = record.get("logprobs")
+        found[key] = Completion(
             item_id=record["item_id"],
             prompt_ids=item.prompt.ids,
             ids=tuple(record["ids"]),
             finish_reason=record["finish_reason"],
             seconds=0.0,
+            sample=item.prompt.sample,
             near_ties=record.get("near_ties"),
+            logprobs=None if logprobs is None else tuple(logprobs),
         )
     return found
+
+
+def record_key(record: Mapping[str, Any]) -> str:
+    """:attr:`Item.key` of a stored record."""
+    return answer_key(record["item_id"], record.get("sample", 0))
 
 
 def answers(
@@ -134,16 +164,22 @@ def answers(
     items: Sequence[Item],
     encoder: ChatEncoder,
     config: Settings,
+    *,
+    stops: Sequence[str] = (),
 ) -> Iterator[Answer]:
-    """Every item of one arm at every n_predict, cut from the one decode."""
+    """Every item of one arm at every n_predict, cut from the one decode.
+
+    The text ends before the stop string that begins first; ``stops`` as in :func:`decode`.
+    """
+    strings = stop_strings(config.prompt_style, stops)
     for item in items:
-        completion = done[item.problem.task_id]
+        completion = done[item.key]
         stuck = completion.finish_reason == "length" and repetition_loop(completion.ids) is not None
         for n in config.n_predict:
             view = view_at(completion, n, looping=stuck)
             text = encoder.decode(view.ids)
-            if config.prompt_style == "raw":
-                text = cut_at_stop_string(text)
+            if strings:
+                text = cut_at_stop_string(text, strings)
             truncated = view.finish_reason == "length"
             yield Answer(
                 arm=arm,
@@ -209,12 +245,12 @@ def execute(
 def results(
     given: Sequence[Answer], executions: Mapping[tuple[str, str], Execution]
 ) -> dict[str, dict[int, list[ItemResult]]]:
-    """Arm -> n_predict -> one result an item, in item order."""
+    """Arm -> n_predict -> one result an answer (its key as item id), in item order."""
     table: dict[str, dict[int, list[ItemResult]]] = {}
     for answer in given:
         table.setdefault(answer.arm, {}).setdefault(answer.n_predict, []).append(
             ItemResult(
-                item_id=answer.item.problem.task_id,
+                item_id=answer.item.key,
                 outcome=classify(
                     answer.extraction, execution_of(answer, executions), truncated=answer.truncated
                 ),
@@ -248,13 +284,14 @@ def item_records(
         for result in rows
     }
     for answer in given:
-        task_id = answer.item.problem.task_id
         execution = execution_of(answer, executions)
+        sample = answer.item.prompt.sample
         yield {
             "arm": answer.arm,
-            "item_id": task_id,
+            "item_id": answer.item.problem.task_id,
+            **({"sample": sample} if sample else {}),
             "n_predict": answer.n_predict,
-            "outcome": str(outcome[answer.arm, answer.n_predict, task_id].outcome),
+            "outcome": str(outcome[answer.arm, answer.n_predict, answer.item.key].outcome),
             "truncated": answer.truncated,
             "loop": answer.loop,
             "extraction": answer.extraction.reason,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends.interface import Prompt
 from evals.humaneval.problems import Problem, load_problems
@@ -16,12 +16,22 @@ CONTEXT_STEP = 256
 
 @dataclass(frozen=True)
 class Item:
-    """One problem with its encoded prompt."""
+    """One problem with its encoded prompt, once for each sample that is drawn of it."""
 
     problem: Problem
     prompt: Prompt
     think_open: bool
     prompt_sha: str
+
+    @property
+    def key(self) -> str:
+        """What the answer is called where answers are joined, see :func:`answer_key`."""
+        return answer_key(self.problem.task_id, self.prompt.sample)
+
+
+def answer_key(item_id: str, sample: int) -> str:
+    """Name of one answer: the item's id, and from the second sample on its number."""
+    return f"{item_id}#{sample}" if sample else item_id
 
 
 def choose(limit: int | None) -> tuple[Problem, ...]:
@@ -65,6 +75,15 @@ def context_for(encoder: ChatEncoder, style: PromptStyle, largest: int) -> int:
     """
     longest = max(len(encode(encoder, problem, style).prompt.ids) for problem in load_problems())
     return -(-(longest + largest) // CONTEXT_STEP) * CONTEXT_STEP
+
+
+def in_samples(items: Sequence[Item], samples: int) -> tuple[Item, ...]:
+    """Each item ``samples`` times: all items, then all their second samples, and so on."""
+    return tuple(
+        replace(item, prompt=replace(item.prompt, sample=sample))
+        for sample in range(samples)
+        for item in items
+    )
 
 
 def prompts_sha256(items: Sequence[Item]) -> str:

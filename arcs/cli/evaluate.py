@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ Examples:\n
   threearc eval humaneval --adapter runs/arc1/adapter\n
   threearc eval humaneval --adapter A --adapter-mode merged --quant f16,q8_0,q4_k_m\n
   threearc eval humaneval --temper L16H5=0.5 --temper L16H5=0 --escalate 4096\n
+  threearc eval humaneval --samples 10 --temperature 0.8 --top-p 0.95 --seed 1\n
   threearc eval humaneval --run runs/eval-20260101-120000     (continue after a kill)
 """,
 )
@@ -78,6 +80,57 @@ def evaluate(
     gpu_layers: Annotated[
         int | None, typer.Option(help="Layers on a GPU, default all that fit", show_default=False)
     ] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(help="Answers drawn of each problem, default 1", show_default=False),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 (default) is greedy", show_default=False)
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Keep the k most probable tokens", show_default=False)
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Keep tokens of this probability", show_default=False)
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(help="Keep tokens with this share of the largest", show_default=False),
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option(help="Above 1: tokens that occurred are less likely", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the draws, default 0", show_default=False)
+    ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text that ends an answer; may be repeated; \\n, \\t and \\\\ are read",
+            show_default=False,
+        ),
+    ] = None,
+    logprobs: Annotated[
+        bool | None,
+        typer.Option("--logprobs", help="Store every token's log-probability", show_default=False),
+    ] = None,
+    fast: Annotated[
+        bool | None,
+        typer.Option(
+            "--fast",
+            help="Give repeatability up: texts depend on each other; how many change is measured",
+            show_default=False,
+        ),
+    ] = None,
+    share_prefix: Annotated[
+        bool | None,
+        typer.Option(
+            "--share-prefix/--no-share-prefix",
+            help="Read what the chat template begins every prompt with once (default)",
+            show_default=False,
+        ),
+    ] = None,
     allow_weak_sandbox: Annotated[
         bool | None,
         typer.Option(
@@ -127,6 +180,17 @@ def evaluate(
         "thinking": thinking,
         "threads": threads,
         "gpu_layers": gpu_layers,
+        "samples": samples,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "stops": tuple(_escapes(text) for text in stop) if stop else None,
+        "logprobs": logprobs,
+        "fast": fast,
+        "share_prefix": share_prefix,
         "allow_weak_sandbox": allow_weak_sandbox,
         "allow_overlap": allow_overlap,
     }
@@ -144,3 +208,17 @@ def _numbers(text: str) -> tuple[int, ...]:
             f"--n-predict {text!r}: whole numbers with commas between are expected, "
             "e.g. 256,512,1024"
         ) from None
+
+
+_ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
+
+
+def _escapes(text: str) -> str:
+    """Read \\n, \\t and \\\\, which a shell does not; any other backslash is a mistake."""
+
+    def read(match: re.Match[str]) -> str:
+        if match[0] not in _ESCAPES:
+            raise UserError(f"--stop {text!r}: write \\n, \\t, or \\\\ for a backslash")
+        return _ESCAPES[match[0]]
+
+    return re.sub(r"\\.?", read, text, flags=re.DOTALL)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from arcs import provenance
 from arcs.arc1.config import absolute_paths
-from arcs.evaluate.config import EvalConfig, conditions_of, flag_of, parse
+from arcs.evaluate.config import EvalConfig, as_begun, conditions_of, flag_of, parse
 from arcs.evaluate.report import report
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
@@ -53,7 +53,7 @@ def _settings_of(run: Path, flags: Mapping[str, Any]) -> EvalConfig:
     stored = read_manifest(run)
     if stored.get("arc") != "eval" or not isinstance(stored.get("config"), dict):
         raise UserError(f"--run {run}: not an evaluation (threearc eval)")
-    config = parse(stored["config"])
+    config = parse(as_begun(stored["config"]))
     now = config.model_dump()
     for name, value in parse({**now, **_absolute(flags)}).model_dump().items():
         if value != now[name]:
@@ -76,6 +76,10 @@ def _announce(config: EvalConfig, directory: RunDirectory, reporter: Reporter) -
         f"{decodes} decodes ({conditions} conditions x {len(config.quantisations)} quantisations) "
         f"of {items} problems to {config.n_predict[-1]} tokens, in {directory.path}"
     )
+    if config.samples > 1:
+        reporter.say(
+            f"{config.samples} samples of each problem at temperature {config.temperature}"
+        )
 
 
 def _go(

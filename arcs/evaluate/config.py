@@ -14,14 +14,21 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from backends.interface import Head
+from backends.interface import Head, Sampling
 from evals.budgets import check_budgets
 from models.errors import UserError
 
 Quantisation = Literal["original", "f16", "q8_0", "q5_k_m", "q4_k_m"]
 BASE, CONTROL = "base", "control"
 _SETTING = re.compile(r"L(\d+)H(\d+)=(-?\d+(?:\.\d+)?)", re.ASCII)
-_FLAGS = {"quantisations": "quant", "adapters": "adapter", "tempers": "temper"}
+_FLAGS = {
+    "quantisations": "quant",
+    "adapters": "adapter",
+    "tempers": "temper",
+    "stops": "stop",
+}
+_ONLY_DRAWN = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 0, "samples": 1}
+"""Settings that do nothing to greedy decoding, and what they are then."""
 _SLUG_LENGTH = 60
 """File systems end names at 255 bytes; a sweep's setting can name every head of a model."""
 
@@ -49,6 +56,22 @@ class EvalConfig(BaseModel):
     width: int = Field(default=8, ge=1, le=64)
     threads: int | None = Field(default=None, ge=1)
     gpu_layers: int = Field(default=-1, ge=-1)
+    fast: bool = False
+    """One KV cache for all sequences: texts depend on what is decoded beside them."""
+    share_prefix: bool | None = None
+    """Compute what the chat template begins every prompt with once; None: unless ``fast``."""
+    samples: int = Field(default=1, ge=1, le=1000)
+    """Answers drawn of each item."""
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    stops: tuple[str, ...] = ()
+    """Strings that end an answer, beside the prompt style's own; the text ends before them."""
+    logprobs: bool = False
+    """Store the log-probability of each generated id."""
     allow_weak_sandbox: bool = False
     allow_overlap: bool = False
     """Evaluate in spite of problems that were trained on: claims are then INVALID."""
@@ -63,7 +86,14 @@ class EvalConfig(BaseModel):
     def _one_spelling(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(canonical(text) for text in value)
 
-    @field_validator("quantisations", "adapters", "tempers")  # after _one_spelling
+    @field_validator("stops")
+    @classmethod
+    def _not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "" in value:
+            raise ValueError("an empty text would end every answer at once")
+        return value
+
+    @field_validator("quantisations", "adapters", "tempers", "stops")  # after _one_spelling
     @classmethod
     def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         twice = next((one for i, one in enumerate(value) if one in value[:i]), None)
@@ -82,12 +112,44 @@ class EvalConfig(BaseModel):
             )
         if self.adapter_mode == "merged" and "original" in self.quantisations:
             raise ValueError("--adapter-mode merged: a merged model has no original GGUF")
+        if self.fast and self.share_prefix:
+            raise ValueError("--share-prefix needs the repeatable mode: leave it or --fast out")
+        sampling = self.sampling  # its ranges are checked here
+        if sampling.greedy:
+            for name, unused in _ONLY_DRAWN.items():
+                if getattr(self, name) != unused:
+                    raise ValueError(
+                        f"{flag_of(name)} {getattr(self, name)}: greedy decoding draws nothing, so "
+                        "it would do nothing; give a --temperature above 0"
+                    )
         names = [path.name for path in self.adapters]
         if len(set(names)) < len(names):
             raise ValueError(
                 "--adapter: two have the same directory name; copy one to another name"
             )
         return self
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the next token is chosen."""
+        return Sampling(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            seed=self.seed,
+        )
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether the template's own beginning is computed once."""
+        return not self.fast if self.share_prefix is None else self.share_prefix
+
+
+def as_begun(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run's manifest, with those that a run older than them was begun under."""
+    return {"share_prefix": False, **stored}
 
 
 @dataclass(frozen=True)

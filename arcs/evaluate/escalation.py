@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from arcs.sampled import SampledComparison
 from arcs.verdicts import Comparison
 from backends.interface import Completion
 from evals.truncation import repetition_loop
@@ -14,7 +15,7 @@ def next_budget(largest: int, cap: int) -> int | None:
     return min(2 * largest, cap) if largest < cap else None
 
 
-def undecided(comparisons: Iterable[Comparison]) -> bool:
+def undecided(comparisons: Iterable[Comparison | SampledComparison]) -> bool:
     """Whether some claim's conclusion would change with what its unfinished answers became."""
     return any("truncated" in comparison.claim.reasons for comparison in comparisons)
 

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arcs import provenance, trained_on
+from arcs import trained_on
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.evaluation import Answer
 from arcs.arc1.problems import Item
 from arcs.evaluate.config import BASE, CONTROL, Condition, EvalConfig, conditions_of
-from arcs.evaluate.escalation import next_budget, undecided, unfinished
-from arcs.evaluate.files import check_adapter, files_of, remove_copies
-from arcs.evaluate.instrument import (
-    require_same_instrument,
-    require_same_stage,
-    settings_sha256,
-)
+from arcs.evaluate.decoding import FILES, Arm, Stage, decode_arm, fast_of, reference_of
+from arcs.evaluate.escalation import next_budget, undecided
+from arcs.evaluate.files import check_adapter, remove_copies
+from arcs.evaluate.instrument import settings_sha256
+from arcs.evaluate.prefix import template_prefix
 from arcs.evaluate.quality import fixed_texts, logits_of_both, quality
 from arcs.gates import Gates, load_gates
 from arcs.progress import Reporter
-from arcs.runs import METRICS, JsonLines, RunDirectory
+from arcs.runs import METRICS, RunDirectory
+from arcs.sampled import SampledComparison, compare_sampled, summarise_sampled
 from arcs.verdicts import Comparison, Results, compare, summarise
 from backends.heads import layer_factors
 from backends.interface import Completion
 from backends.llamacpp import require_installed
+from backends.llamacpp.context import describe_prefix
 from backends.lora import adapter_sha256
 from evals.humaneval.execution import Limits
 from evals.humaneval.problems import dataset_sha256
@@ -41,10 +41,11 @@ from models.geometry import read_geometry
 from models.gguf.layout import layout_of
 from models.store import prepare
 
-EXECUTIONS, ITEMS, FILES = "executions.jsonl", "items.jsonl", "files"
+EXECUTIONS, ITEMS = "executions.jsonl", "items.jsonl"
 RUN_BYTES = 50 << 20
 REFERENCE = "f16"
 """What the other quantisations are compared with."""
+AnyComparison = Comparison | SampledComparison
 
 
 @dataclass(frozen=True)
@@ -60,25 +61,25 @@ class Prepared:
     conditions: tuple[Condition, ...]
     layers: tuple[int, ...]
     """Layers that the sweep of heads touches."""
+    prefix: tuple[int, ...]
+    """Ids that every prompt begins with and that are computed once; none where not shared."""
     trained_on_test: frozenset[str] = frozenset()
     """Conditions whose adapter was trained on problems that are evaluated."""
 
-
-@dataclass(frozen=True)
-class Arm:
-    """One condition at one quantisation."""
-
-    quantisation: str
-    condition: Condition
+    @property
+    def problems(self) -> tuple[Item, ...]:
+        """The items, each once however many samples are drawn."""
+        return tuple(item for item in self.items if not item.prompt.sample)
 
     @property
-    def name(self) -> str:
-        """For records and files."""
-        return f"{self.quantisation}.{self.condition.slug}"
+    def sampled(self) -> bool:
+        """Whether an item has several answers."""
+        return len(self.items) > len(self.problems)
 
-    def store(self, run: RunDirectory, budget: int) -> JsonLines:
-        """Completions decoded (or continued) up to ``budget``."""
-        return run.json_lines(f"{self.name}.{budget}.completions.jsonl")
+    @property
+    def item_of(self) -> dict[str, str]:
+        """Key of each answer -> its item."""
+        return {item.key: item.problem.task_id for item in self.items}
 
 
 def run_eval(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
@@ -91,16 +92,19 @@ def run_eval(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> dict[
     done: dict[str, dict[str, Completion]] = {arm.name: {} for arm in arms}
     budgets, settled = list(config.n_predict), False
     while not settled:
+        context = _context(config, prepared, budgets[-1])
+        stage = Stage(config, run, prepared, reporter, context, tuple(budgets))
         for arm in arms:
             with run.timed(f"decode {arm.name} to {budgets[-1]}") as counts:
-                _decode(config, run, prepared, arm, budgets, done, reporter, counts)
+                decode_arm(stage, arm, done[arm.name], counts)
         table, compared = _judge(config, run, prepared, arms, budgets, done, reporter)
         larger = None if config.escalate is None else next_budget(budgets[-1], config.escalate)
         settled = larger is None or not undecided(compared.values())
         if not settled and larger is not None:
             reporter.say(f"unfinished answers could change a conclusion: on to {larger} tokens")
             budgets.append(larger)
-    metrics = _metrics(config, run, prepared, arms, budgets, table, compared, measured)
+    fast = {arm.name: fast_of(stage, arm, done[arm.name]) for arm in arms}
+    metrics = _metrics(config, run, prepared, arms, budgets, table, compared, measured, fast)
     run.write_json(METRICS, metrics)
     remove_copies(run.path / FILES)
     return metrics
@@ -129,15 +133,19 @@ def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Pr
     prepared = Prepared(
         directory=directory,
         encoder=encoder,
-        items=tuple(
-            problems.encode(encoder, problem, config.prompt_style)
-            for problem in problems.choose(config.limit)
+        items=problems.in_samples(
+            [
+                problems.encode(encoder, problem, config.prompt_style)
+                for problem in problems.choose(config.limit)
+            ],
+            config.samples,
         ),
         level=level,
         limits=Limits(),
         gates=load_gates(),
         conditions=conditions,
         layers=tuple(sorted(layer_factors(scales, layout.heads))),
+        prefix=template_prefix(encoder, config.prompt_style) if config.shares_prefix else (),
     )
     largest = config.escalate or config.n_predict[-1]
     context, trained = _context(config, prepared, largest), read_geometry(directory.path)
@@ -195,8 +203,8 @@ def _describe(config: EvalConfig, prepared: Prepared) -> dict[str, Any]:
             "dataset_sha256": dataset_sha256(),
             "prompt_style": config.prompt_style,
             "prompt_template_sha256": template_sha256(config.prompt_style),
-            "prompts_sha256": problems.prompts_sha256(prepared.items),
-            "items": len(prepared.items),
+            "prompts_sha256": problems.prompts_sha256(prepared.problems),
+            "items": len(prepared.problems),
         },
         "sandbox": {
             "level": prepared.level.name,
@@ -204,6 +212,7 @@ def _describe(config: EvalConfig, prepared: Prepared) -> dict[str, Any]:
             "limits": prepared.limits.description(),
         },
         "gates": prepared.gates.to_json(),
+        "shared_prefix": describe_prefix(prepared.prefix) if prepared.prefix else None,
     }
 
 
@@ -241,89 +250,6 @@ def _quality(
     return found
 
 
-def _decode(
-    config: EvalConfig,
-    run: RunDirectory,
-    prepared: Prepared,
-    arm: Arm,
-    budgets: Sequence[int],
-    done: dict[str, dict[str, Completion]],
-    reporter: Reporter,
-    counts: dict[str, float],
-) -> None:
-    """Decode or continue one arm to the largest budget; counts the ids generated now."""
-    from backends.llamacpp.model import open_gguf
-
-    first, earlier = len(budgets) == len(config.n_predict), done[arm.name]
-    wanted = list(prepared.items)
-    if not first:
-        waiting = unfinished(earlier)
-        wanted = [
-            replace(item, prompt=replace(item.prompt, generated=earlier[item.prompt.item_id].ids))
-            for item in prepared.items
-            if item.prompt.item_id in waiting
-        ]
-    store = arm.store(run, budgets[-1])
-    settings = config.model_copy(update={"n_predict": tuple(budgets)})
-    before = len(store.records)
-    if len(evaluation.completions(store, wanted, settings)) < len(wanted):
-        with (
-            files_of(
-                arm.condition, arm.quantisation, config, prepared.directory, prepared.layers,
-                run.path / FILES, reporter,
-            ) as files,
-            open_gguf(
-                files.gguf,
-                adapter=files.adapter,
-                context=_context(config, prepared, budgets[-1]),
-                width=config.width,
-                kv_dtype=config.kv_dtype,
-                threads=config.threads,
-                gpu_layers=config.gpu_layers,
-            ) as model,
-        ):  # fmt: skip
-            engine = {**model.describe(), "processor": provenance.hardware()["processor"]}
-            _keep_engine(config, run, prepared, arm, budgets[-1], {**engine, **files.made})
-            if files.merge is not None and f"merge.{arm.name}" not in run.manifest():
-                # the first proof stands: the weights are the same, or _keep_engine had refused
-                run.extend_manifest(**{f"merge.{arm.name}": files.merge})
-            label = f"{arm.quantisation} {arm.condition.name}"
-            try:
-                evaluation.decode(model, prepared.encoder, wanted, settings, store, label, reporter)
-            finally:  # an interruption's finished answers count too
-                counts["tokens"] = generated_now(store.records[before:], wanted)
-    earlier.update(evaluation.completions(store, wanted, settings))
-
-
-def generated_now(records: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> int:
-    """Ids in new records of completions that were not there to be read again."""
-    replayed = {item.prompt.item_id: len(item.prompt.generated) for item in items}
-    return sum(len(record["ids"]) - replayed[record["item_id"]] for record in records)
-
-
-def _keep_engine(
-    config: EvalConfig,
-    run: RunDirectory,
-    prepared: Prepared,
-    arm: Arm,
-    budget: int,
-    engine: Mapping[str, Any],
-) -> None:
-    """Write what decodes this stage to the manifest, or stop where it cannot be compared."""
-    manifest, first = run.manifest(), config.n_predict[-1]
-    if budget != first:
-        require_same_stage(run.path, arm.name, manifest[f"engine.{arm.name}.{first}"], engine)
-    elif arm.condition.name not in (BASE, CONTROL):
-        reference = Arm(arm.quantisation, _reference(prepared, arm))
-        require_same_instrument(
-            run.path,
-            (reference.name, arm.name),
-            manifest[f"engine.{reference.name}.{first}"],
-            engine,
-        )
-    run.extend_manifest(**{f"engine.{arm.name}.{budget}": engine})
-
-
 def _judge(
     config: EvalConfig,
     run: RunDirectory,
@@ -332,14 +258,15 @@ def _judge(
     budgets: Sequence[int],
     done: Mapping[str, Mapping[str, Completion]],
     reporter: Reporter,
-) -> tuple[dict[str, Results], dict[str, Comparison]]:
+) -> tuple[dict[str, Results], dict[str, AnyComparison]]:
     """Run the code and compare every edit with what it is an edit of."""
     settings = config.model_copy(update={"n_predict": tuple(budgets)})
     given: list[Answer] = []
     for arm in arms:
         given += evaluation.answers(
-            arm.name, done[arm.name], prepared.items, prepared.encoder, settings
-        )
+            arm.name, done[arm.name], prepared.items, prepared.encoder, settings,
+            stops=config.stops,
+        )  # fmt: skip
     with run.timed(f"execute to {budgets[-1]}") as counts:
         store = run.json_lines(EXECUTIONS)
         before = len(store.records)
@@ -357,23 +284,46 @@ def _judge(
         found = [manifest.get(f"engine.{arm.name}.{budget}") for budget in stages]
         return settings_sha256(arm.name, [one for one in found if one is not None])
 
-    compared = {
-        arm.name: compare(
-            table[Arm(arm.quantisation, _reference(prepared, arm)).name],
+    compared = {}
+    for arm in arms:
+        if arm.condition.name in (BASE, CONTROL):
+            continue
+        reference = Arm(arm.quantisation, reference_of(prepared.conditions, arm.condition))
+        compared[arm.name] = compare_arms(
+            table[reference.name],
             table[arm.name],
-            prepared.gates,
-            base_settings=settings_of(Arm(arm.quantisation, _reference(prepared, arm))),
-            edited_settings=settings_of(arm),
+            prepared,
+            settings=(settings_of(reference), settings_of(arm)),
             trained_on_test=arm.condition.name in prepared.trained_on_test,
         )
-        for arm in arms
-        if arm.condition.name not in (BASE, CONTROL)
-    }
     return table, compared
 
 
-def _reference(prepared: Prepared, arm: Arm) -> Condition:
-    return next(one for one in prepared.conditions if one.name == arm.condition.against)
+def compare_arms(
+    base: Results,
+    edited: Results,
+    prepared: Prepared,
+    *,
+    settings: tuple[str, str],
+    trained_on_test: bool,
+) -> AnyComparison:
+    """By McNemar's test for one answer an item, by item means for several."""
+    one, other = settings
+    if not prepared.sampled:
+        return compare(
+            base, edited, prepared.gates,
+            base_settings=one, edited_settings=other, trained_on_test=trained_on_test,
+        )  # fmt: skip
+    return compare_sampled(
+        base, edited, prepared.item_of, prepared.gates,
+        base_settings=one, edited_settings=other, trained_on_test=trained_on_test,
+    )  # fmt: skip
+
+
+def _summary(results: Results, prepared: Prepared) -> dict[int, dict[str, Any]]:
+    if prepared.sampled:
+        return summarise_sampled(results, prepared.item_of, prepared.gates)
+    return {n: one.to_json() for n, one in summarise(results, prepared.gates).items()}
 
 
 def _metrics(
@@ -383,26 +333,28 @@ def _metrics(
     arms: Sequence[Arm],
     budgets: Sequence[int],
     table: Mapping[str, Results],
-    compared: Mapping[str, Comparison],
+    compared: Mapping[str, AnyComparison],
     measured: Mapping[str, Any],
+    fast: Mapping[str, Any],
 ) -> dict[str, Any]:
     manifest = run.manifest()
     found: dict[str, Any] = {kind: {} for kind in config.quantisations}
     for arm in arms:
-        summary = summarise(table[arm.name], prepared.gates)
+        summary = _summary(table[arm.name], prepared)
         comparison = compared.get(arm.name)
         made = manifest[f"engine.{arm.name}.{config.n_predict[-1]}"]
         found[arm.quantisation][arm.condition.name] = {
-            "budgets": {str(n): one.to_json() for n, one in summary.items()},
+            "budgets": {str(n): one for n, one in summary.items()},
             "against": arm.condition.against if comparison else None,
             "comparison": comparison.to_json() if comparison else None,
             "tempering": made.get("tempering"),
             "merge": manifest.get(f"merge.{arm.name}"),
+            "fast": fast[arm.name],
         }
     return {
         "schema_version": "threearc-eval-1",
         "model": manifest["model"],
-        "n_items": len(prepared.items),
+        "n_items": len(prepared.problems),
         "n_predict": list(budgets),
         "escalated": list(budgets[len(config.n_predict) :]),
         "quality_against_f16": dict(measured),

@@ -39,8 +39,7 @@ def _table(metrics: Mapping[str, Any], quantisation: str, conditions: Mapping[st
     table = Table(
         title=f"HumanEval pass@1, {metrics['model']['name']}, {quantisation}, "
         f"n = {metrics['n_items']}",
-        caption="95% Wilson intervals; cut: stopped by the largest n, and of these not in an exact "
-        "loop; difference at the largest n, Tango's interval, exact McNemar p",
+        caption=_caption(metrics),
         box=SIMPLE_HEAD,
         title_justify="left",
         pad_edge=False,
@@ -62,11 +61,27 @@ def _table(metrics: Mapping[str, Any], quantisation: str, conditions: Mapping[st
     return table
 
 
+def _caption(metrics: Mapping[str, Any]) -> str:
+    several = metrics["config"]["samples"] > 1
+    intervals, test = (
+        (
+            "intervals by bootstrap over problems",
+            "bootstrap interval, exact sign-flip p over problems",
+        )
+        if several
+        else ("Wilson intervals", "Tango's interval, exact McNemar p")
+    )
+    return (
+        f"95% {intervals}; cut: stopped by the largest n, and of these not in an exact loop; "
+        f"difference at the largest n, {test}"
+    )
+
+
 def _rate(arm: Mapping[str, Any]) -> str:
     if arm["pass_at_1"] is None:
         return "missing"
     interval = arm["interval"]
-    counted = arm["n_items"] - arm["missing"]
+    counted = arm.get("answers", arm["n_items"]) - arm["missing"]
     return (
         f"{100 * arm['pass_at_1']:.1f}%\n[{100 * interval['low']:.1f}, "
         f"{100 * interval['high']:.1f}]\n{arm['passed']}/{counted}"
@@ -107,7 +122,11 @@ def _notes(
                 style="dim",
             )
         )
+    if metrics["config"]["samples"] > 1:
+        notes += [Text(_pass_at_k(name, one, metrics)) for name, one in conditions.items()]
     for name, found in conditions.items():
+        if found["fast"] is not None:
+            notes.append(Text(f"{name}: {_fast_note(found['fast'])}", style="yellow"))
         if found["merge"] is not None and (said := _merge_note(found["merge"])):
             notes.append(Text(f"{name}: {said}.", style="dim"))
         made = found["tempering"]
@@ -118,6 +137,31 @@ def _notes(
             text += f"; stored as F32: {len(made['retyped'])} of {made['tensors']} tensors"
         notes.append(Text(text + ".", style="dim"))
     return notes
+
+
+def _pass_at_k(name: str, found: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    n = metrics["n_predict"][-1]
+    values = found["budgets"][str(n)]["pass_at_k"]
+    shown = ", ".join(
+        f"pass@{k} {100 * one['value']:.1f}% [{100 * one['interval']['low']:.1f}, "
+        f"{100 * one['interval']['high']:.1f}]"
+        for k, one in values.items()
+        if one is not None
+    )
+    return f"{name} at n = {n}: {shown or 'missing'}."
+
+
+def _fast_note(fast: Mapping[str, Any]) -> str:
+    interval = fast["interval"]
+    said = (
+        f"--fast: texts depend on what is decoded beside them; of {fast['compared']} texts "
+        f"decoded in both modes {fast['changed']} changed within {fast['tokens']} tokens "
+        f"({100 * fast['share']:.0f}% [{100 * interval['low']:.0f}, "
+        f"{100 * interval['high']:.0f}])."
+    )
+    if fast["continued"]:
+        said += " It was continued, and its later texts had other neighbours than in one sitting."
+    return said
 
 
 def _merge_note(merge: Mapping[str, Any]) -> str:
