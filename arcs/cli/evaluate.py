@@ -74,6 +74,10 @@ def evaluate(
         bool | None,
         typer.Option("--thinking/--no-thinking", help="Qwen's thinking mode", show_default=False),
     ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(help="Answers decoded together, default 8; changes texts", show_default=False),
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="llama.cpp threads", show_default=False)
     ] = None,
@@ -178,6 +182,7 @@ def evaluate(
         "limit": limit,
         "prompt_style": prompt_style,
         "thinking": thinking,
+        "width": width,
         "threads": threads,
         "gpu_layers": gpu_layers,
         "samples": samples,

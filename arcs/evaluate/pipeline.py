@@ -22,7 +22,8 @@ from arcs.evaluate.quality import fixed_texts, logits_of_both, quality
 from arcs.gates import Gates, load_gates
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory
-from arcs.sampled import SampledComparison, compare_sampled, summarise_sampled
+from arcs.sampled import SampledComparison, compare_sampled
+from arcs.sampled_arms import summarise_sampled
 from arcs.verdicts import Comparison, Results, compare, summarise
 from backends.heads import layer_factors
 from backends.interface import Completion

@@ -1,4 +1,4 @@
-"""What decoding needs beside the weights, worked out before llama.cpp allocates it.
+"""What decoding needs, worked out before llama.cpp loads or allocates anything.
 
 The KV cache is counted exactly, layer by layer, from the shapes of the file's own projections
 (layers that share another's cache, or have none, hold no such tensor). The buffers that a batch
@@ -19,7 +19,6 @@ from models.gguf_file import GgufFile, read_gguf
 
 if TYPE_CHECKING:
     from backends.llamacpp.context import Settings
-    from backends.llamacpp.native import NativeModel
 
 KV_BYTES = {"f16": 2, "f32": 4}
 CELLS = 256
@@ -32,6 +31,8 @@ _PROJECTION = re.compile(r"blk\.(\d+)\.attn_([kv])\.weight")
 class DecodeMemory:
     """Bytes by purpose."""
 
+    weights: int
+    """The model's file and the adapter's."""
     kv: int
     recurrent: int
     """States of Gated DeltaNet layers."""
@@ -41,32 +42,39 @@ class DecodeMemory:
     @property
     def total(self) -> int:
         """Everything."""
-        return self.kv + self.recurrent + self.compute
+        return self.weights + self.kv + self.recurrent + self.compute
 
 
-def decode_memory(path: Path, settings: Settings) -> DecodeMemory:
-    """Count what a context with ``settings`` of the GGUF file at ``path`` allocates."""
+def decode_memory(path: Path, settings: Settings, adapter: Path | None = None) -> DecodeMemory:
+    """Count what decoding the GGUF file at ``path`` with ``settings`` takes.
+
+    Raises UserError for a file that cannot be read.
+    """
     file = read_gguf(path)
     cells = -(-settings.context // CELLS) * CELLS
     values = cells * settings.streams * kv_values_per_token(file)
     return DecodeMemory(
+        weights=sum(one.stat().st_size for one in (path, adapter) if one is not None),
         kv=values * KV_BYTES[settings.kv_dtype],
         recurrent=settings.streams * _recurrent_values(file) * FLOAT,
         compute=FLOAT * _compute_values(file, settings, cells),
     )
 
 
-def require_memory(native: NativeModel, settings: Settings) -> None:
-    """Raise UserError where a decode would not fit; on a GPU llama.cpp itself refuses."""
-    if native.offload.layers:
-        return
-    needed, free = decode_memory(native.path, settings), psutil.virtual_memory().available
+def require_memory(path: Path, settings: Settings, adapter: Path | None = None) -> None:
+    """Raise UserError where a decode on the CPU would not fit into free memory.
+
+    For before the model is loaded: its pages count as free then, whether cached or not.
+    """
+    needed = decode_memory(path, settings, adapter)
+    free = psutil.virtual_memory().available
     if needed.total > free:
         raise UserError(
             f"no memory for {settings.width} sequences of {settings.context} tokens: "
-            f"{_gb(needed.kv + needed.recurrent)} of KV cache ({settings.kv_dtype}) and up to "
-            f"{_gb(needed.compute)} of buffers needed, {_gb(free)} free; lower the width, the "
-            f"context (n_predict), or take a smaller quantisation of the model"
+            f"{_gb(needed.weights)} of weights, {_gb(needed.kv + needed.recurrent)} of KV cache "
+            f"({settings.kv_dtype}) and up to {_gb(needed.compute)} of buffers needed, "
+            f"{_gb(free)} free; lower the width, the context (n_predict), or take a smaller "
+            f"quantisation of the model"
         )
 
 
@@ -82,8 +90,9 @@ def kv_values_per_token(file: GgufFile) -> int:
         if match is not None:
             rows[match[2]][match[1]] = tensor.shape[0]
     if not rows["k"]:  # one matrix for q, k and v: what the metadata say, for every layer
-        heads = _largest(file, "attention.head_count_kv", _largest(file, "attention.head_count"))
-        usual = _largest(file, "embedding_length") // _largest(file, "attention.head_count")
+        queries = _largest(file, "attention.head_count", 1)
+        heads = _largest(file, "attention.head_count_kv", queries)
+        usual = _largest(file, "embedding_length") // max(1, queries)
         key = _largest(file, "attention.key_length", usual)
         value = _largest(file, "attention.value_length", usual)
         return _largest(file, "block_count") * heads * (key + value)

@@ -26,11 +26,13 @@ from backends.interface import (
 from backends.llamacpp.context import DecodeContext, KvDtype, Settings, sequence_logits
 from backends.llamacpp.generate import Decoding
 from backends.llamacpp.hidden import final_states, response_logprobs
+from backends.llamacpp.library import library
 from backends.llamacpp.memory import require_memory
 from backends.llamacpp.native import NativeModel
 from backends.llamacpp.threads import default_threads
 from models.errors import CapabilityError, UserError
 from models.fingerprint import file_sha256
+from models.gguf.inspect import check_gguf
 from models.gguf.temper import gguf_heads
 from models.gguf_file import read_gguf
 
@@ -68,10 +70,13 @@ def open_gguf(
         kv_unified=kv_unified,
         prefix=tuple(prefix),
     )
+    check_gguf(path)
+    # What a GPU has room for is for llama.cpp to find out; it refuses by itself.
+    if gpu_layers == 0 or not library().supports_gpu:
+        require_memory(path, settings, adapter)
     native = NativeModel(path, adapter=adapter, gpu_layers=gpu_layers)
     try:
         _require_trained_context(native, settings)
-        require_memory(native, settings)
         return LlamaCppModel(native, settings, logprobs=logprobs)
     except BaseException:
         native.close()

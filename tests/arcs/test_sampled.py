@@ -9,7 +9,8 @@ import pytest
 
 from arcs.claims import ReasonCode, Verdict
 from arcs.gates import load_gates
-from arcs.sampled import SampledComparison, compare_sampled, summarise_sampled
+from arcs.sampled import SampledComparison, compare_sampled
+from arcs.sampled_arms import summarise_sampled
 from arcs.verdicts import compare
 from evals.humaneval.outcomes import ItemResult, Outcome
 from models.errors import UserError

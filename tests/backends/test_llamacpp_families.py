@@ -252,6 +252,7 @@ def test_memory_is_what_llama_cpp_allocates(gguf: Path, settings: Settings) -> N
         context.close()
         native.close()
     needed, mib = decode_memory(gguf, settings), 2**20
+    assert needed.weights == gguf.stat().st_size
     assert needed.kv / mib == pytest.approx(made["KV"], abs=0.02)  # printed to 0.01
     assert made["RS"] <= needed.recurrent / mib + 0.01 <= 2 * made["RS"] + 0.02
     buffers = made["compute"] + made["output"]
