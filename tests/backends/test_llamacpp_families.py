@@ -204,13 +204,16 @@ def test_logprobs_are_torchs(model: LlamaCppModel, directory: ModelDirectory) ->
     """
     torch = torch_model(directory)
     share = 2e-3 if directory.family.startswith("gemma") else 1e-4
+    # what was generated earlier need not be what would be chosen now
+    given = [*prompts(3), replace(prompts(4)[3], generated=(7, 300, 12))]
     for sampling in (Sampling(), replace(SAMPLED, temperature=2.0, repetition_penalty=1.5)):
-        for done in model.generate(prompts(4), max_tokens=12, stop_ids=[], sampling=sampling):
+        for done in model.generate(given, max_tokens=12, stop_ids=[], sampling=sampling):
             logits = torch_logits(torch, done.prompt_ids + done.ids)[len(done.prompt_ids) - 1 : -1]
             wide = logits.astype(np.float64)
             expected = wide[np.arange(12), done.ids] - np.log(np.exp(wide).sum(axis=1))
             assert done.logprobs is not None and len(done.logprobs) == 12
             assert np.abs(np.array(done.logprobs) - expected).max() < share * np.ptp(logits)
+        assert done.ids[:3] == (7, 300, 12)
 
 
 def test_logprobs_are_kept_only_where_asked_for(

@@ -127,6 +127,20 @@ def test_a_unified_cache_depends_on_the_order_so_equality_here_means_something(
     assert one != other
 
 
+def test_behind_a_shared_prefix_neither_order_nor_company_matters(
+    gguf: Path, prompts: list[Prompt]
+) -> None:
+    """Few tokens of few prompts: what is copied is the same for all, and read before the first."""
+    prefix = prompts[0].ids[:12]
+    assert all(prompt.ids[:12] == prefix for prompt in prompts)
+    group = prompts[:5]
+    with open_gguf(gguf, context=CONTEXT, threads=1, prefix=prefix) as model:
+        together = _ids(_by_item(model, group, budget=12))
+        assert _ids(_by_item(model, group[::-1], budget=12)) == together
+        alone = _ids(_by_item(model, group[3:4], budget=12))
+    assert alone == {group[3].item_id: together[group[3].item_id]}
+
+
 # Going on behind a budget that ran out ---------------------------------------------------------
 
 
