@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +163,7 @@ def _apart(
     config: EvalConfig, run: RunDirectory, prepared: Prepared, reporter: Reporter
 ) -> Prepared:
     """Raise UserError where an adapter was trained on evaluated problems, unless allowed."""
-    asked = trained_on.wordings([item.problem for item in prepared.items])
+    asked = trained_on.wordings([item.problem for item in prepared.problems])
     dataset = str(run.manifest()["evaluation"]["dataset"])
     entries, allowed = {}, config.allow_overlap
     for one in prepared.conditions:

@@ -160,6 +160,11 @@ def test_a_difference_that_the_budget_makes_is_invalid_there_alone() -> None:
 def test_instrument_faults_come_first() -> None:
     good = ["+---"] * 40
     assert verdict(against(good, ["++++"] * 40, settings="other"))[1] == ["instrument_differs"]
+    seen = compare_sampled(
+        {1: rows(good)}, {1: rows(["++++"] * 40)}, items(rows(good)), GATES,
+        base_settings="same", edited_settings="same", trained_on_test=True,
+    )  # fmt: skip
+    assert verdict(seen) == ("INVALID", ["train_test_overlap"])
     missing = ["++++"] * 38 + ["+++?"] * 2
     found = against(good, missing)
     assert verdict(found) == ("INVALID", ["infrastructure"])
