@@ -37,6 +37,7 @@ from models.store import prepare
 from tests.support.tiny_models import build_tiny
 
 SAMPLED: dict[str, Any] = {"samples": 3, "temperature": 1.5, "top_p": 0.98, "seed": 5}
+ESCALATED: dict[str, Any] = {**SAMPLED, "samples": 2, "limit": 6, "prompt_style": "raw"}
 
 
 class Tiny:
@@ -99,6 +100,17 @@ def plain(tiny: Tiny) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def sampled(tiny: Tiny) -> dict[str, Any]:
     return tiny.start("sampled", **SAMPLED)
+
+
+@pytest.fixture(scope="module")
+def fast(tiny: Tiny) -> dict[str, Any]:
+    return tiny.start("fast", fast=True)
+
+
+@pytest.fixture(scope="module")
+def steps(tiny: Tiny) -> dict[str, Any]:
+    """Two samples of six answers, continued from 10 tokens to 20."""
+    return tiny.start("steps", **ESCALATED, n_predict=(10,), escalate=20)
 
 
 # Settings --------------------------------------------------------------------------------------
@@ -215,11 +227,11 @@ def test_killed_samples_go_on_to_the_same_result(tiny: Tiny, sampled: Mapping[st
     assert tiny.texts("sampled_killed", name) == tiny.texts("sampled", name)
 
 
-def test_escalated_samples_are_what_the_larger_budget_gives_at_once(tiny: Tiny) -> None:
-    flags = {**SAMPLED, "samples": 2, "limit": 6, "prompt_style": "raw"}
-    steps = tiny.start("steps", **flags, n_predict=(10,), escalate=20)
+def test_escalated_samples_are_what_the_larger_budget_gives_at_once(
+    tiny: Tiny, steps: Mapping[str, Any]
+) -> None:
     assert steps["escalated"] == [20]
-    tiny.start("once", **flags, n_predict=(10, 20))
+    tiny.start("once", **ESCALATED, n_predict=(10, 20))
     whole, continued = tiny.texts("once"), tiny.texts("steps")
     assert continued == {key: whole[key] for key in continued}
     assert {sample for _, sample in continued} == {0, 1}
@@ -304,8 +316,10 @@ def test_the_sample_is_spread_evenly() -> None:
     assert len(set(spread(range(164)))) == 16
 
 
-def test_fast_is_measured_recorded_and_said(tiny: Tiny, plain: Mapping[str, Any]) -> None:
-    metrics = tiny.start("fast", fast=True, share_prefix=None)
+def test_fast_is_measured_recorded_and_said(
+    tiny: Tiny, fast: Mapping[str, Any], plain: Mapping[str, Any]
+) -> None:
+    metrics = fast
     made = tiny.read("fast", "manifest.json")
     assert made["engine.f16.base.20"]["kv_unified"] is True
     assert made["engine.f16.base.repeatable"]["kv_unified"] is False
@@ -322,9 +336,7 @@ def test_fast_is_measured_recorded_and_said(tiny: Tiny, plain: Mapping[str, Any]
     assert all(one["fast"] is None for one in plain["quantisations"]["f16"].values())
 
 
-def test_a_continued_fast_run_says_so(tiny: Tiny) -> None:
-    if not (tiny.root / "fast").exists():
-        tiny.start("fast", fast=True)
+def test_a_continued_fast_run_says_so(tiny: Tiny, fast: Mapping[str, Any]) -> None:
     kept = tiny.texts("fast")
     tiny.killed("fast", "fast_killed")
     metrics = tiny.go_on("fast_killed")
@@ -338,13 +350,13 @@ def test_a_continued_fast_run_says_so(tiny: Tiny) -> None:
 # Room ------------------------------------------------------------------------------------------
 
 
-def test_the_context_is_the_longest_prompt_and_the_budget_of_the_stage(tiny: Tiny) -> None:
+def test_the_context_is_the_longest_prompt_and_the_budget_of_the_stage(
+    tiny: Tiny, steps: Mapping[str, Any]
+) -> None:
     """Escalation takes no memory before it comes to it."""
     longest = max(
         len(problems.encode(tiny.encoder, one, "raw").prompt.ids) for one in problems.choose(None)
     )
-    if not (tiny.root / "steps").exists():
-        pytest.skip("made by the test of escalated samples")
     made = tiny.read("steps", "manifest.json")
     for budget in (10, 20):
         context = made[f"engine.f16.base.{budget}"]["context"]
