@@ -72,11 +72,14 @@ def open_gguf(
     )
     check_gguf(path)
     # What a GPU has room for is for llama.cpp to find out; it refuses by itself.
-    if gpu_layers == 0 or not library().supports_gpu:
+    gpu = gpu_layers != 0 and library().supports_gpu
+    if not gpu:
         require_memory(path, settings, adapter)
     native = NativeModel(path, adapter=adapter, gpu_layers=gpu_layers)
     try:
         _require_trained_context(native, settings)
+        if gpu and not native.offload.layers:  # a build for a GPU, and none to be found
+            require_memory(path, settings, adapter)
         return LlamaCppModel(native, settings, logprobs=logprobs)
     except BaseException:
         native.close()

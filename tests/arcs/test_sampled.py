@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 import pytest
@@ -128,6 +129,17 @@ def test_samples_are_not_items() -> None:
     assert found is not None and found.p_value == pytest.approx(0.25)
 
 
+def test_how_far_an_item_moves_counts_not_only_where_to() -> None:
+    """Three items up by all four samples, four down by one: signs alone would give p = 1."""
+    base, edited = ["----"] * 3 + ["+---"] * 4, ["++++"] * 3 + ["----"] * 4
+    found = against(base, edited).budgets[0].difference
+    assert found is not None and (found.gained, found.lost) == (3, 4)
+    flips = product((-1, 1), repeat=7)
+    steps = (4, 4, 4, -1, -1, -1, -1)
+    extreme = [abs(sum(a * b for a, b in zip(one, steps, strict=True))) >= 8 for one in flips]
+    assert found.p_value == pytest.approx(sum(extreme) / 128)
+
+
 def test_floor_and_ceiling_decide_nothing() -> None:
     assert verdict(against(["----"] * 40, ["----"] * 40)) == ("INCONCLUSIVE", ["floor"])
     assert verdict(against(["++++"] * 40, ["++++"] * 40)) == ("INCONCLUSIVE", ["ceiling"])
@@ -155,6 +167,19 @@ def test_a_difference_that_the_budget_makes_is_invalid_there_alone() -> None:
     assert at_small["interaction_p"] < 1e-6
     assert found.to_json()["budgets"][1]["interaction_p"] is None
     assert "truncation_artifact" not in found.claim.to_json()["reasons"]
+
+
+def test_the_same_difference_at_both_budgets_is_no_interaction() -> None:
+    arms = (["+---"] * 40, ["++++"] * 40)
+    at_small = against(*arms, arms).to_json()["budgets"][0]
+    assert at_small["interaction_p"] == 1 and at_small["claim"]["verdict"] == "SUPPORTED"
+
+
+def test_an_answer_that_a_larger_budget_finished_is_not_bounded() -> None:
+    edited = ["++++"] * 40
+    at_small = against(["+uuu"] * 40, edited, (["+---"] * 40, edited)).budgets[0]
+    assert ReasonCode.TRUNCATED not in at_small.reasons
+    assert {one.delta for one in at_small.bounds} == {0.75}
 
 
 def test_instrument_faults_come_first() -> None:

@@ -20,6 +20,7 @@ pytest.importorskip("llama_cpp")
 
 from backends.interface import GREEDY, Completion, Prompt, Sampling
 from backends.llamacpp.context import DecodeContext, Settings
+from backends.llamacpp.library import Library
 from backends.llamacpp.memory import decode_memory
 from backends.llamacpp.model import LlamaCppModel, open_gguf
 from backends.llamacpp.native import NativeModel
@@ -280,3 +281,7 @@ def test_what_does_not_fit_is_refused_before_it_is_allocated(
     assert re.search(r"lower the width, the context \(n_predict\), or .* quantisation", message)
     assert "\n" not in message
     open_gguf(gguf, context=CONTEXT, width=4, kv_dtype="f32", threads=1).close()
+    # a build that could use a GPU, on a machine without one
+    monkeypatch.setattr(Library, "supports_gpu", property(lambda _: True))
+    with pytest.raises(UserError, match="no memory for 8 sequences"):
+        open_gguf(gguf, context=CONTEXT, kv_dtype="f32", threads=1)
