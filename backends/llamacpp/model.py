@@ -7,8 +7,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from backends.decoding import Ending, check_prompts
 from backends.interface import (
     GREEDY,
