@@ -97,9 +97,11 @@ class Arc1Config(BaseModel):
 
     quantisation: Quantisation = "auto"
     """``auto``: the model's own GGUF where it has one, else q8_0."""
+    benchmark: str = "humaneval"
+    """``humaneval``, ``small``, or the path of a JSONL file of tasks."""
     n_predict: tuple[int, ...] = (256, 512, 1024)
     limit: int | None = Field(default=None, ge=1)
-    """Evaluate this many HumanEval problems, a fixed unordered choice; None: all 164."""
+    """Evaluate this many problems, a fixed unordered choice; None: all."""
     prompt_style: Literal["chat", "raw"] = "chat"
     kv_dtype: Literal["f16", "f32"] = "f16"
     width: int = Field(default=8, ge=1, le=64)
@@ -257,6 +259,8 @@ def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("data", "pairs"):
             if isinstance(made.get(name), list | tuple):
                 made[name] = tuple(_absolute(path) for path in made[name])
+        if isinstance(made.get("benchmark"), str) and made["benchmark"].endswith(".jsonl"):
+            made["benchmark"] = str(_absolute(made["benchmark"]))
         if made.get("reference") not in (None, "base", "sft"):
             made["reference"] = str(_absolute(made["reference"]))
         if "adapter" in made:

@@ -45,9 +45,8 @@ from backends.llamacpp import require_installed
 from backends.lora import adapter_sha256, check_weights, load_adapter
 from backends.memory import model_size
 from backends.verification import verify
+from evals.benchmarks import Benchmark, load_benchmark
 from evals.humaneval.execution import Limits
-from evals.humaneval.problems import dataset_sha256
-from evals.humaneval.prompts import template, template_sha256
 from evals.humaneval.sandbox import IsolationLevel, detect_level
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
@@ -71,6 +70,7 @@ class Prepared:
     directory: ModelDirectory
     backend: str
     encoder: ChatEncoder
+    benchmark: Benchmark
     items: tuple[problems.Item, ...]
     records: tuple[Record, ...]
     pairs: tuple[Preference, ...]
@@ -121,28 +121,29 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     if config.thinking and not encoder.thinking_switch:
         raise UserError(f"--thinking: {directory.name} has no thinking mode; leave it out")
     layout_of(directory, doing=EVALUATION)
-    context = problems.context_for(encoder, config.prompt_style, config.n_predict[-1])
+    benchmark = load_benchmark(config.benchmark)
+    chosen, limits = problems.choose(benchmark, config.limit), Limits()
+    context = problems.context_for(encoder, benchmark, config.prompt_style, config.n_predict[-1])
     _require_context(directory, context, config)
     _require_reference(config, run, directory)
     require_apart(records, pairs)
     verification = _verification(run, directory, reporter)
-    items = tuple(
-        problems.encode(encoder, problem, config.prompt_style)
-        for problem in problems.choose(config.limit)
-    )
     prepared = Prepared(
         directory=directory,
         backend=backend,
         encoder=encoder,
-        items=items,
+        benchmark=benchmark,
+        items=tuple(problems.encode(encoder, one, config.prompt_style) for one in chosen),
         records=records,
         pairs=pairs,
         context=context,
         quantisation=_quantisation(config, directory),
         level=level,
-        limits=Limits(),
+        limits=limits,
         gates=load_gates(),
     )
+    if "evaluation" not in run.manifest():  # begun now
+        problems.require_solvable(benchmark, chosen, level, limits, reporter)
     run.extend_manifest(**_describe(config, prepared, verification))
     return _apart(config, run, prepared, reporter)
 
@@ -232,11 +233,7 @@ def _describe(config: Arc1Config, prepared: Prepared, verification: str) -> dict
         "chat": prepared.encoder.describe(),
         "data": {"sha256": data_sha256(prepared.records), "records": len(prepared.records)},
         "evaluation": {
-            "dataset": "HumanEval",
-            "dataset_sha256": dataset_sha256(),
-            "prompt_style": config.prompt_style,
-            "prompt_templates": {style: template(style) for style in ("chat", "raw")},
-            "prompt_template_sha256": template_sha256(config.prompt_style),
+            **prepared.benchmark.describe(config.prompt_style),
             "prompts_sha256": problems.prompts_sha256(prepared.items),
             "items": len(prepared.items),
             "context": prepared.context,

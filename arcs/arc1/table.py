@@ -50,7 +50,7 @@ def rates_table(metrics: Arc1Metrics) -> Table:
     """pass@1 of both arms and the paired difference at every n_predict."""
     made = metrics.made_with
     table = Table(
-        title=f"HumanEval pass@1, {made['model']['name']}, "
+        title=f"{made['evaluation']['dataset']} pass@1, {made['model']['name']}, "
         f"{made['evaluation']['quantisation']} GGUF, n = {metrics.claim.n_items}",
         caption="95% intervals: Wilson for rates, Tango for the paired difference; "
         "+gained -lost problems; p: exact McNemar; n: n_predict",

@@ -29,9 +29,8 @@ from backends.heads import layer_factors
 from backends.interface import Completion
 from backends.llamacpp import require_installed
 from backends.lora import adapter_sha256
+from evals.benchmarks import Benchmark, load_benchmark
 from evals.humaneval.execution import Limits
-from evals.humaneval.problems import dataset_sha256
-from evals.humaneval.prompts import template_sha256
 from evals.humaneval.sandbox import IsolationLevel, detect_level
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
@@ -53,6 +52,7 @@ class Prepared:
 
     directory: ModelDirectory
     encoder: ChatEncoder
+    benchmark: Benchmark
     items: tuple[Item, ...]
     level: IsolationLevel
     limits: Limits
@@ -121,6 +121,8 @@ def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Pr
             f"--quant original: {directory.name} was not made from a GGUF file; choose f16, "
             "q8_0, q5_k_m or q4_k_m"
         )
+    benchmark = load_benchmark(config.benchmark)
+    chosen, limits = problems.choose(benchmark, config.limit), Limits()
     conditions = conditions_of(config)
     for condition in conditions:
         if condition.adapter is not None:
@@ -129,12 +131,10 @@ def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Pr
     prepared = Prepared(
         directory=directory,
         encoder=encoder,
-        items=tuple(
-            problems.encode(encoder, problem, config.prompt_style)
-            for problem in problems.choose(config.limit)
-        ),
+        benchmark=benchmark,
+        items=tuple(problems.encode(encoder, one, config.prompt_style) for one in chosen),
         level=level,
-        limits=Limits(),
+        limits=limits,
         gates=load_gates(),
         conditions=conditions,
         layers=tuple(sorted(layer_factors(scales, layout.heads))),
@@ -146,6 +146,8 @@ def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Pr
             f"{largest} tokens need a context of {context}, and {directory.name} has "
             f"{trained.context_length}: lower --n-predict or --escalate"
         )
+    if "evaluation" not in run.manifest():  # begun now
+        problems.require_solvable(benchmark, chosen, level, limits, reporter)
     run.extend_manifest(**_describe(config, prepared))
     return _apart(config, run, prepared, reporter)
 
@@ -170,7 +172,7 @@ def _apart(
 
 
 def _context(config: EvalConfig, prepared: Prepared, budget: int) -> int:
-    return problems.context_for(prepared.encoder, config.prompt_style, budget)
+    return problems.context_for(prepared.encoder, prepared.benchmark, config.prompt_style, budget)
 
 
 def _describe(config: EvalConfig, prepared: Prepared) -> dict[str, Any]:
@@ -191,10 +193,7 @@ def _describe(config: EvalConfig, prepared: Prepared) -> dict[str, Any]:
         },
         "chat": prepared.encoder.describe(),
         "evaluation": {
-            "dataset": "HumanEval",
-            "dataset_sha256": dataset_sha256(),
-            "prompt_style": config.prompt_style,
-            "prompt_template_sha256": template_sha256(config.prompt_style),
+            **prepared.benchmark.describe(config.prompt_style),
             "prompts_sha256": problems.prompts_sha256(prepared.items),
             "items": len(prepared.items),
         },

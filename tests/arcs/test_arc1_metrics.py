@@ -43,7 +43,10 @@ def arm(passed: int, n: int, *, unfinished: int = 0) -> list[ItemResult]:
 
 def metrics(base, trained) -> Arc1Metrics:
     comparison = compare(base, trained, load_gates(), base_settings="same", edited_settings="same")
-    manifest = {"model": {"name": "tiny"}, "evaluation": {"quantisation": "q8_0"}}
+    manifest = {
+        "model": {"name": "tiny"},
+        "evaluation": {"dataset": "small tasks", "quantisation": "q8_0"},
+    }
     return build(resolve({}), manifest, comparison, None, DECODING)
 
 

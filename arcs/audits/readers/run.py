@@ -24,8 +24,8 @@ from arcs.audits.results import (
     ResultSet,
     Role,
 )
+from evals.benchmarks import built_in_prompts
 from evals.humaneval.outcomes import Outcome
-from evals.humaneval.problems import dataset_sha256, load_problems
 from models.errors import UserError
 
 FORMAT = "threearc run"
@@ -66,9 +66,10 @@ def read(path: Path) -> Results:
     folders = runs_in(path)
     finished = [one for one in folders if (one / ITEMS).is_file()]
     if not finished:
+        first = folders[0] if folders else path
+        arc = read_json(first / MANIFEST)["arc"] if folders else "arc1"
         raise UserError(
-            f"{folders[0] if folders else path}: the run has no {ITEMS} yet; finish it with "
-            f"threearc arc1 --run {folders[0] if folders else path}"
+            f"{first}: the run has no {ITEMS} yet; finish it with threearc {arc} --run {first}"
         )
     sets: list[ResultSet] = []
     for folder in finished:
@@ -114,10 +115,8 @@ def _sets(run: _Run) -> Iterator[ResultSet]:
 
 
 def _prompts(run: _Run) -> Mapping[str, str]:
-    """Prompts by task id, where the run's data set is the one that is installed here."""
-    if run.manifest.get("evaluation", {}).get("dataset_sha256") != dataset_sha256():
-        return {}
-    return {problem.task_id: problem.prompt for problem in load_problems()}
+    """Prompts by task id, where the run's data set is one that is installed here."""
+    return built_in_prompts(str(run.manifest.get("evaluation", {}).get("dataset_sha256")))
 
 
 def _completions(path: Path) -> Mapping[str, Mapping[str, Any]]:
