@@ -144,6 +144,11 @@ def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) 
         f"  evaluate base and trained on {problems} problems of {benchmark.title} through "
         f"llama.cpp ({settings.quantisation}), one decode for n_predict {budgets}"
     )
+    if settings.escalate is not None:
+        reporter.say(
+            f"  continue unfinished answers to at most {settings.escalate} tokens while they could "
+            "change the conclusion"
+        )
     reporter.say(f"  {EXPECTATIONS[settings.profile]}")
     if "dpo" in settings.trains:
         reporter.say(f"  {DPO_EXPECTATION}")

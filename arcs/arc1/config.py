@@ -100,6 +100,8 @@ class Arc1Config(BaseModel):
     benchmark: str = "humaneval"
     """``humaneval``, ``small``, or the path of a JSONL file of tasks."""
     n_predict: tuple[int, ...] = (256, 512, 1024)
+    escalate: int | None = Field(default=None, ge=2)
+    """Largest n_predict that unfinished answers may be continued to; None: never continued."""
     limit: int | None = Field(default=None, ge=1)
     """Evaluate this many problems, a fixed unordered choice; None: all."""
     prompt_style: Literal["chat", "raw"] = "chat"
@@ -120,6 +122,10 @@ class Arc1Config(BaseModel):
             raise ValueError("n-predict: rising numbers are needed, each once, e.g. 256,512,1024")
         if self.n_predict[0] < 1:
             raise ValueError("n-predict: at least 1 is needed")
+        if self.escalate is not None and self.escalate <= self.n_predict[-1]:
+            raise ValueError(
+                f"escalate: {self.escalate} is not above the largest n_predict {self.n_predict[-1]}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -78,8 +78,9 @@ def decode(
 
         def keep(completion: Completion) -> None:
             nonlocal produced
-            produced += len(completion.ids)
-            store.append(_to_record(completion, items_by_id[completion.item_id].prompt_sha))
+            item = items_by_id[completion.item_id]
+            produced += len(completion.ids) - len(item.prompt.generated)
+            store.append(_to_record(completion, item.prompt_sha))
             bar.advance(1, f"{completion.item_id}: {completion.finish_reason}")
 
         items_by_id = {item.problem.task_id: item for item in items}
@@ -264,9 +265,10 @@ def item_records(
         }
 
 
-def store_of(run: RunDirectory, arm: str) -> JsonLines:
-    """The completions file of one arm."""
-    return run.json_lines(f"{arm}.completions.jsonl")
+def store_of(run: RunDirectory, arm: str, budget: int | None = None) -> JsonLines:
+    """The completions file of one arm; with ``budget``, of those continued up to it."""
+    stage = arm if budget is None else f"{arm}.{budget}"
+    return run.json_lines(f"{stage}.completions.jsonl")
 
 
 def write_items(path: Path, records: Iterator[dict[str, Any]]) -> None:

@@ -135,6 +135,10 @@ def verdict_panel(metrics: Arc1Metrics) -> Panel:
     text = Text(f"{claim.verdict} ", style=COLOURS[claim.verdict])
     text.append(f"({', '.join(claim.reasons)}), at n_predict {claim.n_predict}\n")
     text.append(f"Claim: {claim.statement}\n{claim.explanation}")
+    if metrics.escalated:
+        steps = ", ".join(map(str, metrics.escalated))
+        text.append(f"\nUnfinished answers were continued to n_predict {steps}: they could have "
+                    "changed the conclusion.")  # fmt: skip
     training = metrics.training
     if training is not None:
         text.append(

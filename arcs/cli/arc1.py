@@ -160,6 +160,15 @@ def arc1(
         str | None,
         _option("--n-predict", panel=_EVALUATION, help="Token budgets, e.g. 256,512,1024"),
     ] = None,
+    escalate: Annotated[
+        int | None,
+        _option(
+            "--escalate",
+            panel=_EVALUATION,
+            help="Continue unfinished answers up to this many tokens while they could change the "
+            "conclusion",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, _option("--limit", panel=_EVALUATION, help="Evaluate this many problems")
     ] = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,16 @@ from arcs import provenance, trained_on
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.evaluation import Answer
 from arcs.arc1.problems import Item
+from arcs.escalation import continued, join, next_budget, undecided
 from arcs.evaluate.config import BASE, CONTROL, Condition, EvalConfig, conditions_of
-from arcs.evaluate.escalation import next_budget, undecided, unfinished
 from arcs.evaluate.files import check_adapter, files_of, remove_copies
-from arcs.evaluate.instrument import (
+from arcs.evaluate.quality import fixed_texts, logits_of_both, quality
+from arcs.gates import Gates, load_gates
+from arcs.instrument import (
     require_same_instrument,
     require_same_stage,
     settings_sha256,
 )
-from arcs.evaluate.quality import fixed_texts, logits_of_both, quality
-from arcs.gates import Gates, load_gates
 from arcs.progress import Reporter
 from arcs.runs import METRICS, JsonLines, RunDirectory
 from arcs.verdicts import Comparison, Results, compare, summarise
@@ -254,14 +254,7 @@ def _decode(
     from backends.llamacpp.model import open_gguf
 
     first, earlier = len(budgets) == len(config.n_predict), done[arm.name]
-    wanted = list(prepared.items)
-    if not first:
-        waiting = unfinished(earlier)
-        wanted = [
-            replace(item, prompt=replace(item.prompt, generated=earlier[item.prompt.item_id].ids))
-            for item in prepared.items
-            if item.prompt.item_id in waiting
-        ]
+    wanted = list(prepared.items) if first else continued(prepared.items, earlier)
     store = arm.store(run, budgets[-1])
     settings = config.model_copy(update={"n_predict": tuple(budgets)})
     before = len(store.records)
@@ -291,7 +284,7 @@ def _decode(
                 evaluation.decode(model, prepared.encoder, wanted, settings, store, label, reporter)
             finally:  # an interruption's finished answers count too
                 counts["tokens"] = generated_now(store.records[before:], wanted)
-    earlier.update(evaluation.completions(store, wanted, settings))
+    join(earlier, evaluation.completions(store, wanted, settings))
 
 
 def generated_now(records: Sequence[Mapping[str, Any]], items: Sequence[Item]) -> int:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from arcs.arc1.config import resolve
 from arcs.arc1.metrics import Arc1Metrics, Decoding, build
-from arcs.arc1.pipeline import settings_sha256
+from arcs.arc1.stages import settings_sha256
 from arcs.arc1.table import SHORT, render
 from arcs.runs import RunDirectory
 from arcs.verdicts import compare, load_gates

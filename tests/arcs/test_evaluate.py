@@ -18,17 +18,17 @@ pytest.importorskip("torch")
 pytest.importorskip("llama_cpp")
 
 from arcs import provenance
+from arcs.escalation import next_budget, undecided, unfinished
 from arcs.evaluate import command, pipeline
 from arcs.evaluate.config import Condition, canonical, conditions_of, heads_of, parse
-from arcs.evaluate.escalation import next_budget, undecided, unfinished
 from arcs.evaluate.files import _share, check_adapter, files_of
-from arcs.evaluate.instrument import (
+from arcs.evaluate.quality import quality
+from arcs.evaluate.report import _merge_note, report
+from arcs.instrument import (
     require_same_instrument,
     require_same_stage,
     settings_sha256,
 )
-from arcs.evaluate.quality import quality
-from arcs.evaluate.report import _merge_note, report
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from backends.adapters.proof import Comparison, Proof

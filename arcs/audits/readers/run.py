@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def _sets(run: _Run) -> Iterator[ResultSet]:
     for _, record in read_json_lines(run.path / ITEMS):
         rows.setdefault((record["arm"], record["n_predict"]), []).append(record)
     prompts = _prompts(run)
-    decoded = {arm: _completions(run.path / f"{arm}.completions.jsonl") for arm, _ in rows}
+    decoded = {arm: _completions(run.path, arm) for arm, _ in rows}
     for (arm, n_predict), records in rows.items():
         name = f"{run.path.name} {arm} at n_predict {n_predict}"
         items = tuple(_item(r, n_predict, decoded[arm], prompts) for r in records)
@@ -119,10 +120,18 @@ def _prompts(run: _Run) -> Mapping[str, str]:
     return built_in_prompts(str(run.manifest.get("evaluation", {}).get("dataset_sha256")))
 
 
-def _completions(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    if not path.is_file():
-        return {}
-    return {record["item_id"]: record for _, record in read_json_lines(path)}
+def _completions(folder: Path, arm: str) -> Mapping[str, Mapping[str, Any]]:
+    """An arm's decodes by item; of one that was continued, the last stage's, which holds all."""
+    stages = {}
+    for path in folder.glob("*.completions.jsonl"):
+        stage = path.name.removesuffix(".completions.jsonl").removeprefix(arm)
+        if path.name.startswith(arm) and (not stage or re.fullmatch(r"\.\d+", stage)):
+            stages[int(stage[1:] or 0)] = path
+    return {
+        record["item_id"]: record
+        for budget in sorted(stages)
+        for _, record in read_json_lines(stages[budget])
+    }
 
 
 def _item(
