@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from models.chat import ChatEncoder
+from models.chat import ChatEncoder, load_tokenizer
 from models.directory import ModelDirectory
 from models.errors import CapabilityError, UserError
 
@@ -95,7 +95,9 @@ def read_tokenizer(directory: ModelDirectory, vocab: int) -> GgufTokenizer:
         pairs = [_pair(merge) for merge in spec["model"]["merges"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error!r}); fetch or save the model again") from None
-    encoder = ChatEncoder(directory)
+    tokenizer = load_tokenizer(directory.path)
+    template, bos = tokenizer.chat_template, tokenizer.bos_token_id
+    plain = list(tokenizer.encode("a", add_special_tokens=True))
     return GgufTokenizer(
         model=model,
         pre=pre,
@@ -103,9 +105,9 @@ def read_tokenizer(directory: ModelDirectory, vocab: int) -> GgufTokenizer:
         types=types,
         scores=_scores(tokens, pairs) if model == "llama" else None,
         merges=None if model == "llama" else tuple(" ".join(pair) for pair in pairs),
-        ids=_special_ids(encoder, directory),
-        add_bos=encoder.bos_id is not None,
-        chat_template=encoder.template,
+        ids=_special_ids(tokenizer, directory),
+        add_bos=bos is not None and plain[:1] == [bos],
+        chat_template=template if isinstance(template, str) and template else None,
     )
 
 
@@ -205,11 +207,13 @@ def _scores(tokens: Sequence[str], pairs: Sequence[tuple[str, str]]) -> tuple[fl
     return tuple(-float(ranks.get(text, len(pairs))) for text in tokens)
 
 
-def _special_ids(encoder: ChatEncoder, directory: ModelDirectory) -> dict[str, int]:
-    from models.chat import load_tokenizer
-
-    tokenizer = load_tokenizer(directory.path)
-    found = {role: getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad", "unk")}
-    if encoder.end_of_turn_id != found["eos"]:
-        found["eot"] = encoder.end_of_turn_id
+def _special_ids(tokenizer: Any, directory: ModelDirectory) -> dict[str, int]:
+    roles = ("bos", "eos", "pad", "unk")
+    found = {role: getattr(tokenizer, f"{role}_token_id") for role in roles}
+    try:
+        end_of_turn = ChatEncoder(directory).end_of_turn_id
+    except UserError:
+        end_of_turn = None  # its template writes none; llama.cpp goes by eos then
+    if end_of_turn != found["eos"]:
+        found["eot"] = end_of_turn
     return {role: int(number) for role, number in found.items() if number is not None}

@@ -82,6 +82,17 @@ def test_escalation_gives_what_the_larger_budget_gives_at_once(
     assert steps["budgets"] == once["budgets"] and steps["claim"] == once["claim"]
 
 
+def test_a_continuation_generates_only_what_is_new(bench: Bench, steps: dict[str, Any]) -> None:
+    timing = json.loads((bench.root / "steps" / "timing.json").read_text())["phases"]
+    for arm in ARMS:
+        stages = {
+            n: records(bench.root / "steps" / f"{arm}.{n}.completions.jsonl") for n in (20, 40)
+        }
+        for n, before in ((20, 10), (40, 20)):
+            new = sum(len(ids) - before for ids, _ in stages[n].values())
+            assert timing[f"decode {arm} to {n}"]["counts"]["tokens"] == new > 0
+
+
 def longest(folder: Path, arm: str) -> dict[str, list[int]]:
     """Ids of every answer of an arm, from the last stage that it was in."""
     found: dict[str, list[int]] = {}
