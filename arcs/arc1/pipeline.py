@@ -25,6 +25,7 @@ from arcs.arc1.training import (
     trained_pairs,
     trained_records,
 )
+from arcs.doctor.offload import warn_unused_gpu
 from arcs.gates import Gates, load_gates
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory
@@ -123,6 +124,7 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     if config.base_bits is not None:
         require_quantised_bases(backend)
     require_installed()
+    warn_unused_gpu(config.gpu_layers, reporter)
     level = detect_level(allow_weak=config.allow_weak_sandbox)
     records = load(config.data or built_in_paths()) if "sft" in config.trains else ()
     pairs: tuple[Preference, ...] = ()

@@ -12,9 +12,11 @@ from arcs import provenance, trained_on
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.evaluation import Answer
 from arcs.arc1.problems import Item
+from arcs.doctor.offload import warn_unused_gpu
 from arcs.escalation import continued, join, next_budget, undecided
 from arcs.evaluate.config import BASE, CONTROL, Condition, EvalConfig, conditions_of
 from arcs.evaluate.files import check_adapter, files_of, remove_copies
+from arcs.evaluate.metrics import EvalMetrics
 from arcs.evaluate.quality import fixed_texts, logits_of_both, quality
 from arcs.gates import Gates, load_gates
 from arcs.instrument import (
@@ -110,6 +112,7 @@ def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Pr
     """Check everything that can be before the first decode. Raises UserError for each mistake."""
     require_free(run.path, RUN_BYTES, "the run")
     require_installed()
+    warn_unused_gpu(config.gpu_layers, reporter)
     level = detect_level(allow_weak=config.allow_weak_sandbox)
     directory = prepare(config.model, say=reporter.say)
     layout = layout_of(directory, doing="quantised evaluation")
@@ -391,8 +394,7 @@ def _metrics(
             "tempering": made.get("tempering"),
             "merge": manifest.get(f"merge.{arm.name}"),
         }
-    return {
-        "schema_version": "threearc-eval-1",
+    document = {
         "model": manifest["model"],
         "n_items": len(prepared.items),
         "n_predict": list(budgets),
@@ -402,3 +404,4 @@ def _metrics(
         "config": config.model_dump(mode="json"),
         "made_with": {k: v for k, v in manifest.items() if k not in ("config", "command", "arc")},
     }
+    return EvalMetrics.model_validate(document).model_dump(mode="json")

@@ -22,6 +22,7 @@ from arcs.escalation import next_budget, undecided, unfinished
 from arcs.evaluate import command, pipeline
 from arcs.evaluate.config import Condition, canonical, conditions_of, heads_of, parse
 from arcs.evaluate.files import _share, check_adapter, files_of
+from arcs.evaluate.metrics import ConditionResult, EvalMetrics
 from arcs.evaluate.quality import quality
 from arcs.evaluate.report import _merge_note, report
 from arcs.instrument import (
@@ -37,6 +38,10 @@ from backends.llamacpp import quantise
 from backends.lora import save_adapter
 from models.errors import UserError
 from tests.support.eval_bench import LORA, Bench
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+EVERY_CONDITION = tuple(ConditionResult.model_fields)
+
 
 # Settings ----------------------------------------------------------------------------------
 
@@ -294,6 +299,18 @@ def test_every_condition_stands_beside_what_it_is_an_edit_of(
     assert not [
         path for path in (bench.root / "all" / "files").glob("*.gguf") if "L0H1" in path.name
     ]
+
+
+def test_the_schema_in_the_docs_is_the_schema_of_the_code_and_of_a_result(
+    metrics: dict[str, Any],
+) -> None:
+    schema = EvalMetrics.model_json_schema()
+    assert json.loads((DOCS / "eval-metrics.schema.json").read_text()) == schema
+    assert EvalMetrics.model_validate(metrics).model_dump(mode="json") == metrics
+    said = (DOCS / "eval.md").read_text()
+    for name in (*schema["properties"], *EVERY_CONDITION, *metrics["made_with"]):
+        key = "engine." if name.startswith("engine.") else name
+        assert f"`{key}" in said, f"docs/eval.md does not say what {key} is"
 
 
 def test_the_table_is_whole_on_an_ordinary_terminal(metrics: dict[str, Any]) -> None:
