@@ -13,11 +13,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("llama_cpp")
 
+from backends.llamacpp import tokenizer as llamacpp_tokenizer
 from backends.llamacpp.tokenizer import SAMPLES, differences, vocabulary
 from models.directory import ModelDirectory
 from models.errors import CapabilityError, UserError
 from models.gguf.export import export_gguf
-from models.gguf.tokenizer import GgufTokenizer, kind_of, read_tokenizer
+from models.gguf.tokenizer import GgufTokenizer, _scores, kind_of, read_tokenizer
 from models.gguf_file import read_gguf
 from models.store import prepare
 from tests.support.tiny_models import GEMMA3_OF_LLAMACPP, build_tiny
@@ -120,13 +121,22 @@ def test_the_real_tokenizer_of_smollm2_is_llamacpps(
     assert differences(out, smollm_directory) == []
 
 
-def test_decoding_that_is_not_the_text_is_a_difference(made: Any, tmp_path: Path) -> None:
+def test_decoding_that_is_not_the_text_is_a_difference(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = made("llama", "gpt-2")
     tokenizer = read_tokenizer(directory, VOCAB)
     out = export_gguf(directory, tmp_path / "m.gguf", dtype="f32", tokenizer=tokenizer)
     with vocabulary(out) as (encode, decode):
         ids = encode("def add<|im_end|>")
         assert decode(ids) == b"def add<|im_end|>" and ids[-1] == 2
+    monkeypatch.setattr(llamacpp_tokenizer, "_decode", lambda *_: b"Hello, world!")
+    assert len(differences(out, directory)) >= len(SAMPLES) - 1  # one text is that
+
+
+def test_the_earliest_merge_that_makes_a_piece_is_its_score() -> None:
+    pairs = [("a", "b"), ("b", "c"), ("ab", "c"), ("a", "bc")]
+    assert _scores(("a", "ab", "bc", "abc"), pairs) == (-4.0, -0.0, -1.0, -2.0)
 
 
 def test_without_a_tokenizer_the_file_says_so_and_has_no_vocabulary(
