@@ -23,7 +23,7 @@ arc1 *args: setup
 
 # A base and its edits, quantised, at several n_predict, in one table.
 eval *args: setup
-    @"{{threearc}}" eval humaneval "$@"
+    @"{{threearc}}" eval "$@"
 
 # Dispositions from log-probabilities, or short answers, of a base and its edits; no judge.
 measure *args: setup

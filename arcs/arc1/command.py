@@ -21,6 +21,7 @@ from arcs.runs import (
 )
 from backends import choose_backend, wants_fast_blas
 from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
+from evals.benchmarks import load_benchmark
 from models.errors import UserError
 
 
@@ -46,6 +47,7 @@ def start(
         reporter.say(f"Arc 1, continued in {directory.path}")
     else:
         settings = resolve(absolute_paths(flags), config)
+        load_benchmark(settings.benchmark)  # a wrong one: before there is a run
         _arrange_blas(settings, reporter)
         directory = _begin(settings, out)
         announce(settings, directory, reporter)
@@ -132,15 +134,21 @@ def _go(
 
 def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) -> None:
     """Say what will happen and how long it may take, before it starts."""
-    problems = settings.limit or 164
+    benchmark = load_benchmark(settings.benchmark)
+    problems = min(settings.limit or len(benchmark.problems), len(benchmark.problems))
     budgets = ", ".join(map(str, settings.n_predict))
     reporter.say(f"Arc 1, profile {settings.profile}, in {directory.path}")
     for line in training_lines(settings):
         reporter.say(f"  {line}")
     reporter.say(
-        f"  evaluate base and trained on {problems} HumanEval problems through llama.cpp "
-        f"({settings.quantisation}), one decode for n_predict {budgets}"
+        f"  evaluate base and trained on {problems} problems of {benchmark.title} through "
+        f"llama.cpp ({settings.quantisation}), one decode for n_predict {budgets}"
     )
+    if settings.escalate is not None:
+        reporter.say(
+            f"  continue unfinished answers to at most {settings.escalate} tokens while they could "
+            "change the conclusion"
+        )
     reporter.say(f"  {EXPECTATIONS[settings.profile]}")
     if "dpo" in settings.trains:
         reporter.say(f"  {DPO_EXPECTATION}")

@@ -97,9 +97,13 @@ class Arc1Config(BaseModel):
 
     quantisation: Quantisation = "auto"
     """``auto``: the model's own GGUF where it has one, else q8_0."""
+    benchmark: str = "humaneval"
+    """``humaneval``, ``small``, or the path of a JSONL file of tasks."""
     n_predict: tuple[int, ...] = (256, 512, 1024)
+    escalate: int | None = Field(default=None, ge=2)
+    """Largest n_predict that unfinished answers may be continued to; None: never continued."""
     limit: int | None = Field(default=None, ge=1)
-    """Evaluate this many HumanEval problems, a fixed unordered choice; None: all 164."""
+    """Evaluate this many problems, a fixed unordered choice; None: all."""
     prompt_style: Literal["chat", "raw"] = "chat"
     kv_dtype: Literal["f16", "f32"] = "f16"
     width: int = Field(default=8, ge=1, le=64)
@@ -118,6 +122,10 @@ class Arc1Config(BaseModel):
             raise ValueError("n-predict: rising numbers are needed, each once, e.g. 256,512,1024")
         if self.n_predict[0] < 1:
             raise ValueError("n-predict: at least 1 is needed")
+        if self.escalate is not None and self.escalate <= self.n_predict[-1]:
+            raise ValueError(
+                f"escalate: {self.escalate} is not above the largest n_predict {self.n_predict[-1]}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -257,6 +265,8 @@ def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("data", "pairs"):
             if isinstance(made.get(name), list | tuple):
                 made[name] = tuple(_absolute(path) for path in made[name])
+        if isinstance(made.get("benchmark"), str) and made["benchmark"].endswith(".jsonl"):
+            made["benchmark"] = str(_absolute(made["benchmark"]))
         if made.get("reference") not in (None, "base", "sft"):
             made["reference"] = str(_absolute(made["reference"]))
         if "adapter" in made:

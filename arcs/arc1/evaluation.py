@@ -87,11 +87,12 @@ def decode(
 
         def keep(completion: Completion) -> None:
             nonlocal produced
-            produced += len(completion.ids)
-            store.append(_to_record(completion, prompt_shas[completion.item_id]))
+            item = items_by_key[answer_key(completion.item_id, completion.sample)]
+            produced += len(completion.ids) - len(item.prompt.generated)
+            store.append(_to_record(completion, item.prompt_sha))
             bar.advance(1, f"{completion.item_id}: {completion.finish_reason}")
 
-        prompt_shas = {item.problem.task_id: item.prompt_sha for item in items}
+        items_by_key = {item.key: item for item in items}
         model.generate(
             missing,
             max_tokens=config.n_predict[-1],
@@ -301,9 +302,10 @@ def item_records(
         }
 
 
-def store_of(run: RunDirectory, arm: str) -> JsonLines:
-    """The completions file of one arm."""
-    return run.json_lines(f"{arm}.completions.jsonl")
+def store_of(run: RunDirectory, arm: str, budget: int | None = None) -> JsonLines:
+    """The completions file of one arm; with ``budget``, of those continued up to it."""
+    stage = arm if budget is None else f"{arm}.{budget}"
+    return run.json_lines(f"{stage}.completions.jsonl")
 
 
 def write_items(path: Path, records: Iterator[dict[str, Any]]) -> None:

@@ -240,7 +240,11 @@ class Arc1Metrics(Model):
     schema_version: Literal["threearc-arc1-1"] = "threearc-arc1-1"
     claim: Claim = Field(description="the run's claim: the one at the largest n_predict")
     primary_n_predict: int
-    budgets: list[BudgetResult]
+    escalated: list[int] = Field(
+        default_factory=list,
+        description="n_predict to which unfinished answers were continued (--escalate), rising",
+    )
+    budgets: list[BudgetResult] = Field(description="rising n_predict, escalations included")
     training: TrainingSummary | None = Field(
         description="SFT; null for an adapter given by the user, and for dpo alone"
     )
@@ -259,6 +263,8 @@ MADE_WITH = (
     "chat", "data", "pairs", "reference", "evaluation", "sandbox", "gates", "versions", "code",
     "environment", "overlap",
 )  # fmt: skip
+STAGES = ("engine_base_", "engine_trained_")
+"""Of an arm's continuations, by n_predict."""
 
 
 def build(
@@ -271,9 +277,12 @@ def build(
 ) -> Arc1Metrics:
     """Put the result together."""
     plain = comparison.to_json()
+    reached = [budget["n_predict"] for budget in plain["budgets"]]
+    stages = sorted(name for name in manifest if name.startswith(STAGES))
     return Arc1Metrics(
         claim=Claim(**plain["claim"]),
         primary_n_predict=plain["primary_n_predict"],
+        escalated=[n for n in reached if n > config.n_predict[-1]],
         budgets=[
             BudgetResult(**{("trained" if k == "edited" else k): v for k, v in budget.items()})
             for budget in plain["budgets"]
@@ -282,5 +291,5 @@ def build(
         decoding=dict(decoding),
         training_dpo=training_dpo,
         config=config.model_dump(mode="json"),
-        made_with={name: manifest[name] for name in MADE_WITH if name in manifest},
+        made_with={name: manifest[name] for name in (*MADE_WITH, *stages) if name in manifest},
     )

@@ -1,13 +1,13 @@
 """The phases of Arc 1, each of which picks up where an earlier process was stopped.
 
 prepare -> train (SFT, DPO, or both) -> export -> decode (base, trained) -> execute -> compare
+
+With --escalate the last three are done again at twice the budget while it could matter.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from arcs import provenance, trained_on
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.config import Arc1Config
 from arcs.arc1.metrics import Arc1Metrics, Decoding, build
+from arcs.arc1.stages import Judged, Stage, decode_arm, judge
 from arcs.arc1.training import (
     Trained,
     Trainer,
@@ -24,9 +25,10 @@ from arcs.arc1.training import (
     trained_pairs,
     trained_records,
 )
+from arcs.doctor.offload import warn_unused_gpu
 from arcs.gates import Gates, load_gates
 from arcs.progress import Reporter
-from arcs.runs import METRICS, RunDirectory, canonical_json
+from arcs.runs import METRICS, RunDirectory
 from arcs.training_data import (
     Preference,
     Record,
@@ -38,16 +40,14 @@ from arcs.training_data import (
     preferences_sha256,
     require_apart,
 )
-from arcs.verdicts import compare
 from backends import choose_backend, require_quantised_bases
 from backends.interface import Completion
 from backends.llamacpp import require_installed
 from backends.lora import adapter_sha256, check_weights, load_adapter
 from backends.memory import model_size
 from backends.verification import verify
+from evals.benchmarks import Benchmark, load_benchmark
 from evals.humaneval.execution import Limits
-from evals.humaneval.problems import dataset_sha256
-from evals.humaneval.prompts import template, template_sha256
 from evals.humaneval.sandbox import IsolationLevel, detect_level
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
@@ -58,7 +58,6 @@ from models.gguf.layout import layout_of
 from models.store import prepare
 
 ITEMS = "items.jsonl"
-EXECUTIONS = "executions.jsonl"
 EVALUATION = "quantised evaluation of a trained adapter"
 RUN_BYTES = 256 << 20
 """Two checkpoints and the adapter of the largest default LoRA here, and the records."""
@@ -71,6 +70,7 @@ class Prepared:
     directory: ModelDirectory
     backend: str
     encoder: ChatEncoder
+    benchmark: Benchmark
     items: tuple[problems.Item, ...]
     records: tuple[Record, ...]
     pairs: tuple[Preference, ...]
@@ -95,10 +95,23 @@ def run_arc1(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Arc1M
     run.extend_manifest(adapter={"sha256": adapter_sha256(trained.adapter)})
     with run.timed("export"):
         gguf, adapter_gguf = export(config, run, prepared, trained.adapter, reporter)
-    for arm, its_adapter in zip(evaluation.ARMS, (None, adapter_gguf), strict=True):
-        with run.timed(f"decode {arm}") as counts:
-            counts["tokens"] = decode_arm(config, run, prepared, arm, gguf, its_adapter, reporter)
-    return judge(config, run, prepared, trained, reporter)
+    adapters = dict(zip(evaluation.ARMS, (None, adapter_gguf), strict=True))
+    done: dict[str, dict[str, Completion]] = {arm: {} for arm in adapters}
+    stage = Stage.first(config)
+    while True:
+        for arm, its_adapter in adapters.items():
+            with run.timed(f"decode {arm}{stage.suffix}") as counts:
+                counts["tokens"] = decode_arm(
+                    stage, run, prepared, arm, gguf, its_adapter, done[arm], reporter
+                )
+        judged = judge(stage, run, prepared, done, reporter)
+        larger = stage.next([judged.comparison])
+        if larger is None:
+            return conclude(config, run, judged, trained, done)
+        reporter.say(
+            f"unfinished answers could change the conclusion: on to {larger.budgets[-1]} tokens"
+        )
+        stage = larger
 
 
 def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Prepared:
@@ -111,6 +124,7 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     if config.base_bits is not None:
         require_quantised_bases(backend)
     require_installed()
+    warn_unused_gpu(config.gpu_layers, reporter)
     level = detect_level(allow_weak=config.allow_weak_sandbox)
     records = load(config.data or built_in_paths()) if "sft" in config.trains else ()
     pairs: tuple[Preference, ...] = ()
@@ -121,28 +135,29 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     if config.thinking and not encoder.thinking_switch:
         raise UserError(f"--thinking: {directory.name} has no thinking mode; leave it out")
     layout_of(directory, doing=EVALUATION)
-    context = problems.context_for(encoder, config.prompt_style, config.n_predict[-1])
-    _require_context(directory, context, config)
+    benchmark = load_benchmark(config.benchmark)
+    chosen, limits = problems.choose(benchmark, config.limit), Limits()
+    largest = config.escalate or config.n_predict[-1]
+    _require_context(directory, _context(config, encoder, benchmark, largest), config)
     _require_reference(config, run, directory)
     require_apart(records, pairs)
     verification = _verification(run, directory, reporter)
-    items = tuple(
-        problems.encode(encoder, problem, config.prompt_style)
-        for problem in problems.choose(config.limit)
-    )
     prepared = Prepared(
         directory=directory,
         backend=backend,
         encoder=encoder,
-        items=items,
+        benchmark=benchmark,
+        items=tuple(problems.encode(encoder, one, config.prompt_style) for one in chosen),
         records=records,
         pairs=pairs,
-        context=context,
+        context=_context(config, encoder, benchmark, config.n_predict[-1]),
         quantisation=_quantisation(config, directory),
         level=level,
-        limits=Limits(),
+        limits=limits,
         gates=load_gates(),
     )
+    if "evaluation" not in run.manifest():  # begun now
+        problems.require_solvable(benchmark, chosen, level, limits, reporter)
     run.extend_manifest(**_describe(config, prepared, verification))
     return _apart(config, run, prepared, reporter)
 
@@ -185,12 +200,18 @@ def _require_reference(config: Arc1Config, run: RunDirectory, directory: ModelDi
         raise UserError(f"--reference {given}: {error}") from None
 
 
+def _context(config: Arc1Config, encoder: ChatEncoder, benchmark: Benchmark, largest: int) -> int:
+    return problems.context_for(encoder, benchmark, config.prompt_style, largest)
+
+
 def _require_context(directory: ModelDirectory, context: int, config: Arc1Config) -> None:
     longest = read_geometry(directory.path).context_length
     if context > longest:
+        flag = "n-predict" if config.escalate is None else "escalate"
+        tokens = config.escalate or config.n_predict[-1]
         raise UserError(
-            f"--n-predict {config.n_predict[-1]}: with the longest prompt it needs a context of "
-            f"{context} tokens, and {directory.name} has {longest}; lower --n-predict"
+            f"--{flag} {tokens}: with the longest prompt it needs a context of "
+            f"{context} tokens, and {directory.name} has {longest}; lower --{flag}"
         )
 
 
@@ -232,11 +253,7 @@ def _describe(config: Arc1Config, prepared: Prepared, verification: str) -> dict
         "chat": prepared.encoder.describe(),
         "data": {"sha256": data_sha256(prepared.records), "records": len(prepared.records)},
         "evaluation": {
-            "dataset": "HumanEval",
-            "dataset_sha256": dataset_sha256(),
-            "prompt_style": config.prompt_style,
-            "prompt_templates": {style: template(style) for style in ("chat", "raw")},
-            "prompt_template_sha256": template_sha256(config.prompt_style),
+            **prepared.benchmark.describe(config.prompt_style),
             "prompts_sha256": problems.prompts_sha256(prepared.items),
             "items": len(prepared.items),
             "context": prepared.context,
@@ -268,98 +285,20 @@ def export(
     return gguf, adapter_gguf
 
 
-def decode_arm(
+def conclude(
     config: Arc1Config,
     run: RunDirectory,
-    prepared: Prepared,
-    arm: str,
-    gguf: Path,
-    adapter: Path | None,
-    reporter: Reporter,
-) -> int:
-    """Decode one arm's missing items; returns the ids generated now."""
-    from backends.llamacpp.model import open_gguf
-
-    store = evaluation.store_of(run, arm)
-    if len(evaluation.completions(store, prepared.items, config)) == len(prepared.items):
-        return 0
-    with open_gguf(
-        gguf,
-        adapter=adapter,
-        context=prepared.context,
-        width=config.width,
-        kv_dtype=config.kv_dtype,
-        threads=config.threads,
-        gpu_layers=config.gpu_layers,
-    ) as model:
-        run.extend_manifest(**{f"engine_{arm}": model.describe()})
-        return evaluation.decode(
-            model, prepared.encoder, prepared.items, config, store, f"decode {arm}", reporter
-        )
-
-
-def judge(
-    config: Arc1Config,
-    run: RunDirectory,
-    prepared: Prepared,
+    judged: Judged,
     trained: Trained,
-    reporter: Reporter,
+    done: Mapping[str, Mapping[str, Completion]],
 ) -> Arc1Metrics:
-    """Run the code, compare the arms, write items.jsonl and metrics.json."""
-    given = _all_answers(config, run, prepared)
-    with run.timed("execute") as counts:
-        store = run.json_lines(EXECUTIONS)
-        before = len(store.records)
-        executions = evaluation.execute(
-            given, store, prepared.level, prepared.limits, os.cpu_count() or 1, reporter
-        )
-        counts["programs"] = len(store.records) - before
-    table = evaluation.results(given, executions)
-    with run.timed("compare"):
-        comparison = compare(
-            table["base"],
-            table["trained"],
-            prepared.gates,
-            base_settings=settings_sha256(run, "base"),
-            edited_settings=settings_sha256(run, "trained"),
-            trained_on_test=bool(prepared.shared),
-        )
-        evaluation.write_items(run.path / ITEMS, evaluation.item_records(given, executions, table))
-        decoding = {
-            arm: Decoding.of(_completions(config, run, prepared, arm).values())
-            for arm in evaluation.ARMS
-        }
-        metrics = build(config, run.manifest(), comparison, trained.sft, decoding, trained.dpo)
-        run.write_json(METRICS, metrics.model_dump(mode="json"))
+    """Write items.jsonl and metrics.json."""
+    records = evaluation.item_records(judged.answers, judged.executions, judged.table)
+    evaluation.write_items(run.path / ITEMS, records)
+    decoding = {arm: Decoding.of(done[arm].values()) for arm in evaluation.ARMS}
+    metrics = build(config, run.manifest(), judged.comparison, trained.sft, decoding, trained.dpo)
+    run.write_json(METRICS, metrics.model_dump(mode="json"))
     return metrics
-
-
-def _all_answers(
-    config: Arc1Config, run: RunDirectory, prepared: Prepared
-) -> Sequence[evaluation.Answer]:
-    given: list[evaluation.Answer] = []
-    for arm in evaluation.ARMS:
-        done = _completions(config, run, prepared, arm)
-        given.extend(evaluation.answers(arm, done, prepared.items, prepared.encoder, config))
-    return given
-
-
-def _completions(
-    config: Arc1Config, run: RunDirectory, prepared: Prepared, arm: str
-) -> dict[str, Completion]:
-    return evaluation.completions(evaluation.store_of(run, arm), prepared.items, config)
-
-
-def settings_sha256(run: RunDirectory, arm: str) -> str:
-    """Hash of everything about an arm's evaluation that must be the same in the other arm.
-
-    That is all of it except the edit itself.
-    """
-    manifest = run.manifest()
-    engine = {k: v for k, v in manifest[f"engine_{arm}"].items() if not k.startswith("adapter")}
-    shared = {name: manifest[name] for name in ("evaluation", "chat", "sandbox")}
-    text = canonical_json({"engine": engine, **shared})
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def first_manifest(config: Arc1Config, command: Sequence[str]) -> dict[str, Any]:

@@ -1,15 +1,21 @@
-"""Which HumanEval problems a run evaluates, and their prompts as token ids."""
+"""Which problems of a benchmark a run evaluates, and their prompts as token ids."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from arcs.progress import Reporter
 from backends.interface import Prompt
-from evals.humaneval.problems import Problem, load_problems
+from evals.benchmarks import Benchmark
+from evals.humaneval.execution import Limits, execute_many
+from evals.humaneval.problems import Problem
 from evals.humaneval.prompts import PromptStyle, chat_instruction, raw_prompt
+from evals.humaneval.sandbox import IsolationLevel
 from models.chat import ChatEncoder, EncodedPrompt, Message
+from models.errors import UserError
 
 CONTEXT_STEP = 256
 
@@ -34,14 +40,14 @@ def answer_key(item_id: str, sample: int) -> str:
     return f"{item_id}#{sample}" if sample else item_id
 
 
-def choose(limit: int | None) -> tuple[Problem, ...]:
-    """All 164 problems, or ``limit`` of them.
+def choose(benchmark: Benchmark, limit: int | None) -> tuple[Problem, ...]:
+    """All problems of a benchmark, or ``limit`` of them.
 
     The choice is ordered by a hash of the task id: free of any seed, not biased to the easy
     beginning of the set, and a smaller limit is a subset of a larger one. The result keeps the
     set's own order.
     """
-    problems = load_problems()
+    problems = benchmark.problems
     if limit is None or limit >= len(problems):
         return problems
     ranked = sorted(problems, key=lambda p: hashlib.sha256(p.task_id.encode()).hexdigest())
@@ -67,13 +73,15 @@ def _encode(encoder: ChatEncoder, problem: Problem, style: PromptStyle) -> Encod
     return encoder.encode_prompt([Message("user", chat_instruction(problem))])
 
 
-def context_for(encoder: ChatEncoder, style: PromptStyle, largest: int) -> int:
+def context_for(
+    encoder: ChatEncoder, benchmark: Benchmark, style: PromptStyle, largest: int
+) -> int:
     """Context per sequence: the longest prompt of the *whole* set plus the largest n_predict.
 
-    Taken over all 164 problems so that ``--limit`` changes nothing, and rounded up to a
+    Taken over all its problems so that ``--limit`` changes nothing, and rounded up to a
     multiple of 256.
     """
-    longest = max(len(encode(encoder, problem, style).prompt.ids) for problem in load_problems())
+    longest = max(len(encode(encoder, one, style).prompt.ids) for one in benchmark.problems)
     return -(-(longest + largest) // CONTEXT_STEP) * CONTEXT_STEP
 
 
@@ -90,3 +98,35 @@ def prompts_sha256(items: Sequence[Item]) -> str:
     """One hash over all prompts' token ids: both arms must have seen the same."""
     joined = "\n".join(f"{item.problem.task_id} {item.prompt_sha}" for item in items)
     return hashlib.sha256(joined.encode()).hexdigest()
+
+
+def require_solvable(
+    benchmark: Benchmark,
+    problems: Sequence[Problem],
+    level: IsolationLevel,
+    limits: Limits,
+    reporter: Reporter,
+) -> None:
+    """Raise UserError where a task of a user's file fails its own reference solution.
+
+    Every answer to such a task would be counted as wrong, whatever it is. The sets that ship
+    with threearc are not run again: its tests do.
+    """
+    if benchmark.ships:
+        return
+    jobs = [(one.task_id, one, one.prompt + one.canonical_solution) for one in problems]
+    with reporter.bar("reference solutions", len(jobs), "programs") as bar:
+        done = execute_many(
+            jobs,
+            level=level,
+            limits=limits,
+            workers=os.cpu_count() or 1,
+            on_done=lambda *_: bar.advance(1),
+        )
+    failed = [f"{key} ({one.detail})" for key, one in done.items() if one.status != "passed"]
+    if failed:
+        more = f" and {len(failed) - 3} more" if len(failed) > 3 else ""
+        raise UserError(
+            f"{benchmark.name}: the reference solution of {', '.join(failed[:3])}{more} does not "
+            "pass its own test here; repair or remove these tasks"
+        )

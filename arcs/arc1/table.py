@@ -50,7 +50,7 @@ def rates_table(metrics: Arc1Metrics) -> Table:
     """pass@1 of both arms and the paired difference at every n_predict."""
     made = metrics.made_with
     table = Table(
-        title=f"HumanEval pass@1, {made['model']['name']}, "
+        title=f"{made['evaluation']['dataset']} pass@1, {made['model']['name']}, "
         f"{made['evaluation']['quantisation']} GGUF, n = {metrics.claim.n_items}",
         caption="95% intervals: Wilson for rates, Tango for the paired difference; "
         "+gained -lost problems; p: exact McNemar; n: n_predict",
@@ -135,6 +135,10 @@ def verdict_panel(metrics: Arc1Metrics) -> Panel:
     text = Text(f"{claim.verdict} ", style=COLOURS[claim.verdict])
     text.append(f"({', '.join(claim.reasons)}), at n_predict {claim.n_predict}\n")
     text.append(f"Claim: {claim.statement}\n{claim.explanation}")
+    if metrics.escalated:
+        steps = ", ".join(map(str, metrics.escalated))
+        text.append(f"\nUnfinished answers were continued to n_predict {steps}: they could have "
+                    "changed the conclusion.")  # fmt: skip
     training = metrics.training
     if training is not None:
         text.append(

@@ -17,7 +17,7 @@ from arcs.progress import Reporter
 from arcs.runs import canonical_json
 from backends import available_backends
 from backends.llamacpp import require_installed
-from evals.humaneval.problems import load_problems
+from evals.benchmarks import load_benchmark
 from models.chat import ChatEncoder
 from models.errors import UserError
 from models.gguf.layout import layout_of
@@ -53,7 +53,7 @@ def start(request: EvalRequest, *, as_json: bool) -> None:
 def run(request: EvalRequest, say: Say) -> dict[str, Any]:
     """Return the document. Raises UserError for what cannot be timed."""
     engines, skipped = _engines(request.engine)
-    available = len(load_problems())
+    available = len(load_benchmark("humaneval").problems)
     if request.prompts > available:
         raise UserError(f"--prompts is {request.prompts}: HumanEval has {available} problems")
     require_installed()
@@ -70,12 +70,12 @@ def run(request: EvalRequest, say: Say) -> dict[str, Any]:
     layout_of(directory, doing="quantised evaluation")
     encoder = ChatEncoder(directory)
     encoder.stop_ids = ()  # every text has the same number of ids
-    items = [
-        problems.encode(encoder, problem, "chat") for problem in problems.choose(request.prompts)
-    ]
+    benchmark = load_benchmark("humaneval")
+    chosen = problems.choose(benchmark, request.prompts)
+    items = [problems.encode(encoder, problem, "chat") for problem in chosen]
     gguf = evaluation_gguf(directory, request.quantisation, cache_root() / "gguf", say=say)
     threads = request.threads or default_threads()
-    context = problems.context_for(encoder, "chat", request.max_tokens)
+    context = problems.context_for(encoder, benchmark, "chat", request.max_tokens)
     with open_gguf(gguf, context=context, threads=threads) as model:
         bench = Bench(model, encoder, items, request.max_tokens, say)
         described = model.describe()

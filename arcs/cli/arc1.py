@@ -24,6 +24,7 @@ Examples:\n
   threearc arc1 --profile quick\n
   threearc arc1 --backend mlx --model SmolLM2-1.7B-Instruct\n
   threearc arc1 --data my.jsonl --rank 32 --epochs 3 --n-predict 512,1024\n
+  threearc arc1 --benchmark small --limit 100\n
   threearc arc1 --method sft+dpo --pairs my-pairs.jsonl\n
   threearc arc1 --adapter path/to/peft-adapter --model SmolLM2-1.7B-Instruct\n
   threearc arc1 --run runs/arc1-20260101-120000     (continue after a kill)
@@ -147,9 +148,26 @@ def arc1(
             help="Less memory, slower",
         ),
     ] = None,
+    benchmark: Annotated[
+        str | None,
+        _option(
+            "--benchmark",
+            panel=_EVALUATION,
+            help="humaneval (default), small, or a JSONL file of tasks",
+        ),
+    ] = None,
     n_predict: Annotated[
         str | None,
         _option("--n-predict", panel=_EVALUATION, help="Token budgets, e.g. 256,512,1024"),
+    ] = None,
+    escalate: Annotated[
+        int | None,
+        _option(
+            "--escalate",
+            panel=_EVALUATION,
+            help="Continue unfinished answers up to this many tokens while they could change the "
+            "conclusion",
+        ),
     ] = None,
     limit: Annotated[
         int | None, _option("--limit", panel=_EVALUATION, help="Evaluate this many problems")
@@ -195,7 +213,7 @@ def arc1(
 ) -> None:
     """Train a LoRA, evaluate base and trained at several n_predict, and judge the difference.
 
-    Evaluates HumanEval quantised through llama.cpp. One decode serves every n_predict.
+    Evaluates Python tasks quantised through llama.cpp. One decode serves every n_predict.
     The verdict is the one at the largest.
     """
     flags = {

@@ -20,11 +20,20 @@ Examples:\n
   threearc eval humaneval --adapter A --adapter-mode merged --quant f16,q8_0,q4_k_m\n
   threearc eval humaneval --temper L16H5=0.5 --temper L16H5=0 --escalate 4096\n
   threearc eval humaneval --samples 10 --temperature 0.8 --top-p 0.95 --seed 1\n
-  threearc eval humaneval --run runs/eval-20260101-120000     (continue after a kill)
+  threearc eval small --model SmolLM2-135M-Instruct --n-predict 256\n
+  threearc eval my-tasks.jsonl --quant q8_0,q4_k_m\n
+  threearc eval --run runs/eval-20260101-120000     (continue after a kill)
 """,
 )
 def evaluate(
-    benchmark: Annotated[str, typer.Argument(help="humaneval")] = "humaneval",
+    benchmark: Annotated[
+        str | None,
+        typer.Argument(
+            help="humaneval (default), small (easy tasks, for small models) or a JSONL file of "
+            "tasks",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(help="Name (see threearc models), hub id or path", show_default=False),
@@ -167,9 +176,8 @@ def evaluate(
     Conditions: the base, every adapter, every setting of heads. One decode each at a
     quantisation serves all n_predict; every edit is compared with what it is an edit of.
     """
-    if benchmark != "humaneval":
-        raise UserError(f"unknown benchmark {benchmark!r}: choose humaneval")
     given: dict[str, Any] = {
+        "benchmark": benchmark,
         "model": model,
         "adapters": tuple(adapter) if adapter else None,
         "adapter_mode": adapter_mode,

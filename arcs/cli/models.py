@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from arcs.cli import app
 
+models = typer.Typer(
+    help="List the models threearc knows by name; export one as GGUF.",
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: threearc models --json",
+)
+app.add_typer(models, name="models")
 
-@app.command(epilog="Example: threearc models --json")
-def models(
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@models.callback()
+def _models(context: typer.Context, json_output: _Json = False) -> None:
     """List the models threearc knows by name, and what is on disk."""
+    if context.invoked_subcommand is None:
+        _list(json_output)
+
+
+@models.command(
+    epilog="""
+Examples:\n
+  threearc models export SmolLM2-135M-Instruct --out smollm2.gguf\n
+  threearc models export merged --quant q4_k_m --out merged-q4.gguf     (threearc adapters merge)
+""",
+)
+def export(
+    model: Annotated[str, typer.Argument(help="Name, hub id or path.")],
+    out: Annotated[Path, typer.Option(help="New file to write, *.gguf")],
+    to: Annotated[str, typer.Option(help="gguf")] = "gguf",
+    quant: Annotated[str, typer.Option(help="f32, f16, q8_0, q5_k_m, q4_k_m")] = "q8_0",
+    no_tokenizer: Annotated[
+        bool, typer.Option("--no-tokenizer", help="Weights only: token ids in, token ids out.")
+    ] = False,
+    json_output: _Json = False,
+) -> None:
+    """Write a model for llama.cpp or Ollama, with its tokenizer and chat template.
+
+    The tokenizer is compared with the model's own on varied texts; where ids differ nothing is
+    written. A tokenizer of a kind that llama.cpp does not have is left out, which is said.
+    """
+    from arcs.model_export import export as start
+
+    start(model, to=to, quant=quant, out=out, with_tokenizer=not no_tokenizer, as_json=json_output)
+
+
+def _list(json_output: bool) -> None:
     import json
     from dataclasses import asdict
 

@@ -31,7 +31,7 @@ def examine(ask: Callable[[str], Probed] = probe_engine) -> dict[str, Any]:
     start = time.monotonic()
     # one after the other: they would disturb each other's times
     engines = [ask(engine) for engine in ENGINES]
-    gpus = find_gpus()
+    gpus = find_gpus() or gpus_of_engines(engines)
     system, disk, sandbox = describe_system(), describe_disk(), describe_sandbox()
     fits = describe_fits(*_memory(engines))
     capabilities = _capabilities(engines, sandbox)
@@ -57,6 +57,18 @@ def examine(ask: Callable[[str], Probed] = probe_engine) -> dict[str, Any]:
         "will_not_work": _will_not_work(capabilities, fits, engines),
         "findings": [finding.as_dict() for finding in findings],
     }
+
+
+def gpus_of_engines(engines: Sequence[Probed]) -> list[Gpu]:
+    """GPUs that an engine uses, where the system names none (no nvidia-smi, no /proc, no PCI)."""
+    makers = {"cuda": "nvidia", "rocm": "amd", "mps": "apple", "metal": "apple"}
+    return [
+        Gpu(makers[device["kind"]], device["title"], device["total"], None, ENGINES[p.engine].title)
+        for p in engines
+        if p.status == "ok"
+        for device in p.document["devices"]
+        if device["kind"] in makers
+    ]
 
 
 def gpu_findings(gpus: Sequence[Gpu], engines: Sequence[Probed]) -> list[Finding]:

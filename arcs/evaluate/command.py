@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from arcs.evaluate.config import EvalConfig, as_begun, conditions_of, flag_of, p
 from arcs.evaluate.report import report
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
+from evals.benchmarks import Benchmark, load_benchmark
 from models.errors import UserError
 
 
@@ -32,11 +34,12 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
         reporter.say(f"evaluation, continued in {directory.path}")
     else:
         config = parse(_absolute(flags))
+        benchmark = load_benchmark(config.benchmark)  # a wrong one: before there is a run
         path = out if out is not None else default_path("eval")
         directory = RunDirectory.create(
             path, provenance.first_manifest("eval", config.model_dump(mode="json"), sys.argv)
         )
-        _announce(config, directory, reporter)
+        _announce(config, benchmark, directory, reporter)
     with directory:
         _go(config, directory, reporter, as_json, begun_now=run is None)
 
@@ -68,13 +71,17 @@ def _shown(value: Any) -> str:
     return ",".join(map(str, value)) or "empty" if isinstance(value, tuple) else str(value)
 
 
-def _announce(config: EvalConfig, directory: RunDirectory, reporter: Reporter) -> None:
+def _announce(
+    config: EvalConfig, benchmark: Benchmark, directory: RunDirectory, reporter: Reporter
+) -> None:
     conditions = len(conditions_of(config))
-    items = config.limit or 164
+    problems = len(benchmark.problems)
+    items = min(config.limit or problems, problems)
     decodes = conditions * len(config.quantisations)
     reporter.say(
         f"{decodes} decodes ({conditions} conditions x {len(config.quantisations)} quantisations) "
-        f"of {items} problems to {config.n_predict[-1]} tokens, in {directory.path}"
+        f"of {items} problems of {benchmark.title} to {config.n_predict[-1]} tokens, in "
+        f"{directory.path}"
     )
     if config.samples > 1:
         reporter.say(
@@ -92,7 +99,8 @@ def _go(
 ) -> None:
     from arcs.evaluate.pipeline import run_eval
 
-    again = f"threearc eval humaneval --run {directory.path}"
+    # the run knows its benchmark; a path would be one more thing to quote and mistype
+    again = f"threearc eval --run {shlex.quote(str(directory.path))}"
     try:
         metrics = run_eval(config, directory, reporter)
     except UserError:
@@ -100,9 +108,7 @@ def _go(
             directory.discard_if_unused()
         raise
     except KeyboardInterrupt:
-        reporter.say(
-            f"\ninterrupted; continue with: threearc eval humaneval --run {directory.path}"
-        )
+        reporter.say(f"\ninterrupted; continue with: {again}")
         sys.exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -38,6 +38,8 @@ class EvalConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    benchmark: str = "humaneval"
+    """``humaneval``, ``small``, or the path of a JSONL file of tasks."""
     model: str = "SmolLM2-135M-Instruct"
     adapters: tuple[Path, ...] = ()
     adapter_mode: Literal["runtime", "merged"] = "runtime"
@@ -228,7 +230,9 @@ def _number(value: float) -> str:
 
 
 def flag_of(name: str) -> str:
-    """The command line's flag for a setting."""
+    """What the command line calls a setting: its flag, but for the benchmark."""
+    if name == "benchmark":
+        return "the benchmark"
     return "--" + _FLAGS.get(name, name.replace("_", "-"))
 
 

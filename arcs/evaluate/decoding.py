@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from arcs import provenance
 from arcs.arc1 import evaluation
 from arcs.arc1.problems import Item
+from arcs.escalation import continued, join
 from arcs.evaluate.config import BASE, CONTROL, Condition, EvalConfig
-from arcs.evaluate.escalation import unfinished
 from arcs.evaluate.fast import TOKENS, changed_texts, spread
 from arcs.evaluate.files import Files, files_of
-from arcs.evaluate.instrument import require_same_instrument, require_same_stage
+from arcs.instrument import require_same_instrument, require_same_stage
 from arcs.progress import Reporter
 from arcs.runs import JsonLines, RunDirectory
 from backends.interface import Completion
@@ -88,14 +88,8 @@ def decode_arm(
     config, run = stage.config, stage.run
     if config.fast and stage.first:
         _decode_sample(stage, arm, counts)
-    wanted = list(stage.prepared.items)
-    if not stage.first:
-        waiting = unfinished(earlier)
-        wanted = [
-            replace(item, prompt=replace(item.prompt, generated=earlier[item.key].ids))
-            for item in wanted
-            if item.key in waiting
-        ]
+    items = stage.prepared.items
+    wanted = list(items) if stage.first else continued(items, earlier)
     store = arm.store(run, stage.budget)
     if len(evaluation.completions(store, wanted, stage.settings)) < len(wanted):
         with _opened(stage, arm, fast=config.fast) as (model, files):
@@ -110,7 +104,7 @@ def decode_arm(
                 )
             label = f"{arm.quantisation} {arm.condition.name}"
             _decode(stage.settings, stage, model, wanted, store, label, counts)
-    earlier.update(evaluation.completions(store, wanted, stage.settings))
+    join(earlier, evaluation.completions(store, wanted, stage.settings))
 
 
 def fast_of(stage: Stage, arm: Arm, done: Mapping[str, Completion]) -> dict[str, Any] | None:

@@ -12,14 +12,16 @@ from arcs import trained_on
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.evaluation import Answer
 from arcs.arc1.problems import Item
+from arcs.doctor.offload import warn_unused_gpu
+from arcs.escalation import next_budget, undecided
 from arcs.evaluate.config import BASE, CONTROL, Condition, EvalConfig, conditions_of
 from arcs.evaluate.decoding import FILES, Arm, Stage, decode_arm, fast_of, reference_of
-from arcs.evaluate.escalation import next_budget, undecided
 from arcs.evaluate.files import check_adapter, remove_copies
-from arcs.evaluate.instrument import settings_sha256
+from arcs.evaluate.metrics import EvalMetrics
 from arcs.evaluate.prefix import template_prefix
 from arcs.evaluate.quality import fixed_texts, logits_of_both, quality
 from arcs.gates import Gates, load_gates
+from arcs.instrument import settings_sha256
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory
 from arcs.sampled import SampledComparison, compare_sampled
@@ -30,9 +32,8 @@ from backends.interface import Completion
 from backends.llamacpp import require_installed
 from backends.llamacpp.context import describe_prefix
 from backends.lora import adapter_sha256
+from evals.benchmarks import Benchmark, load_benchmark
 from evals.humaneval.execution import Limits
-from evals.humaneval.problems import dataset_sha256
-from evals.humaneval.prompts import template_sha256
 from evals.humaneval.sandbox import IsolationLevel, detect_level
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
@@ -55,6 +56,7 @@ class Prepared:
 
     directory: ModelDirectory
     encoder: ChatEncoder
+    benchmark: Benchmark
     items: tuple[Item, ...]
     level: IsolationLevel
     limits: Limits
@@ -115,6 +117,7 @@ def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Pr
     """Check everything that can be before the first decode. Raises UserError for each mistake."""
     require_free(run.path, RUN_BYTES, "the run")
     require_installed()
+    warn_unused_gpu(config.gpu_layers, reporter)
     level = detect_level(allow_weak=config.allow_weak_sandbox)
     directory = prepare(config.model, say=reporter.say)
     layout = layout_of(directory, doing="quantised evaluation")
@@ -126,6 +129,8 @@ def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Pr
             f"--quant original: {directory.name} was not made from a GGUF file; choose f16, "
             "q8_0, q5_k_m or q4_k_m"
         )
+    benchmark = load_benchmark(config.benchmark)
+    chosen, limits = problems.choose(benchmark, config.limit), Limits()
     conditions = conditions_of(config)
     for condition in conditions:
         if condition.adapter is not None:
@@ -134,15 +139,13 @@ def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Pr
     prepared = Prepared(
         directory=directory,
         encoder=encoder,
+        benchmark=benchmark,
         items=problems.in_samples(
-            [
-                problems.encode(encoder, problem, config.prompt_style)
-                for problem in problems.choose(config.limit)
-            ],
+            [problems.encode(encoder, one, config.prompt_style) for one in chosen],
             config.samples,
         ),
         level=level,
-        limits=Limits(),
+        limits=limits,
         gates=load_gates(),
         conditions=conditions,
         layers=tuple(sorted(layer_factors(scales, layout.heads))),
@@ -155,6 +158,8 @@ def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Pr
             f"{largest} tokens need a context of {context}, and {directory.name} has "
             f"{trained.context_length}: lower --n-predict or --escalate"
         )
+    if "evaluation" not in run.manifest():  # begun now
+        problems.require_solvable(benchmark, chosen, level, limits, reporter)
     run.extend_manifest(**_describe(config, prepared))
     return _apart(config, run, prepared, reporter)
 
@@ -179,7 +184,7 @@ def _apart(
 
 
 def _context(config: EvalConfig, prepared: Prepared, budget: int) -> int:
-    return problems.context_for(prepared.encoder, config.prompt_style, budget)
+    return problems.context_for(prepared.encoder, prepared.benchmark, config.prompt_style, budget)
 
 
 def _describe(config: EvalConfig, prepared: Prepared) -> dict[str, Any]:
@@ -200,10 +205,7 @@ def _describe(config: EvalConfig, prepared: Prepared) -> dict[str, Any]:
         },
         "chat": prepared.encoder.describe(),
         "evaluation": {
-            "dataset": "HumanEval",
-            "dataset_sha256": dataset_sha256(),
-            "prompt_style": config.prompt_style,
-            "prompt_template_sha256": template_sha256(config.prompt_style),
+            **prepared.benchmark.describe(config.prompt_style),
             "prompts_sha256": problems.prompts_sha256(prepared.problems),
             "items": len(prepared.problems),
         },
@@ -352,8 +354,7 @@ def _metrics(
             "merge": manifest.get(f"merge.{arm.name}"),
             "fast": fast[arm.name],
         }
-    return {
-        "schema_version": "threearc-eval-1",
+    document = {
         "model": manifest["model"],
         "n_items": len(prepared.problems),
         "n_predict": list(budgets),
@@ -363,3 +364,4 @@ def _metrics(
         "config": config.model_dump(mode="json"),
         "made_with": {k: v for k, v in manifest.items() if k not in ("config", "command", "arc")},
     }
+    return EvalMetrics.model_validate(document).model_dump(mode="json")

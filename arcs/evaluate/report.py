@@ -36,8 +36,9 @@ def report(metrics: Mapping[str, Any]) -> Group:
 
 
 def _table(metrics: Mapping[str, Any], quantisation: str, conditions: Mapping[str, Any]) -> Table:
+    benchmark = metrics["made_with"]["evaluation"]["dataset"]
     table = Table(
-        title=f"HumanEval pass@1, {metrics['model']['name']}, {quantisation}, "
+        title=f"{benchmark} pass@1, {metrics['model']['name']}, {quantisation}, "
         f"n = {metrics['n_items']}",
         caption=_caption(metrics),
         box=SIMPLE_HEAD,

@@ -1,14 +1,15 @@
-"""A model directory's safetensors written as a GGUF file for our own engine.
+"""A model directory's safetensors written as a GGUF file.
 
-The file has no tokenizer (model ``none``): ids go in, ids come out, decided once in
-:mod:`models.chat`. Files that users take elsewhere need real tokenizer metadata.
+For our own engine the file has no tokenizer (model ``none``): ids go in, ids come out, decided
+once in :mod:`models.chat`. A file that a user takes elsewhere gets one
+(:mod:`models.gguf.tokenizer`), or says that it has none and why.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,10 @@ from models.errors import UserError
 from models.files import whole_file
 from models.from_directory import require_plain_weights
 from models.gguf.layout import Layout, canonical, layout_of
+from models.gguf.tokenizer import GgufTokenizer
 from models.gguf.weights import StoredMatrix, stored_matrices
 
+IDS_ONLY = "none: token ids in, token ids out"
 EXPORT_VERSION = 1
 """Part of a cached export's name; raise it when the bytes written here change."""
 
@@ -47,8 +50,17 @@ class _Plan:
         return self.source.size * np.dtype(self.dtype).itemsize
 
 
-def export_gguf(directory: ModelDirectory, out: Path, *, dtype: GgufDtype) -> Path:
+def export_gguf(
+    directory: ModelDirectory,
+    out: Path,
+    *,
+    dtype: GgufDtype,
+    tokenizer: GgufTokenizer | str = "",
+) -> Path:
     """Write ``directory`` to ``out``; matrices as ``dtype``, vectors and convolutions float32.
+
+    ``tokenizer``: what llama.cpp is to tokenise by, or why there is none (a text that then stands
+    in the file, under ``threearc.tokenizer``; nothing does where it is empty).
 
     Needs memory for one tensor only. ``out`` appears whole or not at all. Raises
     CapabilityError for a variant that llama.cpp would compute differently, UserError for a
@@ -58,7 +70,7 @@ def export_gguf(directory: ModelDirectory, out: Path, *, dtype: GgufDtype) -> Pa
     layout = layout_of(directory, doing="GGUF export")
     plans = _plan(directory, layout, dtype)
     with whole_file(out, needs=sum(plan.nbytes for plan in plans)) as temporary:
-        _write(temporary, directory, layout, plans, dtype)
+        _write(temporary, directory, layout, plans, dtype, tokenizer)
     return out
 
 
@@ -109,7 +121,12 @@ def _check_complete(
 
 
 def _write(
-    path: Path, directory: ModelDirectory, layout: Layout, plans: list[_Plan], dtype: GgufDtype
+    path: Path,
+    directory: ModelDirectory,
+    layout: Layout,
+    plans: list[_Plan],
+    dtype: GgufDtype,
+    tokenizer: GgufTokenizer | str,
 ) -> None:
     import gguf
 
@@ -121,7 +138,7 @@ def _write(
         writer.add_string("threearc.source.fingerprint", directory.fingerprint)
         layout.write_metadata(writer)
         writer.add_file_type(types[dtype])
-        writer.add_tokenizer_model("none")
+        _write_tokenizer(writer, tokenizer)
         for plan in plans:
             writer.add_tensor_info(plan.name, plan.shape, np.dtype(plan.dtype), plan.nbytes)
         for name, values in layout.extra.items():
@@ -135,6 +152,15 @@ def _write(
             writer.write_tensor_data(values)
     finally:
         writer.close()
+
+
+def _write_tokenizer(writer: Any, tokenizer: GgufTokenizer | str) -> None:
+    if isinstance(tokenizer, GgufTokenizer):
+        tokenizer.write(writer)
+        return
+    writer.add_tokenizer_model("none")
+    if tokenizer:
+        writer.add_string("threearc.tokenizer", f"{IDS_ONLY} ({tokenizer})")
 
 
 def _tensor(plan: _Plan, layout: Layout) -> NDArray[np.float16] | NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from arcs.arc1.problems import choose, context_for, encode
+from evals.benchmarks import load_benchmark
 from evals.budgets import first_difference, view_at
 
 pytestmark = pytest.mark.slow
@@ -18,9 +19,9 @@ def decodes(smollm_directory):
     from backends.llamacpp.model import open_gguf
     from models.chat import ChatEncoder
 
-    encoder = ChatEncoder(smollm_directory)
-    prompts = [encode(encoder, problem, "chat").prompt for problem in choose(20)]
-    context = context_for(encoder, "chat", BUDGETS[-1])
+    encoder, benchmark = ChatEncoder(smollm_directory), load_benchmark("humaneval")
+    prompts = [encode(encoder, one, "chat").prompt for one in choose(benchmark, 20)]
+    context = context_for(encoder, benchmark, "chat", BUDGETS[-1])
     found = {}
     with open_gguf(smollm_directory.gguf, context=context, threads=1) as model:
         for n in BUDGETS:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from arcs.arc1.config import resolve
 from arcs.arc1.metrics import Arc1Metrics, Decoding, build
-from arcs.arc1.pipeline import settings_sha256
+from arcs.arc1.stages import settings_sha256
 from arcs.arc1.table import SHORT, render
 from arcs.runs import RunDirectory
 from arcs.verdicts import compare, load_gates
@@ -43,7 +43,10 @@ def arm(passed: int, n: int, *, unfinished: int = 0) -> list[ItemResult]:
 
 def metrics(base, trained) -> Arc1Metrics:
     comparison = compare(base, trained, load_gates(), base_settings="same", edited_settings="same")
-    manifest = {"model": {"name": "tiny"}, "evaluation": {"quantisation": "q8_0"}}
+    manifest = {
+        "model": {"name": "tiny"},
+        "evaluation": {"dataset": "small tasks", "quantisation": "q8_0"},
+    }
     return build(resolve({}), manifest, comparison, None, DECODING)
 
 

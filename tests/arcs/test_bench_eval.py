@@ -29,8 +29,11 @@ from backends.llamacpp.call_times import call_times
 from backends.llamacpp.model import LlamaCppModel, open_gguf
 from backends.llamacpp.plain import CreateCompletion, RawDecode, open_unified
 from backends.llamacpp.quantise import evaluation_gguf
+from evals.benchmarks import load_benchmark
 from models.chat import ChatEncoder
 from models.errors import UserError
+
+HUMANEVAL = load_benchmark("humaneval")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROMPTS, TOKENS = 3, 8
@@ -191,7 +194,7 @@ def test_a_bare_loop_reads_the_same_tokens_and_writes_the_same_texts(model):
 
 def test_other_work_is_refused(model, monkeypatch, encoder):
     monkeypatch.setattr(bench_evaluation, "REPEATS", 1)
-    items = [problems.encode(encoder, p, "chat") for p in problems.choose(2)]
+    items = [problems.encode(encoder, p, "chat") for p in problems.choose(HUMANEVAL, 2)]
     bench = Bench(model, encoder, items, 3, lambda _: None)
     found, host = beside_raw(bench)
     assert found["same_texts"] == 2 and 0 < host["share"]["low"] < 1
@@ -279,7 +282,7 @@ def test_budgets_are_halves_of_the_largest():
 
 
 def test_several_budgets_are_one_decode_and_the_same_texts(model, encoder):
-    items = [problems.encode(encoder, p, "chat") for p in problems.choose(2)]
+    items = [problems.encode(encoder, p, "chat") for p in problems.choose(HUMANEVAL, 2)]
     bench = Bench(model, encoder, items, 8, lambda _: None)
     with call_times(model) as several:
         ids, texts = evaluated(bench, budgets_to(8))
@@ -294,7 +297,7 @@ def test_several_budgets_are_one_decode_and_the_same_texts(model, encoder):
 
 def test_an_evaluation_that_decodes_each_budget_would_be_seen(model, encoder, monkeypatch):
     """What makes the comparison able to fail: the real path is what is timed."""
-    items = [problems.encode(encoder, p, "chat") for p in problems.choose(1)]
+    items = [problems.encode(encoder, p, "chat") for p in problems.choose(HUMANEVAL, 1)]
     bench = Bench(model, encoder, items, 4, lambda _: None)
     kept = evaluation.decode
 

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from arcs.doctor import offload
 from arcs.doctor.engines import engine_findings, unused_gpus, usable
+from arcs.doctor.examination import gpus_of_engines
 from arcs.doctor.findings import SECTIONS
 from arcs.doctor.fits import SHAPES, Shape, describe_fits, nominal_size
 from arcs.doctor.hardware import Gpu, find_gpus
@@ -26,6 +28,8 @@ from arcs.doctor.system import (
     sandbox_findings,
     system_findings,
 )
+from arcs.progress import Reporter
+from backends.llamacpp.library import Library
 from backends.memory import model_size
 from backends.probe_checks import TOLERANCES
 from backends.probing import Probed
@@ -277,6 +281,52 @@ def test_a_gpu_is_loud_for_each_engine_that_leaves_it_and_silent_for_one_that_us
     assert finding.loud and fix in (finding.fix or "")
     assert unused_gpus([NVIDIA], [_answer(engine, kind)]) == []
     assert unused_gpus([], [_answer(engine)]) == []
+
+
+def test_a_gpu_that_only_torch_sees_is_loud_for_llamacpp():
+    torch, llama = _answer("torch", "cuda"), _answer("llamacpp")
+    (seen,) = gpus_of_engines([torch, llama])
+    assert (seen.maker, seen.source) == ("nvidia", "PyTorch")
+    (finding,) = unused_gpus([seen], [torch, llama])
+    assert finding.loud and 'CMAKE_ARGS="-DGGML_CUDA=on"' in (finding.fix or "")
+    assert gpus_of_engines([_answer("torch"), llama]) == []
+
+
+@pytest.mark.parametrize(
+    ("gpu", "flag"),
+    [
+        (NVIDIA, "-DGGML_CUDA=on"),
+        (Gpu("apple", "Apple M3 GPU", None, None, "x"), "-DGGML_METAL=on"),
+    ],
+)
+def test_a_decode_begins_with_one_warning_where_llamacpp_leaves_a_gpu(
+    gpu, flag, monkeypatch, capsys
+):
+    monkeypatch.setattr(offload, "find_gpus", lambda: [gpu])
+    offload.warn_unused_gpu(-1, Reporter())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {gpu.name} is present") and flag in line
+    assert "--force-reinstall --no-deps --no-cache-dir llama-cpp-python" in line
+    offload.warn_unused_gpu(0, Reporter())  # the CPU was asked for
+    monkeypatch.setattr(offload, "find_gpus", lambda: [replace(gpu, maker="amd")])
+    offload.warn_unused_gpu(-1, Reporter())
+    monkeypatch.setattr(offload, "find_gpus", lambda: [gpu])
+    monkeypatch.setattr(Library, "supports_gpu", True)
+    offload.warn_unused_gpu(-1, Reporter())
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", [["eval"], ["arc1", "--backend", "torch"]])
+def test_eval_and_arc1_warn_before_anything_else(command, monkeypatch, capsys, tmp_path):
+    from arcs.cli import main
+
+    monkeypatch.setattr(offload, "find_gpus", lambda: [NVIDIA])
+    gone = str(tmp_path / "no-such-model")
+    with pytest.raises(SystemExit):
+        main([*command, "--model", gone, "--out", str(tmp_path / "run")])
+    assert "warning: NVIDIA L4 is present and this llama.cpp cannot use it" in (
+        capsys.readouterr().err
+    )
 
 
 def test_hidden_gpus_are_to_be_unhidden_and_not_reinstalled(monkeypatch):

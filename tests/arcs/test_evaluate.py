@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,29 +18,29 @@ pytest.importorskip("torch")
 pytest.importorskip("llama_cpp")
 
 from arcs import provenance
+from arcs.escalation import next_budget, undecided, unfinished
 from arcs.evaluate import command, pipeline
 from arcs.evaluate.config import Condition, canonical, conditions_of, heads_of, parse
-from arcs.evaluate.escalation import next_budget, undecided, unfinished
 from arcs.evaluate.files import _share, check_adapter, files_of
-from arcs.evaluate.instrument import (
+from arcs.evaluate.metrics import ConditionResult, EvalMetrics
+from arcs.evaluate.quality import quality
+from arcs.evaluate.report import _merge_note, report
+from arcs.instrument import (
     require_same_instrument,
     require_same_stage,
     settings_sha256,
 )
-from arcs.evaluate.quality import quality
-from arcs.evaluate.report import _merge_note, report
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from backends.adapters.proof import Comparison, Proof
-from backends.interface import Completion, Head, LoraConfig
+from backends.interface import Completion, Head
 from backends.llamacpp import quantise
 from backends.lora import save_adapter
-from backends.memory import model_size
 from models.errors import UserError
-from models.store import prepare
-from tests.support.tiny_models import build_tiny
+from tests.support.eval_bench import LORA, Bench
 
-LORA = LoraConfig(4, 8.0, targets="all")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+EVERY_CONDITION = tuple(ConditionResult.model_fields)
 
 
 # Settings ----------------------------------------------------------------------------------
@@ -250,51 +248,6 @@ def test_the_rounding_of_a_merge_is_a_share_of_the_adapters_effect() -> None:
 # The command ---------------------------------------------------------------------------------
 
 
-class Bench:
-    """A tiny model, an adapter that does something, and the command line that uses them."""
-
-    def __init__(self, root: Path, arch: str = "llama") -> None:
-        self.root, self.cache = root, root / "cache"
-        self.model = build_tiny(arch, root / "model", max_position_embeddings=4096)
-        os.environ["THREEARC_CACHE"] = str(self.cache)
-        directory = prepare(str(self.model), say=lambda _: None)
-        rng = np.random.default_rng(0)
-        weights = {}
-        for name, (out, into) in model_size(directory).linear_modules.items():
-            if "_proj" in name and "linear_attn" not in name and "per_layer" not in name:
-                weights[f"{name}.lora_A"] = rng.normal(size=(4, into)).astype(np.float32) / 5
-                weights[f"{name}.lora_B"] = rng.normal(size=(out, 4)).astype(np.float32) / 5
-        save_adapter(root / "edit", LORA, weights, directory, {})
-        shutil.copytree(root / "edit", root / "zero")
-        (root / "zero" / "threearc_adapter.json").unlink()
-        settings = json.loads((root / "zero" / "adapter_config.json").read_text())
-        (root / "zero" / "adapter_config.json").write_text(
-            json.dumps({**settings, "lora_alpha": 0})
-        )
-        self.weights, self.directory = weights, directory
-
-    def command(self, *tail: str) -> list[str]:
-        code = "from arcs.cli import main; main()"
-        return [sys.executable, "-c", code, "eval", "humaneval", *tail]
-
-    def fresh(self, out: str, *more: str) -> list[str]:
-        return self.command(
-            "--out", str(self.root / out), "--model", str(self.model), "--limit", "3",
-            "--prompt-style", "raw", "--threads", "1", "--json", *more,
-        )  # fmt: skip
-
-    def run(self, command: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "THREEARC_CACHE": str(self.cache), "OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, **more
-        )
-
-    def ids(self, out: str, arm: str, budget: int) -> dict[str, Any]:
-        path = self.root / out / f"{arm}.{budget}.completions.jsonl"
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-        return {one["item_id"]: (one["ids"], one["finish_reason"]) for one in records}
-
-
 def slug(name: str) -> str:
     return Condition(name, adapter=Path(name)).slug
 
@@ -346,6 +299,18 @@ def test_every_condition_stands_beside_what_it_is_an_edit_of(
     assert not [
         path for path in (bench.root / "all" / "files").glob("*.gguf") if "L0H1" in path.name
     ]
+
+
+def test_the_schema_in_the_docs_is_the_schema_of_the_code_and_of_a_result(
+    metrics: dict[str, Any],
+) -> None:
+    schema = EvalMetrics.model_json_schema()
+    assert json.loads((DOCS / "eval-metrics.schema.json").read_text()) == schema
+    assert EvalMetrics.model_validate(metrics).model_dump(mode="json") == metrics
+    said = (DOCS / "eval.md").read_text()
+    for name in (*schema["properties"], *EVERY_CONDITION, *metrics["made_with"]):
+        key = "engine." if name.startswith("engine.") else name
+        assert f"`{key}" in said, f"docs/eval.md does not say what {key} is"
 
 
 def test_the_table_is_whole_on_an_ordinary_terminal(metrics: dict[str, Any]) -> None:

@@ -6,17 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arcs.arc1.problems import choose, context_for, encode, prompts_sha256
+from evals.benchmarks import load_benchmark
 from models.chat import ChatEncoder
+
+HUMANEVAL = load_benchmark("humaneval")
 
 
 def test_all_problems_without_a_limit():
-    assert len(choose(None)) == len(choose(164)) == len(choose(9999)) == 164
+    assert [len(choose(HUMANEVAL, n)) for n in (None, 164, 9999)] == [164] * 3
 
 
 @settings(max_examples=30)
 @given(st.integers(1, 164), st.integers(1, 164))
 def test_a_smaller_limit_is_a_subset_in_the_sets_own_order(a, b):
-    small, large = (choose(n) for n in sorted((a, b)))
+    small, large = (choose(HUMANEVAL, n) for n in sorted((a, b)))
     assert len(small) == min(a, b)
     ids = [problem.task_id for problem in large]
     positions = [ids.index(problem.task_id) for problem in small]
@@ -24,7 +27,7 @@ def test_a_smaller_limit_is_a_subset_in_the_sets_own_order(a, b):
 
 
 def test_the_choice_is_not_the_easy_beginning():
-    numbers = [int(problem.task_id.split("/")[1]) for problem in choose(20)]
+    numbers = [int(problem.task_id.split("/")[1]) for problem in choose(HUMANEVAL, 20)]
     assert max(numbers) > 120
 
 
@@ -33,18 +36,21 @@ def test_prompts_hold_one_bos_and_are_the_same_each_time(tiny_directory):
     directory = tiny_directory("llama", add_bos=True, template="{{ bos_token }}" + PLAIN)
     encoder = ChatEncoder(directory)
     for style in ("chat", "raw"):
-        items = [encode(encoder, problem, style) for problem in choose(10)]
+        items = [encode(encoder, problem, style) for problem in choose(HUMANEVAL, 10)]
         assert all(item.prompt.ids.count(encoder.bos_id) == 1 for item in items)
-        again = [encode(ChatEncoder(directory), problem, style) for problem in choose(10)]
+        again = [
+            encode(ChatEncoder(directory), problem, style) for problem in choose(HUMANEVAL, 10)
+        ]
         assert prompts_sha256(items) == prompts_sha256(again)
     assert prompts_sha256(items) != prompts_sha256(items[:-1])
 
 
 def test_the_context_does_not_depend_on_the_limit_and_holds_every_prompt(tiny_directory):
     encoder = ChatEncoder(tiny_directory("llama"))
-    context = context_for(encoder, "chat", 100)
+    context = context_for(encoder, HUMANEVAL, "chat", 100)
     assert context % 256 == 0
-    assert all(len(encode(encoder, p, "chat").prompt.ids) + 100 <= context for p in choose(None))
+    prompts = [encode(encoder, one, "chat").prompt for one in HUMANEVAL.problems]
+    assert all(len(prompt.ids) + 100 <= context for prompt in prompts)
 
 
 PLAIN = (

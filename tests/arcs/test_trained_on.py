@@ -35,6 +35,7 @@ from arcs.training_data import (
 from arcs.verdicts import compare
 from backends.interface import LoraConfig
 from backends.lora import save_adapter
+from evals.benchmarks import load_benchmark
 from evals.humaneval.outcomes import ItemResult, Outcome
 from evals.humaneval.problems import Problem, load_problems
 from evals.humaneval.prompts import chat_instruction
@@ -170,7 +171,11 @@ def test_a_claim_on_trained_items_is_invalid_whatever_the_statistic_says() -> No
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """Training data of which one record is a problem that ``--limit 3`` evaluates."""
     made = Bench(tmp_path_factory.mktemp("overlap"))
-    leak = {"id": "leak", "prompt": choose(3)[1].prompt, "response": "Here it is."}
+    leak = {
+        "id": "leak",
+        "prompt": choose(load_benchmark("humaneval"), 3)[1].prompt,
+        "response": "Here it is.",
+    }
     with made.data.open("a") as stream:
         stream.write(json.dumps(leak) + "\n")
     return made
@@ -190,7 +195,7 @@ def test_a_leak_is_refused_before_training_and_at_every_later_evaluation(bench: 
     """One run of the real commands, since what they hand to each other is what is tested."""
     pytest.importorskip("torch")
     pytest.importorskip("llama_cpp")
-    task = choose(3)[1].task_id
+    task = choose(load_benchmark("humaneval"), 3)[1].task_id
     out, arc1 = bench.root / "run", bench.fresh(bench.root / "run")[1:]
     refused = call(bench, *arc1)
     assert refused.returncode == 2 and not refused.stdout and not out.exists()

@@ -9,7 +9,7 @@ import pytest
 from evals.humaneval import execution
 from evals.humaneval.execution import Execution, Limits, execute, execute_many
 from evals.humaneval.problems import Problem, load_problems
-from evals.humaneval.sandbox import detect_level, levels_here
+from evals.humaneval.sandbox import detect_level, levels_here, process
 from evals.humaneval.sandbox.process import CandidateEnd, Ending
 
 PROBLEMS = load_problems()
@@ -72,6 +72,14 @@ def test_keywords_and_changed_arguments_are_handled() -> None:
     program = "def f(a, b=0):\n    a.append(b)\n    return a"
     lines = ["given = [1]", "assert candidate(given, b=2) == [1, 2]", "given.append(3)"]
     assert check(program, *lines, "assert candidate(given) == [1, 3, 0]").status == "passed"
+
+
+def test_a_program_larger_than_a_pipe_reaches_a_checker_that_is_slow_to_start(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(process, "POLL_SECONDS", 0.001)
+    program = f"TEXT = {'x' * 300_000!r}\ndef f(): return len(TEXT)"
+    started = time.monotonic()
+    assert check(program, "assert candidate() == 300_000") == Execution("passed", "")
+    assert time.monotonic() - started < 30  # it had waited for the whole wall time, 60 s
 
 
 def test_an_iterator_is_an_iterator_and_no_list() -> None:

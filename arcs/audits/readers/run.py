@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,8 @@ from arcs.audits.results import (
     ResultSet,
     Role,
 )
+from evals.benchmarks import built_in_prompts
 from evals.humaneval.outcomes import Outcome
-from evals.humaneval.problems import dataset_sha256, load_problems
 from models.errors import UserError
 
 FORMAT = "threearc run"
@@ -66,9 +67,10 @@ def read(path: Path) -> Results:
     folders = runs_in(path)
     finished = [one for one in folders if (one / ITEMS).is_file()]
     if not finished:
+        first = folders[0] if folders else path
+        arc = read_json(first / MANIFEST)["arc"] if folders else "arc1"
         raise UserError(
-            f"{folders[0] if folders else path}: the run has no {ITEMS} yet; finish it with "
-            f"threearc arc1 --run {folders[0] if folders else path}"
+            f"{first}: the run has no {ITEMS} yet; finish it with threearc {arc} --run {first}"
         )
     sets: list[ResultSet] = []
     for folder in finished:
@@ -93,7 +95,7 @@ def _sets(run: _Run) -> Iterator[ResultSet]:
     for _, record in read_json_lines(run.path / ITEMS):
         rows.setdefault((record["arm"], record["n_predict"]), []).append(record)
     prompts = _prompts(run)
-    decoded = {arm: _completions(run.path / f"{arm}.completions.jsonl") for arm, _ in rows}
+    decoded = {arm: _completions(run.path, arm) for arm, _ in rows}
     for (arm, n_predict), records in rows.items():
         name = f"{run.path.name} {arm} at n_predict {n_predict}"
         items = tuple(_item(r, n_predict, decoded[arm], prompts) for r in records)
@@ -114,16 +116,22 @@ def _sets(run: _Run) -> Iterator[ResultSet]:
 
 
 def _prompts(run: _Run) -> Mapping[str, str]:
-    """Prompts by task id, where the run's data set is the one that is installed here."""
-    if run.manifest.get("evaluation", {}).get("dataset_sha256") != dataset_sha256():
-        return {}
-    return {problem.task_id: problem.prompt for problem in load_problems()}
+    """Prompts by task id, where the run's data set is one that is installed here."""
+    return built_in_prompts(str(run.manifest.get("evaluation", {}).get("dataset_sha256")))
 
 
-def _completions(path: Path) -> Mapping[str, Mapping[str, Any]]:
-    if not path.is_file():
-        return {}
-    return {record["item_id"]: record for _, record in read_json_lines(path)}
+def _completions(folder: Path, arm: str) -> Mapping[str, Mapping[str, Any]]:
+    """An arm's decodes by item; of one that was continued, the last stage's, which holds all."""
+    stages = {}
+    for path in folder.glob("*.completions.jsonl"):
+        stage = path.name.removesuffix(".completions.jsonl").removeprefix(arm)
+        if path.name.startswith(arm) and (not stage or re.fullmatch(r"\.\d+", stage)):
+            stages[int(stage[1:] or 0)] = path
+    return {
+        record["item_id"]: record
+        for budget in sorted(stages)
+        for _, record in read_json_lines(stages[budget])
+    }
 
 
 def _item(

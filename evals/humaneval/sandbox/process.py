@@ -77,11 +77,11 @@ def run_pair(
         _Pipes() as pipes,
     ):
         scratch = Path(folder).resolve()
-        with _candidate(level, scratch, pipes) as candidate, _checker(pipes) as checker:
-            job = _job(problem, program, level.setup(limits, scratch), pipes)
+        job = _job(problem, program, level.setup(limits, scratch), pipes)
+        with _candidate(level, scratch, pipes) as candidate, _checker(pipes, job) as checker:
             pipes.close()
             watch = _Watch(candidate, level, limits, scratch, cancelled)
-            verdict = _await(checker, job, watch)
+            verdict = _await(checker, watch)
             end = _end(candidate, verdict, watch)
         return Ending(verdict, _signal_of(checker.returncode), end, str(scratch))
 
@@ -132,16 +132,21 @@ def _candidate(
 
 
 @contextlib.contextmanager
-def _checker(pipes: _Pipes) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        command("checker"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=environment(),
-        pass_fds=(pipes.requests_in, pipes.responses_out),
-        start_new_session=True,
-    )
+def _checker(pipes: _Pipes, job: bytes) -> Iterator[subprocess.Popen[bytes]]:
+    # The job comes in a file: communicate() forgets, after a time-out, what of its input a
+    # full pipe (64 KiB) had not taken, and the checker would wait for the rest for ever.
+    with tempfile.TemporaryFile() as given:
+        given.write(job)
+        given.seek(0)
+        process = subprocess.Popen(
+            command("checker"),
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+            pass_fds=(pipes.requests_in, pipes.responses_out),
+            start_new_session=True,
+        )
     try:
         yield process
     finally:
@@ -237,14 +242,12 @@ def _storage_exceeded(folder: Path, limits: Limits) -> bool:
     return size > limits.scratch_bytes
 
 
-def _await(checker: subprocess.Popen[bytes], job: bytes, watch: _Watch) -> dict[str, str] | None:
+def _await(checker: subprocess.Popen[bytes], watch: _Watch) -> dict[str, str] | None:
     """The checker's verdict; None if it crashed or had to be given up."""
-    data: bytes | None = job
     while True:
         try:
-            output, _ = checker.communicate(input=data, timeout=POLL_SECONDS)
+            output, _ = checker.communicate(timeout=POLL_SECONDS)
         except subprocess.TimeoutExpired:
-            data = None  # Popen keeps what it has not yet written
             if not watch.look():
                 return None
         else:

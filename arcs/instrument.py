@@ -1,6 +1,7 @@
 """Whether answers that are compared, or continued, come from one instrument.
 
-An arm's stages (``engine.<arm>.<budget>`` of the manifest) are what
+An arm's stages (``engine.<arm>.<budget>`` of an evaluation's manifest; ``engine_<arm>`` and
+``engine_<arm>_<budget>`` of Arc 1's) are what
 :meth:`backends.llamacpp.model.LlamaCppModel.describe` said when each was decoded.
 """
 
@@ -28,12 +29,17 @@ def settings_sha256(arm: str, stages: Sequence[Engine]) -> str:
     Equal for two arms only if their first stages agree in all but the edit, and each arm's
     later stages agree with its first in all but the room for text.
     """
-    first, *later = stages
-    document: dict[str, Any] = {"first": _without(first, EDIT)}
-    strange = [stage for stage in later if _without(stage, ROOM) != _without(first, ROOM)]
+    document: dict[str, Any] = {"first": _without(stages[0], EDIT)}
+    strange = strangers(stages)
     if strange:  # the arm's name, since two arms that change in the same way are no better
         document |= {"arm": arm, "later": strange}
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+
+
+def strangers(stages: Sequence[Engine]) -> list[Engine]:
+    """An arm's later stages that differ from its first in more than the room for text."""
+    first, *later = stages
+    return [stage for stage in later if _without(stage, ROOM) != _without(first, ROOM)]
 
 
 def require_same_stage(run: Path, arm: str, first: Engine, now: Engine) -> None:
