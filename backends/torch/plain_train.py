@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import peft
@@ -40,7 +41,9 @@ class PlainPeft:
             use_rslora=recipe.lora.rslora,
             target_modules=list(paths.values()),
         )
-        self._model = peft.get_peft_model(base, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about names of peft's own that are deprecated
+            self._model = peft.get_peft_model(base, config)
         self._parameters: dict[str, nn.Parameter] = {}
         for name, path in paths.items():
             layer = base.get_submodule(path)
