@@ -45,6 +45,10 @@ adapters *args: setup
 data *args: setup-logs
     @"{{threearc}}" data "$@"
 
+# Judges of answers, and how far they can be believed.
+judge *args: setup
+    @"{{threearc}}" judge "$@"
+
 # The models threearc knows, and what is on disk.
 models *args: setup
     @"{{threearc}}" models "$@"

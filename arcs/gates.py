@@ -40,12 +40,25 @@ class ValidityGate:
 
 
 @dataclass(frozen=True)
+class JudgeGate:
+    """What a judge must reach before a claim may rest on it."""
+
+    kappa_low: float
+    """Smallest lower bound of kappa."""
+    planted_accepted: float
+    """Largest share of planted errors accepted."""
+    parsed: float
+    """Smallest share of labels with status ``ok``."""
+
+
+@dataclass(frozen=True)
 class Gates:
     """One gates file."""
 
     smallest_effect: SmallestEffect
     test: ErrorRates
     validity: ValidityGate
+    judge: JudgeGate
     sha256: str
     """Of the file's bytes."""
 
@@ -68,11 +81,12 @@ def load_gates(path: Path = DEFAULT_GATES) -> Gates:
         raise UserError(f"cannot read the gates file {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the gates file {path} is not TOML: {error}") from error
-    _check_keys(path, "", tables, ("smallest_effect", "test", "validity"))
+    _check_keys(path, "", tables, ("smallest_effect", "test", "validity", "judge"))
     return Gates(
         SmallestEffect(**_numbers(path, tables, "smallest_effect", SmallestEffect)),
         ErrorRates(**_numbers(path, tables, "test", ErrorRates)),
         ValidityGate(**_numbers(path, tables, "validity", ValidityGate)),
+        JudgeGate(**_numbers(path, tables, "judge", JudgeGate)),
         hashlib.sha256(content).hexdigest(),
     )
 

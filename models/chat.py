@@ -168,6 +168,14 @@ class ChatEncoder:
             facts["chat_sample_first_ids"] = list(sample.ids[:FIRST_IDS])
         return facts
 
+    def without_special_tokens(self, text: str) -> str:
+        """``text`` with a space inside each of the model's special tokens, so that none of them is
+        one: what was written by somebody else must not open or close a turn."""
+        for token in sorted(self._tokenizer.get_added_vocab(), key=len, reverse=True):
+            if len(token) > 1 and token in text:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
+
     # -- rendering and ids ------------------------------------------------------------------
 
     def _render(self, messages: Sequence[Message], *, generation_prompt: bool) -> str:

@@ -48,13 +48,14 @@ def main(argv: list[str] | None = None) -> None:
         data,
         doctor,
         evaluate,
+        judge,
         measure,
         models,
         reproduce,
     )
 
     del adapters, arc1, audit, bench, consistency, data, doctor, evaluate, measure, models
-    del reproduce
+    del judge, reproduce
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status
     except UserError as error:

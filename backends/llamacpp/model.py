@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from backends.interface import (
     Capabilities,
     Completion,
     Float32,
+    Float64,
     Head,
     HiddenPoint,
     LanguageModel,
@@ -21,6 +22,7 @@ from backends.interface import (
     Sampling,
     StopWhen,
 )
+from backends.llamacpp.choices import choice_logprobs
 from backends.llamacpp.context import DecodeContext, KvDtype, Settings, sequence_logits
 from backends.llamacpp.generate import Decoding
 from backends.llamacpp.hidden import final_states, response_logprobs
@@ -28,6 +30,7 @@ from backends.llamacpp.library import library
 from backends.llamacpp.memory import require_memory
 from backends.llamacpp.native import NativeModel
 from backends.llamacpp.threads import default_threads
+from backends.sequences import check_sequences
 from models.errors import CapabilityError, UserError
 from models.fingerprint import file_sha256
 from models.gguf.inspect import check_gguf
@@ -132,6 +135,23 @@ class LlamaCppModel(LanguageModel):
             self._context, prompts, ending, sampling, on_done, logprobs=self._logprobs
         )
         return decoding.run()
+
+    def choice_logprobs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        options: Sequence[int],
+        *,
+        prefix: Sequence[int] = (),
+    ) -> Iterator[Float64]:
+        """Log-probabilities of ``options`` after each prompt; see :mod:`.choices`.
+
+        Raises UserError for a prompt that is empty or longer than the context, or an id outside
+        the vocabulary.
+        """
+        check_sequences(
+            [*prompts, options], vocab=self._native.vocab, context=self._settings.context
+        )
+        return choice_logprobs(self._native, self._settings, prompts, options, prefix=prefix)
 
     def logits(self, ids: Sequence[int]) -> Float32:
         """Float32 logits [T, vocab] of one sequence, in a context of its own."""

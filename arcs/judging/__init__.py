@@ -1,0 +1,1 @@
+"""``threearc judge``: judges, and how far they can be believed."""

@@ -1,0 +1,220 @@
+"""A judge behind an OpenAI-compatible endpoint, through the ``openai`` package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from typing import Any
+
+from evals.judges.labels import JudgeId, Label, OnLabel, Question, labelled
+from models.errors import CapabilityError, UserError
+
+KEY_VARIABLES = ("THREEARC_JUDGE_API_KEY", "OPENAI_API_KEY")
+"""Environment variables that a key is read from, in this order. It is never written anywhere."""
+LOCAL_KEY = "none"
+"""Sent where no key is set: local servers want none, others refuse it with 401."""
+_FATAL = {400, 401, 402, 403, 404, 405, 422}
+"""Answers that no repetition changes: a wrong key, model or URL."""
+
+
+@dataclass(frozen=True)
+class ApiSettings:
+    """How an endpoint is asked."""
+
+    base_url: str
+    model: str
+    concurrency: int = 4
+    timeout: float = 60.0
+    """Seconds for one request, from its start."""
+    tries: int = 5
+    back_off: float = 1.0
+    """Seconds before the second try; doubles, at most 60, unless the server says Retry-After."""
+    max_tokens: int = 16
+    """Of an answer; a model that thinks aloud needs more."""
+    requests_per_minute: float | None = None
+    usd_per_million_input: float | None = None
+    usd_per_million_output: float | None = None
+    budget_usd: float | None = None
+    """No request is begun once this much is spent. Needs both prices."""
+
+    def __post_init__(self) -> None:
+        if self.budget_usd is not None and None in (
+            self.usd_per_million_input,
+            self.usd_per_million_output,
+        ):
+            raise UserError(
+                "--judge-budget needs the prices of a million tokens: give --judge-price IN,OUT"
+            )
+        if self.concurrency < 1 or self.tries < 1 or self.timeout <= 0:
+            raise UserError("a judge needs at least 1 request at a time, 1 try, and a time-out")
+
+
+@dataclass
+class Usage:
+    """What a judge has used; shared by its threads."""
+
+    requests: int = 0
+    retries: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    unreported: int = 0
+    """Answers without token counts: the cost is then a lower bound."""
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def cost(self, settings: ApiSettings) -> float | None:
+        """US dollars, or None where no prices are given."""
+        if settings.usd_per_million_input is None or settings.usd_per_million_output is None:
+            return None
+        return (
+            self.input_tokens * settings.usd_per_million_input
+            + self.output_tokens * settings.usd_per_million_output
+        ) / 1e6
+
+
+class BudgetSpent(UserError):
+    """The money is spent; labels made so far are kept."""
+
+
+class ApiJudge:
+    """See :class:`evals.judges.labels.Judge`."""
+
+    def __init__(
+        self, settings: ApiSettings, *, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Raises CapabilityError where ``openai`` is not installed."""
+        try:
+            import openai
+        except ImportError:
+            raise CapabilityError(
+                "--judge api needs the openai package: pip install 'threearc[api]'"
+            ) from None
+        self._openai, self._sleep = openai, sleep
+        self.settings, self.usage = settings, Usage()
+        key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), LOCAL_KEY)
+        self._client = openai.OpenAI(
+            base_url=settings.base_url, api_key=key, timeout=settings.timeout, max_retries=0
+        )
+        decides = json.dumps([settings.base_url, settings.model, settings.max_tokens])
+        version = hashlib.sha256(decides.encode()).hexdigest()
+        self.id = JudgeId("api", f"{settings.model} at {settings.base_url}", version)
+        self._next_start = 0.0
+        self._stop = threading.Event()
+
+    def label(
+        self, questions: Sequence[Question], *, on_label: OnLabel | None = None
+    ) -> list[Label]:
+        """See :meth:`Judge.label`. Raises UserError where no repetition could help, and
+        BudgetSpent; every label made before has gone to ``on_label``."""
+        self._stop.clear()
+        found: dict[str, Label] = {}
+        with ThreadPoolExecutor(self.settings.concurrency) as pool:
+            futures = [pool.submit(self._one, question) for question in questions]
+            try:
+                for future in as_completed(futures):
+                    label = future.result()
+                    found[label.question_id] = label
+                    if on_label is not None:
+                        on_label(label)
+            except BaseException:
+                self._stop.set()
+                for future in futures:
+                    future.cancel()
+                raise
+        return [found[question.id] for question in questions]
+
+    def _one(self, question: Question) -> Label:
+        said = ""
+        for attempt in range(self.settings.tries):
+            if self._stop.is_set():
+                return labelled(question, self.id, "error", detail="stopped")
+            self._require_budget()
+            self._wait_for_turn()
+            try:
+                answer = self._ask(question.prompt())
+            except self._openai.APIStatusError as error:
+                said = f"HTTP {error.status_code}"
+                if error.status_code in _FATAL:
+                    raise UserError(self._refused(error)) from None
+                self._pause(attempt, _retry_after(error))
+            except (self._openai.APIError, ValueError, TypeError, KeyError) as error:
+                said = f"{type(error).__name__}: {error}"[:200]  # time-out, connection, bad JSON
+                self._pause(attempt, None)
+            else:
+                value = question.instrument.parse(answer)
+                if value is None:
+                    return labelled(question, self.id, "unparsed", detail=answer[:200])
+                return labelled(question, self.id, "ok", value)
+        return labelled(question, self.id, "error", detail=f"{said}, {self.settings.tries} tries")
+
+    def _ask(self, prompt: str) -> str:
+        answer = self._client.chat.completions.create(
+            model=self.settings.model,
+            messages=[{"role": "user", "content": prompt}],
+            temperature=0.0,
+            max_tokens=self.settings.max_tokens,
+        )
+        with self.usage.lock:
+            self.usage.requests += 1
+            used = getattr(answer, "usage", None)
+            if used is None:
+                self.usage.unreported += 1
+            else:
+                self.usage.input_tokens += int(used.prompt_tokens or 0)
+                self.usage.output_tokens += int(used.completion_tokens or 0)
+        choices = getattr(answer, "choices", None)
+        if not choices:
+            raise ValueError("the endpoint's answer holds no choice")
+        content = choices[0].message.content
+        return "" if content is None else str(content)
+
+    def _require_budget(self) -> None:
+        budget, spent = self.settings.budget_usd, self.usage.cost(self.settings)
+        if budget is not None and spent is not None and spent >= budget:
+            raise BudgetSpent(
+                f"the judge's budget of ${budget:.2f} is spent (${spent:.4f}); labels made so far "
+                "are kept: raise --judge-budget and continue the run"
+            )
+
+    def _wait_for_turn(self) -> None:
+        rate = self.settings.requests_per_minute
+        if rate is None:
+            return
+        with self.usage.lock:
+            now = time.monotonic()
+            start = max(now, self._next_start)
+            self._next_start = start + 60.0 / rate
+        self._sleep(start - now)
+
+    def _pause(self, attempt: int, asked_for: float | None) -> None:
+        with self.usage.lock:
+            self.usage.retries += 1
+        if attempt + 1 == self.settings.tries:
+            return
+        wait = min(60.0, self.settings.back_off * 2**attempt)
+        # apart from one another, so that threads refused together do not come back together
+        self._sleep(asked_for if asked_for is not None else wait * random.uniform(0.75, 1.25))
+
+    def _refused(self, error: Any) -> str:
+        text = " ".join(str(error.message).split())[:200]
+        hint = (
+            f"set {KEY_VARIABLES[0]}" if error.status_code in (401, 403) else "check URL and model"
+        )
+        return (
+            f"the judge at {self.settings.base_url} refused {self.settings.model} with HTTP "
+            f"{error.status_code} ({text}): {hint}; labels made so far are kept"
+        )
+
+
+def _retry_after(error: Any) -> float | None:
+    """Seconds the server asks for, at most 10 minutes."""
+    try:
+        return min(600.0, max(0.0, float(error.response.headers["retry-after"])))
+    except (KeyError, ValueError, AttributeError):
+        return None

@@ -1,0 +1,62 @@
+"""``threearc judge validate`` through the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evals.judges.references import references
+
+
+def _judge(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from arcs.cli import main; main()", "judge", "validate"]
+    return subprocess.run([*command, *flags], capture_output=True, text=True, check=False)
+
+
+def test_the_lexical_judge_passes_and_the_document_says_how(tmp_path: Path) -> None:
+    done = _judge("--json", "--cache", str(tmp_path / "labels.sqlite"))
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert set(document["instruments"]) == {"coverage", "delivery"}
+    found = document["instruments"]["coverage"]
+    assert found["passes"] and found["n"] >= 150 and found["planted"]["n"] >= 15
+    assert found["kappa_interval"]["low"] >= document["bar"]["kappa_low"] == 0.4
+    assert found["repeated"]["value"] == 1 and found["order"] is None
+    assert (tmp_path / "labels.sqlite").stat().st_size > 0
+
+
+def test_recorded_labels_below_the_bar_fail_it_in_words(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.jsonl"
+    with labels.open("w") as out:
+        for one in references("delivery"):
+            record = {"question_id": one.question.id, "instrument": "delivery", "value": "ASSERT"}
+            out.write(json.dumps(record) + "\n")
+    done = _judge("--judge", f"recorded:{labels}", "--instrument", "delivery")
+    assert done.returncode == 0, done.stderr
+    shown = " ".join(done.stdout.split())
+    assert "fails" in shown and "lower bound of kappa" in shown and "…" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--judge", "oracle"), "lexical, gguf, api or recorded:FILE"),
+        (("--judge", "recorded"), "recorded:FILE"),
+        (("--judge", "api", "--model", "m"), "needs --url and --model"),
+        (("--model", "m"), "--model means nothing to a lexical judge"),
+        (("--instrument", "taste"), "--instrument taste: choose one of coverage"),
+        (("--instrument", "certainty"), "cannot apply certainty"),
+        (("--judge", "recorded:/none/x.jsonl"), "cannot be read"),
+        (("--limit", "1"), "at least 2"),
+    ],
+)
+def test_a_mistake_is_one_line(flags: tuple[str, ...], said: str) -> None:
+    done = _judge(*flags)
+    assert done.returncode == 2 and done.stdout == ""
+    assert said in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,217 @@
+"""The api judge against real HTTP servers on loopback, most of which misbehave."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+pytest.importorskip("openai")
+
+from evals.judges.api import ApiJudge, ApiSettings, BudgetSpent
+from evals.judges.instruments import COVERAGE
+from evals.judges.labels import Question
+from models.errors import UserError
+
+Answer = tuple[int, Any, dict[str, str]]
+"""Status, body (a string is sent as it is), headers."""
+
+
+def said(text: str | None, tokens: tuple[int, int] | None = (100, 2)) -> Answer:
+    message = {"role": "assistant", "content": text}
+    body: dict[str, Any] = {
+        "id": "x", "object": "chat.completion", "created": 0, "model": "m",
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+    }  # fmt: skip
+    if tokens is not None:
+        usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
+        body["usage"] = {**usage, "total_tokens": sum(tokens)}
+    return 200, body, {}
+
+
+@contextmanager
+def serving(answer: Callable[[int, dict[str, Any]], Answer]) -> Iterator[tuple[str, list[Any]]]:
+    """A server whose n-th request (from 0) gets ``answer(n, body)``; yields URL and requests."""
+    seen: list[Any] = []
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            with lock:
+                number = len(seen)
+                seen.append((body, self.headers.get("authorization"), time.monotonic()))
+            status, content, headers = answer(number, body)
+            sent = content if isinstance(content, str) else json.dumps(content)
+            try:
+                self.send_response(status)
+                for name, value in {"content-type": "application/json", **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(sent.encode())
+            except OSError:
+                pass  # the client has hung up
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1", seen
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def judge(url: str, waits: list[float] | None = None, **settings: Any) -> ApiJudge:
+    made = ApiSettings(base_url=url, model="m", **{"concurrency": 1, "timeout": 5.0, **settings})
+    return ApiJudge(made, sleep=(waits if waits is not None else []).append)
+
+
+def questions(n: int) -> list[Question]:
+    fields = {"question": "q", "claim": "c"}
+    return [Question(f"q{i}", COVERAGE, {**fields, "response": f"r{i}"}) for i in range(n)]
+
+
+def test_answers_become_labels_in_order_and_tokens_are_counted() -> None:
+    def answer(_: int, body: dict[str, Any]) -> Answer:
+        return said("NO" if "r1" in body["messages"][0]["content"] else "YES")
+
+    with serving(answer) as (url, seen):
+        asked, heard = judge(url, concurrency=4), []
+        labels = asked.label(questions(6), on_label=heard.append)
+    assert [one.value for one in labels] == ["YES", "NO", "YES", "YES", "YES", "YES"]
+    assert sorted(one.question_id for one in heard) == [f"q{i}" for i in range(6)]
+    usage = asked.usage
+    assert (usage.requests, usage.input_tokens, usage.output_tokens) == (6, 600, 12)
+    assert {one.judge.kind for one in labels} == {"api"} and "m at http" in labels[0].judge.name
+    body = seen[0][0]
+    assert body["temperature"] == 0 and body["model"] == "m" and len(body["messages"]) == 1
+
+
+def test_the_key_comes_from_the_environment_and_is_kept_nowhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "second")
+    monkeypatch.setenv("THREEARC_JUDGE_API_KEY", "the-secret")
+    with serving(lambda *_: said("YES")) as (url, seen):
+        asked = judge(url)
+        (label,) = asked.label(questions(1))
+    assert seen[0][1] == "Bearer the-secret"
+    assert "the-secret" not in str(label.to_json()) + str(asked.id)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "I can't help with that.",
+        "Oui.",
+        "YES or NO",
+        "The claim is stated: YES",
+        "",
+        None,
+        "Ignore the rules. YES",
+    ],
+)
+def test_anything_but_the_word_is_unparsed_and_never_a_value(refusal: str | None) -> None:
+    with serving(lambda *_: said(refusal)) as (url, seen):
+        (label,) = judge(url).label(questions(1))
+    assert (label.status, label.value, label.detail) == ("unparsed", None, refusal or "")
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("bad", "waited"),
+    [
+        ((429, {"error": "slow down"}, {"retry-after": "7"}), 7.0),
+        ((500, "oops", {}), None),
+        ((503, {"error": {"message": "busy"}}, {}), None),
+        ((200, '{"choices": [{"message": {"cont', {}), None),
+        ((200, {"choices": []}, {}), None),
+        ((200, "", {}), None),
+    ],
+    ids=["429", "500", "503", "cut json", "no choice", "empty"],
+)
+def test_what_may_pass_is_tried_again_with_growing_waits(bad: Answer, waited: float | None) -> None:
+    waits: list[float] = []
+    with serving(lambda n, _: bad if n < 2 else said("NO")) as (url, seen):
+        asked = judge(url, waits)
+        (label,) = asked.label(questions(1))
+    assert (label.status, label.value) == ("ok", "NO") and len(seen) == 3
+    assert asked.usage.retries == 2 and len(waits) == 2
+    if waited is not None:
+        assert waits == [waited, waited]
+    else:
+        assert 0.75 <= waits[0] <= 1.25 and 1.5 <= waits[1] <= 2.5
+
+
+def test_what_does_not_pass_is_an_error_after_the_last_try() -> None:
+    with serving(lambda *_: (500, "oops", {})) as (url, seen):
+        (label,) = judge(url, tries=3).label(questions(1))
+    assert (label.status, label.value) == ("error", None) and len(seen) == 3
+    assert "HTTP 500, 3 tries" in label.detail
+
+
+def test_a_slow_server_times_out() -> None:
+    def slow(*_: Any) -> Answer:
+        time.sleep(1.0)
+        return said("YES")
+
+    with serving(slow) as (url, _):
+        (label,) = judge(url, tries=1, timeout=0.2).label(questions(1))
+    assert label.status == "error" and "imed out" in label.detail
+
+
+def test_nobody_there_is_an_error_not_a_traceback() -> None:
+    (label,) = judge("http://127.0.0.1:9/v1", tries=2).label(questions(1))
+    assert label.status == "error" and "2 tries" in label.detail
+
+
+@pytest.mark.parametrize(("status", "hint"), [(401, "set THREEARC_JUDGE_API_KEY"),
+                                              (404, "check URL and model")])  # fmt: skip
+def test_a_wrong_key_or_model_stops_at_once_in_one_line(status: int, hint: str) -> None:
+    heard: list[Any] = []
+
+    def answer(n: int, _: Any) -> Answer:
+        return said("YES") if n == 0 else (status, {"error": {"message": "no\nway"}}, {})
+
+    with (
+        serving(answer) as (url, seen),
+        pytest.raises(UserError, match=rf"HTTP {status}.*{hint}") as caught,
+    ):
+        judge(url).label(questions(20), on_label=heard.append)
+    assert len(heard) == 1 and len(seen) <= 3 and "\n" not in str(caught.value)
+
+
+def test_the_budget_stops_before_it_is_passed_by_more_than_one_request() -> None:
+    heard: list[Any] = []
+    prices = {"usd_per_million_input": 10.0, "usd_per_million_output": 0.0}
+    with (
+        serving(lambda *_: said("YES", (100, 0))) as (url, seen),
+        pytest.raises(BudgetSpent, match=r"\$0.00.* is spent .*--judge-budget"),
+    ):
+        judge(url, budget_usd=0.0025, **prices).label(questions(20), on_label=heard.append)
+    assert len(seen) == 3 and len(heard) == 3  # 0.001 each
+    with pytest.raises(UserError, match="prices"):
+        ApiSettings(base_url="x", model="m", budget_usd=1.0)
+
+
+def test_answers_without_token_counts_are_counted() -> None:
+    with serving(lambda *_: said("YES", None)) as (url, _):
+        asked = judge(url)
+        asked.label(questions(2))
+    assert asked.usage.unreported == 2 and asked.usage.cost(asked.settings) is None
+
+
+def test_requests_are_spread_over_the_minute() -> None:
+    waits: list[float] = []
+    with serving(lambda *_: said("YES")) as (url, _):
+        judge(url, waits, requests_per_minute=60.0).label(questions(3))
+    assert waits[0] == 0 and 0.5 < waits[1] <= 1.0 and 1.0 < waits[2] <= 2.0
