@@ -30,6 +30,7 @@ from arcs.evaluate.prefix import template_prefix
 from arcs.evaluate.report import report
 from backends.interface import Completion
 from backends.llamacpp.context import describe_prefix
+from evals.benchmarks import load_benchmark
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
 from models.errors import UserError
@@ -156,7 +157,7 @@ def test_the_prefix_is_the_templates_and_every_prompt_begins_with_it(
     for encoder in (ChatEncoder(smollm_directory), tiny.encoder):
         prefix = template_prefix(encoder, "chat")
         assert len(prefix) > 30
-        for problem in problems.choose(30):
+        for problem in problems.choose(load_benchmark("humaneval"), 30):
             assert problems.encode(encoder, problem, "chat").prompt.ids[: len(prefix)] == prefix
         assert template_prefix(encoder, "raw") == ()
 
@@ -355,7 +356,8 @@ def test_the_context_is_the_longest_prompt_and_the_budget_of_the_stage(
 ) -> None:
     """Escalation takes no memory before it comes to it."""
     longest = max(
-        len(problems.encode(tiny.encoder, one, "raw").prompt.ids) for one in problems.choose(None)
+        len(problems.encode(tiny.encoder, one, "raw").prompt.ids)
+        for one in problems.choose(load_benchmark("humaneval"), None)
     )
     made = tiny.read("steps", "manifest.json")
     for budget in (10, 20):
