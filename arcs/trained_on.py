@@ -25,7 +25,7 @@ SCHEMA = "threearc-trained-on-1"
 _DIGITS = 16
 """Hex digits kept of each hash: a chance match of 100,000 prompts with 1,000 problems has
 probability 5e-12."""
-_NAMED = 3
+NAMED = 3
 Asked = Mapping[str, Sequence[str]]
 """What a benchmark asks: item id -> the prompt as it is published, then its other wordings."""
 
@@ -151,8 +151,8 @@ def examine(
             "among it is not known"
         )
     elif found and not allowed:
-        named = "; ".join(map(str, found[:_NAMED]))
-        more = f"; and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+        named = "; ".join(map(str, found[:NAMED]))
+        more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise UserError(
             f"{what}: {len(found)} of the {len(asked)} problems that are evaluated are among "
             f"the training prompts ({named}{more}); remove them from the training data, or go on "

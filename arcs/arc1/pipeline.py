@@ -8,7 +8,7 @@ With --escalate the last three are done again at twice the budget while it could
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from arcs.arc1.training import (
 )
 from arcs.doctor.offload import warn_unused_gpu
 from arcs.gates import Gates, load_gates
+from arcs.held_out import examine_held_out
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory
 from arcs.training_data import (
@@ -81,13 +82,18 @@ class Prepared:
     gates: Gates
     shared: tuple[trained_on.Shared, ...] = ()
     """Evaluated problems that were trained on."""
+    elsewhere: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Items of other evaluation sets that were trained on, by set."""
 
 
 def run_arc1(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Arc1Metrics:
     """Run or continue Arc 1 in ``run``; returns what stands in its metrics.json."""
     with run.timed("prepare"):
         prepared = prepare_run(config, run, reporter)
-    shared = {_dataset(run): [one.to_json() for one in prepared.shared]} if prepared.shared else {}
+    shared = {name: list(found) for name, found in prepared.elsewhere.items()}
+    if prepared.shared:
+        own = [one.to_json() for one in prepared.shared]
+        shared[_dataset(run)] = [*own, *shared.get(_dataset(run), [])]
     trainer = Trainer(
         config, run, prepared.directory, prepared.backend, prepared.encoder, reporter, shared
     )
@@ -175,17 +181,24 @@ def _apart(
     """
     asked = trained_on.wordings([item.problem for item in prepared.items])
     found: list[trained_on.Shared] | None
+    rows: list[trained_on.Trained] = []
     if config.adapter is not None:
         what = f"--adapter {config.adapter}"
         found = trained_on.recorded_overlap(config.adapter, _dataset(run), asked)
     else:
         what, records = "the training data", trained_records(config, prepared.records)
-        rows: list[trained_on.Trained] = [*records, *trained_pairs(config, prepared.pairs)]
+        rows = [*records, *trained_pairs(config, prepared.pairs)]
         found = trained_on.shared_prompts(rows, asked)
     allowed = config.allow_overlap
     entry = trained_on.examine(what, found, asked, allowed=allowed, say=reporter.say)
     run.extend_manifest(overlap=entry)
-    return replace(prepared, shared=tuple(found or ()))
+    elsewhere = {}
+    if rows:
+        known = {one.item for one in found or ()}
+        elsewhere = examine_held_out(rows, known=known, allowed=allowed, say=reporter.say)
+    if elsewhere:
+        run.extend_manifest(overlap_elsewhere=elsewhere)
+    return replace(prepared, shared=tuple(found or ()), elsewhere=elsewhere)
 
 
 def _require_reference(config: Arc1Config, run: RunDirectory, directory: ModelDirectory) -> None:

@@ -66,6 +66,14 @@ def measure(
         int | None,
         typer.Option(help="Short answers: token budget, default 48", show_default=False),
     ] = None,
+    allow_overlap: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-overlap",
+            help="Go on where an adapter was trained on measured items; claims are INVALID then",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory of the new run", show_default=False)
     ] = None,
@@ -92,6 +100,7 @@ def measure(
         "axes": tuple(axis) if axis else None,
         "limit": limit,
         "n_predict": n_predict,
+        "allow_overlap": allow_overlap,
     }
     from arcs.measure.command import start
 

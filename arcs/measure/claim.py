@@ -25,6 +25,8 @@ def claim_of(
     edited_right: Sequence[bool],
     n_predict: int,
     gates: Gates,
+    *,
+    trained_on_test: bool = False,
 ) -> ClaimVerdict:
     """Judge the paired results as they are read, and at the four corners of the open answers.
 
@@ -38,6 +40,8 @@ def claim_of(
     ]
     everywhere = [as_read, *at_corners]
     verdict, reason = _verdict(as_read, everywhere)
+    if trained_on_test:
+        verdict, reason = Verdict.INVALID, ReasonCode.TRAIN_TEST_OVERLAP
     settles = _n_to_settle(everywhere, gates) if verdict is Verdict.INCONCLUSIVE else None
     excludes = None
     if settles is None and reason is ReasonCode.UNDERPOWERED:

@@ -38,6 +38,8 @@ class MeasureConfig(BaseModel):
     """Items: of each axis of the meter, of the short answers in all."""
     n_predict: int | None = Field(default=None, ge=1)
     """Of the short answers; None: N_PREDICT."""
+    allow_overlap: bool = False
+    """Go on where an adapter was trained on items that are measured; claims are INVALID then."""
 
     @field_validator("tempers")
     @classmethod

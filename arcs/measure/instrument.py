@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from arcs.gates import Gates
+from arcs.trained_on import Asked
 from backends.interface import LanguageModel
 
 Record = Mapping[str, Any]
@@ -18,6 +19,14 @@ class Instrument(Protocol):
     @property
     def item_ids(self) -> tuple[str, ...]:
         """In the order in which they are measured."""
+
+    @property
+    def dataset(self) -> str:
+        """The set's name in the records of what adapters were trained on."""
+
+    @property
+    def asked(self) -> Asked:
+        """What each item asks."""
 
     @property
     def chunk(self) -> int:
@@ -34,6 +43,11 @@ class Instrument(Protocol):
         """One condition alone."""
 
     def compare(
-        self, base: Sequence[Record], edited: Sequence[Record], gates: Gates
+        self,
+        base: Sequence[Record],
+        edited: Sequence[Record],
+        gates: Gates,
+        *,
+        trained_on_test: bool = False,
     ) -> dict[str, Any]:
         """An edit against its base, item by item."""

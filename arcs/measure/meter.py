@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from arcs.gates import Gates
+from arcs.held_out import prompts_of
 from arcs.measure.instrument import Record
+from arcs.trained_on import Asked
 from backends.interface import LanguageModel
 from evals.items.load import built_in, items_sha256
 from evals.items.records import MeterItem
@@ -34,6 +36,7 @@ class Meter:
     pairs: tuple[EncodedPair, ...]
     axes: tuple[str, ...]
     chunk: int = CHUNK
+    dataset: str = "meter"
 
     @classmethod
     def of(cls, encoder: ChatEncoder, axes: Sequence[str], limit: int | None) -> Meter:
@@ -46,6 +49,11 @@ class Meter:
     def item_ids(self) -> tuple[str, ...]:
         """In file order."""
         return tuple(pair.item.id for pair in self.pairs)
+
+    @property
+    def asked(self) -> Asked:
+        """The last turn of every context."""
+        return prompts_of([pair.item for pair in self.pairs])
 
     def describe(self) -> dict[str, Any]:
         """Items, ids, and what is averaged."""
@@ -75,12 +83,18 @@ class Meter:
         return {"axes": {axis: one.to_json() for axis, one in found.items()}}
 
     def compare(
-        self, base: Sequence[Record], edited: Sequence[Record], gates: Gates
+        self,
+        base: Sequence[Record],
+        edited: Sequence[Record],
+        gates: Gates,
+        *,
+        trained_on_test: bool = False,
     ) -> dict[str, Any]:
         """Shifts by axis. No verdict: no smallest shift that matters is fixed for nats."""
         before, after = ([_reading(record) for record in side] for side in (base, edited))
         found = shifts(before, after, gates.level)
-        return {"axes": {axis: one.to_json() for axis, one in found.items()}}
+        axes = {axis: one.to_json() for axis, one in found.items()}
+        return {"axes": axes, "trained_on_test": trained_on_test}
 
 
 def _reading(record: Record) -> MeterReading:

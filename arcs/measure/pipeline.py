@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from arcs import provenance
+from arcs import provenance, trained_on
 from arcs.evaluate.config import BASE, Condition
 from arcs.gates import Gates, load_gates
 from arcs.measure.config import METER, N_PREDICT, MeasureConfig, conditions_of
@@ -47,6 +47,8 @@ class Prepared:
     instrument: Instrument
     conditions: tuple[Condition, ...]
     gates: Gates
+    trained_on_test: frozenset[str] = frozenset()
+    """Conditions whose adapter was trained on items that are measured."""
 
 
 def run_measure(config: MeasureConfig, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
@@ -107,7 +109,25 @@ def prepare_run(config: MeasureConfig, run: RunDirectory, reporter: Reporter) ->
         measurement=instrument.describe(),
         gates=prepared.gates.to_json(),
     )
-    return prepared
+    return _apart(config, run, prepared, reporter)
+
+
+def _apart(
+    config: MeasureConfig, run: RunDirectory, prepared: Prepared, reporter: Reporter
+) -> Prepared:
+    """Raise UserError where an adapter was trained on measured items, unless allowed."""
+    asked, entries = prepared.instrument.asked, {}
+    for one in prepared.conditions:
+        if one.adapter is not None:
+            found = trained_on.recorded_overlap(one.adapter, prepared.instrument.dataset, asked)
+            what = f"--adapter {one.adapter}"
+            entries[one.name] = trained_on.examine(
+                what, found, asked, allowed=config.allow_overlap, say=reporter.say
+            )
+    if entries:
+        run.extend_manifest(overlap=entries)
+    seen = frozenset(name for name, entry in entries.items() if entry["shared"])
+    return replace(prepared, trained_on_test=seen)
 
 
 def _check_adapter(path: Path, directory: ModelDirectory) -> None:
@@ -213,7 +233,12 @@ def _metrics(
         conditions[one.name] = {
             "result": prepared.instrument.summarise(records, gates),
             "against": one.against if edited else None,
-            "comparison": prepared.instrument.compare(found[one.against], records, gates)
+            "comparison": prepared.instrument.compare(
+                found[one.against],
+                records,
+                gates,
+                trained_on_test=one.name in prepared.trained_on_test,
+            )
             if edited
             else None,
         }

@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from arcs.gates import Gates
+from arcs.held_out import prompts_of
 from arcs.measure.claim import claim_of
 from arcs.measure.instrument import Record
+from arcs.trained_on import Asked
 from backends.interface import LanguageModel, Prompt
 from evals.exact_match import (
     Answer,
@@ -38,6 +40,7 @@ class ShortAnswers:
     encoder: ChatEncoder
     n_predict: int
     chunk: int = CHUNK
+    dataset: str = "short_answers"
 
     @classmethod
     def of(cls, encoder: ChatEncoder, n_predict: int, limit: int | None) -> ShortAnswers:
@@ -50,6 +53,11 @@ class ShortAnswers:
     def item_ids(self) -> tuple[str, ...]:
         """In file order."""
         return tuple(item.id for item in self.items)
+
+    @property
+    def asked(self) -> Asked:
+        """Each question, without the instruction."""
+        return prompts_of(self.items)
 
     def describe(self) -> dict[str, Any]:
         """Questions, ids, and how they are answered and read."""
@@ -92,12 +100,17 @@ class ShortAnswers:
         }
 
     def compare(
-        self, base: Sequence[Record], edited: Sequence[Record], gates: Gates
+        self,
+        base: Sequence[Record],
+        edited: Sequence[Record],
+        gates: Gates,
+        *,
+        trained_on_test: bool = False,
     ) -> dict[str, Any]:
         """The claim that the edit changes the accuracy, and the difference in each domain."""
         before, after = ([_answer(record) for record in side] for side in (base, edited))
         found = claim_of(bounds(before), bounds(after), _right(before), _right(after),
-                         self.n_predict, gates)  # fmt: skip
+                         self.n_predict, gates, trained_on_test=trained_on_test)  # fmt: skip
         statistic = found.statistic
         if statistic is None:
             raise ValueError("no answers to compare")

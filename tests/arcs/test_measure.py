@@ -24,10 +24,13 @@ from arcs.measure.config import conditions_of, parse
 from arcs.measure.meter import Meter
 from arcs.measure.report import report
 from arcs.runs import RunDirectory
+from arcs.trained_on import KEY, describe
 from backends import open_backend
 from backends.interface import Head
 from backends.lora import initial_weights, load_adapter, save_adapter
 from backends.memory import model_size
+from evals.items.load import built_in
+from evals.items.records import ShortAnswer
 from evals.meter import AXES
 from evals.statistics import n_to_settle
 from evals.truncation import ArmBounds
@@ -174,6 +177,25 @@ class Bench:
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("measure"))
+
+
+def test_an_adapter_that_was_trained_on_items_is_refused_or_its_claim_is_invalid(
+    bench: Bench, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    question = built_in("short_answers", ShortAnswer)[1]
+    leaky = tmp_path / "leaky"
+    live = live_adapter(bench.directory, LORA, kinds=ATTENTION)
+    carried = {KEY: describe([question.prompt.upper()], {})}
+    save_adapter(leaky, LORA, live, bench.directory, carried)
+    flags = bench.flags("short-answers", limit=3, n_predict=4, adapters=(leaky,), tempers=())
+    with pytest.raises(UserError, match=rf"leaky: 1 of the 3 .* \({question.id}\).*allow-overlap"):
+        bench.run(flags)
+    capsys.readouterr()
+    bench.run({**flags, "allow_overlap": True})
+    metrics = json.loads(capsys.readouterr().out)
+    claim = metrics["conditions"]["leaky"]["comparison"]["claim"]
+    assert claim["verdict"] == "INVALID" and claim["reasons"] == ["train_test_overlap"]
+    assert metrics["made_with"]["overlap"]["leaky"]["shared"][0]["item"] == question.id
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
