@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -124,11 +124,6 @@ class EvalConfig(BaseModel):
                         f"{flag_of(name)} {getattr(self, name)}: greedy decoding draws nothing, so "
                         "it would do nothing; give a --temperature above 0"
                     )
-        names = [path.name for path in self.adapters]
-        if len(set(names)) < len(names):
-            raise ValueError(
-                "--adapter: two have the same directory name; copy one to another name"
-            )
         return self
 
     @property
@@ -185,7 +180,10 @@ def conditions_of(config: EvalConfig) -> tuple[Condition, ...]:
     what is measured is the scaling and not another rounding of the same tensor.
     """
     found = [Condition(BASE)]
-    found += [Condition(path.name, adapter=path) for path in config.adapters]
+    found += [
+        Condition(name, adapter=path)
+        for name, path in zip(names_of(config.adapters), config.adapters, strict=True)
+    ]
     if config.tempers:
         found.append(Condition(CONTROL, scales={}))
         found += [
@@ -196,6 +194,25 @@ def conditions_of(config: EvalConfig) -> tuple[Condition, ...]:
     if clash is not None:
         raise UserError(f"two conditions are called {clash!r}: rename the adapter's directory")
     return tuple(found)
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """What adapters are called: their directory, with as much before it as tells them apart.
+
+    Every run of arc1 calls its adapter ``adapter``, so two runs' are ``a/adapter``, ``b/adapter``.
+    """
+    depth = [1] * len(paths)
+    while True:
+        names = ["/".join(path.parts[-n:]) for path, n in zip(paths, depth, strict=True)]
+        clashing = [
+            i
+            for i, name in enumerate(names)
+            if names.count(name) > 1 and depth[i] < len(paths[i].parts)
+        ]
+        if not clashing:
+            return names
+        for i in clashing:
+            depth[i] += 1
 
 
 def heads_of(text: str) -> dict[Head, float]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from arcs.evaluate.config import BASE, Condition, canonical, heads_of
+from arcs.evaluate.config import BASE, Condition, canonical, heads_of, names_of
 from models.errors import UserError
 
 METER, SHORT_ANSWERS = "meter", "short-answers"
@@ -71,7 +71,10 @@ def conditions_of(config: MeasureConfig) -> tuple[Condition, ...]:
     o_proj input changes no bit. Raises UserError where two would have one name.
     """
     found = [Condition(BASE)]
-    found += [Condition(path.name, adapter=path) for path in config.adapters]
+    found += [
+        Condition(name, adapter=path)
+        for name, path in zip(names_of(config.adapters), config.adapters, strict=True)
+    ]
     found += [Condition(text, scales=heads_of(text)) for text in config.tempers]
     names = [condition.name for condition in found]
     clash = next((name for i, name in enumerate(names) if name in names[:i]), None)

@@ -20,7 +20,7 @@ pytest.importorskip("llama_cpp")
 from arcs import provenance
 from arcs.escalation import next_budget, undecided, unfinished
 from arcs.evaluate import command, pipeline
-from arcs.evaluate.config import Condition, canonical, conditions_of, heads_of, parse
+from arcs.evaluate.config import Condition, canonical, conditions_of, heads_of, names_of, parse
 from arcs.evaluate.files import _share, check_adapter, files_of
 from arcs.evaluate.metrics import ConditionResult, EvalMetrics
 from arcs.evaluate.quality import quality
@@ -70,7 +70,7 @@ def test_heads_are_read_exactly() -> None:
             {"adapter_mode": "merged", "quantisations": ("original",)},
             "a merged model has no original GGUF",
         ),
-        ({"adapters": ("a/x", "b/x")}, "^--adapter: two have the same directory name"),
+        ({"adapters": ("a/x", "a/x")}, "^--adapter: a/x is given twice"),
         ({"colour": "red"}, "--colour"),
     ],
 )
@@ -78,6 +78,24 @@ def test_what_cannot_be_is_one_line(values: dict[str, Any], message: str) -> Non
     with pytest.raises(UserError, match=message) as caught:
         parse(values)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["runs/a", "runs/b"], ["a", "b"]),
+        (["runs/a/adapter", "runs/b/adapter"], ["a/adapter", "b/adapter"]),
+        (["/r/a/x/adapter", "/r/b/x/adapter", "/r/c"], ["a/x/adapter", "b/x/adapter", "c"]),
+        (["adapter", "b/adapter"], ["adapter", "b/adapter"]),
+        ([], []),
+    ],
+)
+def test_adapters_are_called_what_tells_them_apart(paths: list[str], names: list[str]) -> None:
+    assert names_of([Path(path) for path in paths]) == names
+    found = conditions_of(parse({"adapters": tuple(paths)}))
+    assert [one.name for one in found] == ["base", *names]
+    assert len({one.slug for one in found}) == len(found)
+    assert not any("/" in one.slug for one in found)
 
 
 def test_settings_of_heads_share_a_control_and_adapters_do_not() -> None:

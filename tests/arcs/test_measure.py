@@ -76,8 +76,10 @@ def test_every_edit_is_compared_with_the_base() -> None:
         ("a", "base"),
         ("L1H0=0.5", "base"),
     ]
-    with pytest.raises(UserError, match="two conditions are called 'a'"):
-        conditions_of(parse({"instrument": "meter", "adapters": ("x/a", "y/a")}))
+    two = conditions_of(parse({"instrument": "meter", "adapters": ("x/a", "y/a")}))
+    assert [one.name for one in two] == ["base", "x/a", "y/a"]
+    with pytest.raises(UserError, match="two conditions are called 'base'"):
+        conditions_of(parse({"instrument": "meter", "adapters": ("x/base",)}))
 
 
 # -- the claim ------------------------------------------------------------------------------------
