@@ -182,6 +182,8 @@ def _faults(error: ValidationError) -> str:
     for one in error.errors(include_url=False):
         field = ".".join(str(part) for part in one["loc"])
         message = one["msg"].removeprefix("Value error, ")
+        if one["type"] == "literal_error":  # what was given tells a separator from a value
+            message += f", not {one['input']!r}"[:80]
         found.append(f"{field}: {message}" if field else message)
     more = len(found) - _MOST_FAULTS
     return "; ".join(found[:_MOST_FAULTS]) + (f"; and {more} more" if more > 0 else "")

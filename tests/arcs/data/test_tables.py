@@ -143,3 +143,13 @@ def test_tabs_are_the_default_of_tsv(tmp_path: Path) -> None:
     path.write_text("id\tprompt\n1\tone, two\n")
     (found,) = import_table(path, KINDS["prompt"], Columns(), "csv").records
     assert found.prompt == "one, two"  # type: ignore[attr-defined]
+
+
+def test_a_word_that_is_not_allowed_is_shown(tmp_path: Path, capsys) -> None:
+    """``--set`` has no separator: a comma is part of its value, and the line must say so."""
+    path = tmp_path / "q.csv"
+    path.write_text("qid,question,right\n1,One?,a\n")
+    given = (*MAP[:4], "--set", "domain=geography,kind=capital")
+    status, document, _ = imported(capsys, "csv", path, *given, "--out", tmp_path / "q.jsonl")
+    assert status == 1
+    assert "not 'geography,kind=capital'" in json.dumps(document["bad_rows"])
