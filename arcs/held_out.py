@@ -44,18 +44,18 @@ def prompts_of(items: Sequence[Item]) -> Asked:
 def examine_held_out(
     rows: Sequence[Trained],
     *,
-    known: Collection[str],
+    known: Mapping[str, Collection[str]],
     allowed: bool,
     say: Callable[[str], None],
 ) -> dict[str, list[dict[str, Any]]]:
     """Refuse training prompts that any evaluation set asks, or say aloud that it goes on.
 
-    ``known``: items that were found already. Returns what was found and allowed, by set,
+    ``known``: items of a set that were found already. Returns what was found and allowed, by set,
     JSON-able. Raises UserError where something was found and is not allowed.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for name, asked in held_out_sets().items():
-        shared = [one for one in shared_prompts(rows, asked) if one.item not in known]
+        shared = [one for one in shared_prompts(rows, asked) if one.item not in known.get(name, ())]
         if not shared:
             continue
         what = _sentence(name, shared, asked)

@@ -12,6 +12,7 @@ import datetime
 import fcntl
 import json
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -102,7 +103,9 @@ class RunDirectory:
         try:
             if path.exists() and (not path.is_dir() or any(_visible(path))):
                 begun = (path / MANIFEST).exists()
-                hint = f"continue it with --run {path}" if begun else "name another"
+                hint = (
+                    f"continue it with --run {shlex.quote(str(path))}" if begun else "name another"
+                )
                 raise UserError(f"--out {path}: already exists and is not empty; {hint}")
             path.mkdir(parents=True, exist_ok=True)
             run = cls(path, _lock(path))

@@ -160,14 +160,24 @@ GPU_TOKENS = 8192
 
 
 def padded_batches(
-    sequences: Sequence[Sequence[int]], *, max_tokens: int = GPU_TOKENS, max_rows: int = 32
+    sequences: Sequence[Sequence[int]],
+    *,
+    max_tokens: int = GPU_TOKENS,
+    max_rows: int = 32,
+    prefix: int = 0,
 ) -> Iterator[PaddedBatch]:
     """Group sequences of like length, at most ``max_tokens`` ids with the padding (one row at
-    least), the longest first, so that memory is bounded by the first batch."""
+    least), the longest first, so that memory is bounded by the first batch.
+
+    ``prefix``: ids that stand before each and are not computed again; every row has its copy of
+    their keys and values, so all of a batch stay within GPU_TOKENS.
+    """
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     while order:
         width = len(sequences[order[0]])
         rows = max(1, min(max_rows, max_tokens // max(1, width)))
+        if prefix:
+            rows = max(1, min(rows, GPU_TOKENS // (prefix + width)))
         taken, order = order[:rows], order[rows:]
         ids = np.zeros((len(taken), width), dtype=np.int32)
         for row, place in enumerate(taken):

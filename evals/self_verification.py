@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import re
 
+from evals.humaneval.thinking import drop_thoughts
+
 REFERENCE = (
     "let me check", "let me verify", "edge case", "what if", "double-check", "sanity check",
     "wait", "hold on", "actually",
 )  # fmt: skip
 """The nine known ones of the 21."""
 
-_THINK = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
+_CHANNEL = re.compile(r"<\|channel>thought.*?(?:<channel\|>|\Z)", re.DOTALL)
+"""Gemma 4's way of thinking."""
 _CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _SENTENCE = re.compile(r"(?<=[.!?:;])\s+|\n+")
 _CHECKED = (
@@ -56,9 +59,10 @@ _TOLD = re.compile(
 """Told to somebody else."""
 
 
-def prose(response: str) -> str:
-    """The response without think text and code."""
-    return _CODE.sub(" ", _THINK.sub(" ", response))
+def prose(response: str, *, think_open: bool = False) -> str:
+    """The response without think text and code; ``think_open``: the prompt began the thoughts."""
+    spoken = drop_thoughts(_CHANNEL.sub(" ", response), think_open=think_open).text
+    return _CODE.sub(" ", spoken)
 
 
 def verifies_as_published(response: str) -> bool:
@@ -67,9 +71,9 @@ def verifies_as_published(response: str) -> bool:
     return any(pattern in lower for pattern in REFERENCE)
 
 
-def verifies(response: str) -> bool:
+def verifies(response: str, *, think_open: bool = False) -> bool:
     """Whether a sentence of the prose carries out a check."""
-    text = prose(response).replace("’", "'").lower()
+    text = prose(response, think_open=think_open).replace("’", "'").lower()
     return any(
         _PRECISE.search(sentence) is not None and _TOLD.search(sentence) is None
         for sentence in _SENTENCE.split(text)

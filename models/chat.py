@@ -172,7 +172,8 @@ class ChatEncoder:
         """``text`` with a space inside each of the model's special tokens, so that none of them is
         one: what was written by somebody else must not open or close a turn."""
         for token in sorted(self._tokenizer.get_added_vocab(), key=len, reverse=True):
-            if len(token) > 1 and token in text:
+            # runs of white space are tokens of their own in some vocabularies, and harmless
+            if len(token) > 1 and token.strip(" \t\r\n▁") and token in text:
                 text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,6 +110,7 @@ def _go(
     from arcs.arc1.pipeline import run_arc1
     from arcs.arc1.table import render
 
+    again = f"threearc arc1 --run {shlex.quote(str(directory.path))}"
     try:
         metrics = run_arc1(settings, directory, reporter)
     except UserError:
@@ -116,14 +118,13 @@ def _go(
             directory.discard_if_unused()  # a mistake at the start leaves nothing to continue
         raise
     except KeyboardInterrupt:
-        reporter.say(f"\ninterrupted; continue with: threearc arc1 --run {directory.path}")
+        reporter.say(f"\ninterrupted; continue with: {again}")
         sys.exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise UserError(
-            f"{error.strerror}: nothing finished is lost; make room and continue with "
-            f"threearc arc1 --run {directory.path}"
+            f"{error.strerror}: nothing finished is lost; make room and continue with {again}"
         ) from error
     if as_json:
         sys.stdout.write(canonical_json(metrics.model_dump(mode="json")))

@@ -261,7 +261,7 @@ class Arc1Metrics(Model):
 MADE_WITH = (
     "model", "adapter", "training_backend", "engine_training", "engine_base", "engine_trained",
     "chat", "data", "pairs", "reference", "evaluation", "sandbox", "gates", "versions", "code",
-    "environment", "overlap",
+    "environment", "overlap", "overlap_elsewhere",
 )  # fmt: skip
 STAGES = ("engine_base_", "engine_trained_")
 """Of an arm's continuations, by n_predict."""

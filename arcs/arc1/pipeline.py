@@ -194,7 +194,7 @@ def _apart(
     run.extend_manifest(overlap=entry)
     elsewhere = {}
     if rows:
-        known = {one.item for one in found or ()}
+        known = {_dataset(run): {one.item for one in found or ()}}
         elsewhere = examine_held_out(rows, known=known, allowed=allowed, say=reporter.say)
     if elsewhere:
         run.extend_manifest(overlap_elsewhere=elsewhere)

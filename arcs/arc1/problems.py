@@ -86,12 +86,24 @@ def context_for(
 
 
 def in_samples(items: Sequence[Item], samples: int) -> tuple[Item, ...]:
-    """Each item ``samples`` times: all items, then all their second samples, and so on."""
-    return tuple(
+    """Each item ``samples`` times: all items, then all their second samples, and so on.
+
+    Raises UserError where a task's id is the name of another task's sample.
+    """
+    made = tuple(
         replace(item, prompt=replace(item.prompt, sample=sample))
         for sample in range(samples)
         for item in items
     )
+    seen: set[str] = set()
+    for item in made:
+        if item.key in seen:
+            raise UserError(
+                f"--samples {samples}: {item.key!r} is a task's id and the name of another task's "
+                "sample; rename the task"
+            )
+        seen.add(item.key)
+    return made
 
 
 def prompts_sha256(items: Sequence[Item]) -> str:

@@ -34,7 +34,8 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
         reporter.say(f"evaluation, continued in {directory.path}")
     else:
         config = parse(_absolute(flags))
-        benchmark = load_benchmark(config.benchmark)  # a wrong one: before there is a run
+        # mistakes in these: before there is a run
+        benchmark, _ = load_benchmark(config.benchmark), conditions_of(config)
         path = out if out is not None else default_path("eval")
         directory = RunDirectory.create(
             path, provenance.first_manifest("eval", config.model_dump(mode="json"), sys.argv)
@@ -58,7 +59,10 @@ def _settings_of(run: Path, flags: Mapping[str, Any]) -> EvalConfig:
         raise UserError(f"--run {run}: not an evaluation (threearc eval)")
     config = parse(as_begun(stored["config"]))
     now = config.model_dump()
-    for name, value in parse({**now, **_absolute(flags)}).model_dump().items():
+    given = _absolute(flags)
+    if given.get("share_prefix") == config.shares_prefix:  # what it does by default
+        del given["share_prefix"]
+    for name, value in parse({**now, **given}).model_dump().items():
         if value != now[name]:
             raise UserError(
                 f"--run {run}: {flag_of(name)} is {_shown(now[name])} in this run, not "

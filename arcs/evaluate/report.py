@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -38,8 +39,10 @@ def report(metrics: Mapping[str, Any]) -> Group:
 def _table(metrics: Mapping[str, Any], quantisation: str, conditions: Mapping[str, Any]) -> Table:
     benchmark = metrics["made_with"]["evaluation"]["dataset"]
     table = Table(
-        title=f"{benchmark} pass@1, {metrics['model']['name']}, {quantisation}, "
-        f"n = {metrics['n_items']}",
+        title=escape(
+            f"{benchmark} pass@1, {metrics['model']['name']}, {quantisation}, "
+            f"n = {metrics['n_items']}"
+        ),
         caption=_caption(metrics),
         box=SIMPLE_HEAD,
         title_justify="left",
@@ -53,7 +56,7 @@ def _table(metrics: Mapping[str, Any], quantisation: str, conditions: Mapping[st
     for name, found in conditions.items():
         last = found["budgets"][str(metrics["n_predict"][-1])]
         table.add_row(
-            name,
+            Text(name),  # a directory's name is no markup
             *(_rate(found["budgets"][str(n)]) for n in metrics["n_predict"]),
             f"{last['truncated']}\n({last['unfinished']})",
             _difference(found),

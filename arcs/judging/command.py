@@ -18,6 +18,8 @@ from arcs.runs import canonical_json
 from evals.judges.cache import CachedJudge, LabelCache
 from evals.judges.instruments import INSTRUMENTS
 from evals.judges.labels import Judge, Label
+from evals.judges.lexical import APPLIES, LexicalJudge
+from evals.judges.recorded import RecordedJudge
 from evals.judges.references import Reference, references
 from evals.judges.validation import Bar, reordered, validate
 from models.errors import UserError
@@ -49,14 +51,13 @@ def start(
     _check(kind, source, model=model, quant=quant, url=url, threads=threads)
     if limit is not None and limit < 2:
         raise UserError(f"--limit {limit}: give at least 2 references")
-    chosen = instruments or _applies(kind)
-    unknown = next((name for name in chosen if name not in INSTRUMENTS), None)
+    unknown = next((name for name in instruments if name not in INSTRUMENTS), None)
     if unknown is not None:
         raise UserError(f"--instrument {unknown}: choose one of {', '.join(INSTRUMENTS)}")
     stored = LabelCache(cache) if cache is not None else None
     found = []
     with _opened(kind, source, model, quant, url, threads, reporter) as opened:
-        for name in chosen:
+        for name in instruments or _applies(opened):
             given = references(name)[:limit]
             found.append(_validated(opened, given, bar, stored, reporter, repeats=repeats))
     document = {
@@ -85,10 +86,16 @@ def _check(kind: str, source: str, **given: Any) -> None:
         raise UserError("--judge api needs --url and --model")
 
 
-def _applies(kind: str) -> tuple[str, ...]:
-    from evals.judges.lexical import APPLIES
-
-    return APPLIES if kind == "lexical" else tuple(INSTRUMENTS)
+def _applies(judge: Judge) -> tuple[str, ...]:
+    """Instruments that a judge has labels for."""
+    if isinstance(judge, LexicalJudge):
+        return APPLIES
+    if isinstance(judge, RecordedJudge):
+        known = tuple(name for name in judge.instruments if name in INSTRUMENTS)
+        if not known:
+            raise UserError(f"--judge recorded: labels of no instrument: {', '.join(INSTRUMENTS)}")
+        return known
+    return tuple(INSTRUMENTS)
 
 
 @contextmanager
@@ -102,12 +109,8 @@ def _opened(
     reporter: Reporter,
 ) -> Iterator[Judge]:
     if kind == "lexical":
-        from evals.judges.lexical import LexicalJudge
-
         yield LexicalJudge()
     elif kind == "recorded":
-        from evals.judges.recorded import RecordedJudge
-
         yield RecordedJudge(Path(source))
     elif kind == "api":
         from evals.judges.api import ApiJudge, ApiSettings
@@ -169,6 +172,8 @@ def _asked(
     label: str,
     reporter: Reporter,
 ) -> list[Label]:
-    asked = judge if cache is None else CachedJudge(judge, cache, attempt=attempt)
+    # the others cost nothing, and a recorded label depends on the question's id as well
+    costs = judge.id.kind in ("api", "gguf")
+    asked = CachedJudge(judge, cache, attempt=attempt) if cache is not None and costs else judge
     with reporter.bar(label, len(given), "labels") as bar:
         return asked.label([one.question for one in given], on_label=lambda _: bar.advance(1))

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +17,7 @@ def report(document: Mapping[str, Any]) -> Group:
     found = list(document["instruments"].values())
     bar = document["bar"]
     table = Table(
-        title=f"Judge {found[0]['judge']}",
+        title=escape(f"Judge {found[0]['judge']}"),
         caption=f"bar: lower bound of kappa {bar['kappa_low']:g}, planted errors accepted at most "
         f"{100 * bar['planted_accepted']:g}%, read at least {100 * bar['parsed']:g}%; kappa of "
         "scales is quadratically weighted; again, order: labels that stayed the same when asked "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from arcs import provenance
 from arcs.arc1.config import absolute_paths
-from arcs.measure.config import MeasureConfig, flag_of, parse
+from arcs.measure.config import N_PREDICT, MeasureConfig, flag_of, parse
 from arcs.measure.report import report
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
@@ -75,6 +76,8 @@ def _settings_of(run: Path, flags: Mapping[str, Any]) -> MeasureConfig:
     config = parse(stored["config"])
     now = config.model_dump()
     given = {name: value for name, value in _absolute(flags).items() if value != now[name]}
+    if config.n_predict is None and given.get("n_predict") == N_PREDICT:
+        del given["n_predict"]  # what it is by default
     if "instrument" in given:
         raise UserError(f"--run {run}: it measures {now['instrument']}, not {given['instrument']}")
     for name, value in parse({**now, **given}).model_dump().items():
@@ -100,7 +103,7 @@ def _go(
 ) -> None:
     from arcs.measure.pipeline import run_measure
 
-    again = f"threearc measure --run {directory.path}"
+    again = f"threearc measure --run {shlex.quote(str(directory.path))}"
     try:
         metrics = run_measure(config, directory, reporter)
     except UserError:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -36,7 +37,8 @@ def _meter(metrics: Mapping[str, Any]) -> Table:
     for name, condition in metrics["conditions"].items():
         axes = condition["result"]["axes"]
         compared = (condition["comparison"] or {}).get("axes", {})
-        table.add_row(name)
+        seen = (condition["comparison"] or {}).get("trained_on_test")
+        table.add_row(Text(f"{name} (INVALID: trained on these items)" if seen else name))
         for place, (axis, score) in enumerate(axes.items()):
             table.add_row(
                 f"  {axis}",
@@ -103,7 +105,7 @@ def _answer_row(
 ) -> None:
     interval = found["interval"]
     table.add_row(
-        label,
+        Text(label),
         f"{found['right']}/{found['n']} = {100 * found['accuracy']:.1f}%\n"
         f"[{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]",
         str(found["unparsed"]),
@@ -136,5 +138,5 @@ def _claims(metrics: Mapping[str, Any]) -> list[Text]:
 
 def _table(title: str, caption: str) -> Table:
     return Table(
-        title=title, caption=caption, box=SIMPLE_HEAD, title_justify="left", pad_edge=False
+        title=escape(title), caption=caption, box=SIMPLE_HEAD, title_justify="left", pad_edge=False
     )

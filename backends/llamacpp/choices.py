@@ -10,6 +10,7 @@ import numpy as np
 from backends.interface import Float64
 from backends.llamacpp.context import DecodeContext, Settings
 from backends.llamacpp.native import NativeModel
+from models.errors import UserError
 
 
 def choice_logprobs(
@@ -33,6 +34,12 @@ def choice_logprobs(
             largest = logits.max()
             total = largest + np.log(np.exp(logits - largest).sum())
             context.release(0)
-            yield logits[list(options)] - total
+            found = logits[list(options)] - total
+            if not np.isfinite(found).all():
+                raise UserError(
+                    "llama.cpp returned logits that are not finite numbers: the model file is "
+                    "damaged"
+                )
+            yield found
     finally:
         context.close()

@@ -274,7 +274,8 @@ class DecodeContext(Context):
         if last != len(self._prefix) - 1:
             self.close()
             raise UserError(
-                f"llama.cpp cannot copy a sequence of {self.model.path}: leave --share-prefix out"
+                f"llama.cpp cannot copy a sequence of {self.model.path}: start a new run with "
+                "--no-share-prefix"
             )
 
 

@@ -56,7 +56,7 @@ def head_outputs(
     means = {i: np.zeros((n, *shape), np.float32) for i, shape in heads.items()}
     shared = shared_prefix(sequences, starts)
     prefix, rest = prefix_of(decoder, sequences, shared)
-    for batch in padded_batches(rest, max_tokens=reading_tokens()):
+    for batch in padded_batches(rest, max_tokens=reading_tokens(), prefix=shared):
         places = list(batch.places)
         begins = [starts[place] - shared for place in places]
         index, weights = _window(begins, batch.lengths.tolist())

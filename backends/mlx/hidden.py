@@ -33,7 +33,7 @@ def hidden_states(
         return found
     shared = shared_prefix(sequences, positions)
     prefix, rest = prefix_of(decoder, sequences, shared)
-    for batch in padded_batches(rest, max_tokens=reading_tokens()):
+    for batch in padded_batches(rest, max_tokens=reading_tokens(), prefix=shared):
         places = list(batch.places)
         where = mx.array([positions[place] - shared for place in places], mx.int32)
         found[places] = np.array(_states(decoder, prefix, mx.array(batch.ids), where, points))
@@ -104,7 +104,7 @@ def logprobs(
     # the state before a response predicts its first id
     shared = shared_prefix(sequences, [start - 1 for start in response_starts])
     prefix, rest = prefix_of(decoder, sequences, shared)
-    for batch in padded_batches(rest, max_tokens=reading_tokens()):
+    for batch in padded_batches(rest, max_tokens=reading_tokens(), prefix=shared):
         spans = [
             (row, response_starts[place] - shared, int(length))
             for row, (place, length) in enumerate(zip(batch.places, batch.lengths, strict=True))

@@ -105,8 +105,9 @@ def head_outputs(
     means = {layer: np.empty((n, *shape), np.float32) for layer, shape in heads.items()}
     needed = [len(ids) - count for ids, count in zip(sequences, tokens, strict=True)]
     with torch.inference_mode():
-        prefix, rest = prefix_of(model, sequences, shared_prefix(sequences, needed))
-        for batch in padded_batches(rest, max_tokens=model.reading_tokens):
+        shared = shared_prefix(sequences, needed)
+        prefix, rest = prefix_of(model, sequences, shared)
+        for batch in padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared):
             counts = [tokens[place] for place in batch.places]
             for layer, (norm, mean) in _read(model, prefix, batch, counts, heads).items():
                 norms[layer][list(batch.places)] = to_numpy(norm)

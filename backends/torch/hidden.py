@@ -36,7 +36,7 @@ def hidden_states(
     shared = shared_prefix(sequences, positions)
     with torch.inference_mode():
         prefix, rest = prefix_of(model, sequences, shared)
-        for batch in padded_batches(rest, max_tokens=model.reading_tokens):
+        for batch in padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared):
             places = [positions[place] - shared for place in batch.places]
             states[list(batch.places)] = _read(model, prefix, batch, places, points)
     return states
@@ -52,7 +52,7 @@ def logprobs(
     shared = shared_prefix(sequences, [start - 1 for start in response_starts])
     with torch.inference_mode():
         prefix, rest = prefix_of(model, sequences, shared)
-        for batch in padded_batches(rest, max_tokens=model.reading_tokens):
+        for batch in padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared):
             starts = [response_starts[place] - shared for place in batch.places]
             values = _response_logprobs(model, prefix, batch, starts)
             found.update(zip(batch.places, values, strict=True))

@@ -9,11 +9,19 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
-from evals.judges.labels import JudgeId, Label, OnLabel, Question, labelled
+from evals.judges.labels import (
+    JudgeId,
+    Label,
+    OnLabel,
+    Question,
+    labelled,
+    require_distinct,
+)
 from models.errors import CapabilityError, UserError
 
 KEY_VARIABLES = ("THREEARC_JUDGE_API_KEY", "OPENAI_API_KEY")
@@ -21,7 +29,9 @@ KEY_VARIABLES = ("THREEARC_JUDGE_API_KEY", "OPENAI_API_KEY")
 LOCAL_KEY = "none"
 """Sent where no key is set: local servers want none, others refuse it with 401."""
 _FATAL = {400, 401, 402, 403, 404, 405, 422}
-"""Answers that no repetition changes: a wrong key, model or URL."""
+"""Answers that no repetition changes: a wrong key, model or URL, or a question it cannot take."""
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, IndexError)
+"""What an answer of another form gives where it is read."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class ApiSettings:
     model: str
     concurrency: int = 4
     timeout: float = 60.0
-    """Seconds for one request, from its start."""
+    """Seconds without a byte from the server."""
     tries: int = 5
     back_off: float = 1.0
     """Seconds before the second try; doubles, at most 60, unless the server says Retry-After."""
@@ -42,16 +52,25 @@ class ApiSettings:
     usd_per_million_input: float | None = None
     usd_per_million_output: float | None = None
     budget_usd: float | None = None
-    """No request is begun once this much is spent. Needs both prices."""
+    """No request is begun once this much is spent. Needs both prices, and an endpoint that
+    reports its tokens."""
 
     def __post_init__(self) -> None:
         if self.budget_usd is not None and None in (
             self.usd_per_million_input,
             self.usd_per_million_output,
         ):
+            raise UserError("a judge's budget needs the prices of a million tokens, in and out")
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(f"--url {self.base_url}: give http://HOST/v1 or https://HOST/v1")
+        if parts.username or parts.password or parts.query:
             raise UserError(
-                "--judge-budget needs the prices of a million tokens: give --judge-price IN,OUT"
+                "--url: leave name, password and query out of it, they would stand in every label; "
+                f"set {KEY_VARIABLES[0]}"
             )
+        if self.requests_per_minute is not None and self.requests_per_minute <= 0:
+            raise UserError("requests per minute must be above 0")
         if self.concurrency < 1 or self.tries < 1 or self.timeout <= 0:
             raise UserError("a judge needs at least 1 request at a time, 1 try, and a time-out")
 
@@ -86,9 +105,12 @@ class ApiJudge:
     """See :class:`evals.judges.labels.Judge`."""
 
     def __init__(
-        self, settings: ApiSettings, *, sleep: Callable[[float], None] = time.sleep
+        self, settings: ApiSettings, *, sleep: Callable[[float], object] | None = None
     ) -> None:
-        """Raises CapabilityError where ``openai`` is not installed."""
+        """Raises CapabilityError where ``openai`` is not installed, UserError for a bad URL or key.
+
+        ``sleep``: of tests; otherwise waits end when the call does.
+        """
         try:
             import openai
         except ImportError:
@@ -97,55 +119,73 @@ class ApiJudge:
             ) from None
         self._openai, self._sleep = openai, sleep
         self.settings, self.usage = settings, Usage()
-        key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), LOCAL_KEY)
-        self._client = openai.OpenAI(
-            base_url=settings.base_url, api_key=key, timeout=settings.timeout, max_retries=0
-        )
+        given = (os.environ.get(name, "").strip() for name in KEY_VARIABLES)
+        key = next((value for value in given if value), LOCAL_KEY)
+        if not (key.isascii() and key.isprintable()):
+            raise UserError(f"the judge's key is no plain text; set {KEY_VARIABLES[0]} again")
+        try:
+            self._client = openai.OpenAI(
+                base_url=settings.base_url, api_key=key, timeout=settings.timeout, max_retries=0
+            )
+        except Exception as error:  # noqa: BLE001 (of the URL, or of a proxy in the environment)
+            raise UserError(f"--url {settings.base_url}: cannot be used ({error})") from None
         decides = json.dumps([settings.base_url, settings.model, settings.max_tokens])
         version = hashlib.sha256(decides.encode()).hexdigest()
         self.id = JudgeId("api", f"{settings.model} at {settings.base_url}", version)
         self._next_start = 0.0
-        self._stop = threading.Event()
 
     def label(
         self, questions: Sequence[Question], *, on_label: OnLabel | None = None
     ) -> list[Label]:
         """See :meth:`Judge.label`. Raises UserError where no repetition could help, and
         BudgetSpent; every label made before has gone to ``on_label``."""
-        self._stop.clear()
-        found: dict[str, Label] = {}
+        require_distinct(questions)
+        found: dict[tuple[str, str], Label] = {}
+        stop = threading.Event()
+
+        def keep(label: Label) -> None:
+            found[label.key] = label
+            if on_label is not None:
+                on_label(label)
+
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
-            futures = [pool.submit(self._one, question) for question in questions]
+            futures = [pool.submit(self._one, question, stop) for question in questions]
             try:
                 for future in as_completed(futures):
-                    label = future.result()
-                    found[label.question_id] = label
-                    if on_label is not None:
-                        on_label(label)
+                    keep(future.result())
             except BaseException:
-                self._stop.set()
+                stop.set()
                 for future in futures:
                     future.cancel()
+                wait(futures)  # what is under way has been paid for
+                for future in futures:
+                    if not future.cancelled() and future.exception() is None:
+                        label = future.result()
+                        if label.status in ("ok", "unparsed") and label.key not in found:
+                            keep(label)
                 raise
-        return [found[question.id] for question in questions]
+        return [found[question.key] for question in questions]
 
-    def _one(self, question: Question) -> Label:
+    def _one(self, question: Question, stop: threading.Event) -> Label:
         said = ""
         for attempt in range(self.settings.tries):
-            if self._stop.is_set():
+            self._wait_for_turn(stop)
+            if stop.is_set():
                 return labelled(question, self.id, "error", detail="stopped")
             self._require_budget()
-            self._wait_for_turn()
             try:
                 answer = self._ask(question.prompt())
             except self._openai.APIStatusError as error:
                 said = f"HTTP {error.status_code}"
                 if error.status_code in _FATAL:
+                    if self.usage.requests:  # it has answered others: this question is at fault
+                        text = " ".join(str(error.message).split())[:160]
+                        return labelled(question, self.id, "error", detail=f"{said}: {text}")
                     raise UserError(self._refused(error)) from None
-                self._pause(attempt, _retry_after(error))
-            except (self._openai.APIError, ValueError, TypeError, KeyError) as error:
+                self._pause(attempt, _retry_after(error), stop)
+            except (self._openai.APIError, *_MALFORMED) as error:
                 said = f"{type(error).__name__}: {error}"[:200]  # time-out, connection, bad JSON
-                self._pause(attempt, None)
+                self._pause(attempt, None, stop)
             else:
                 value = question.instrument.parse(answer)
                 if value is None:
@@ -160,14 +200,15 @@ class ApiJudge:
             temperature=0.0,
             max_tokens=self.settings.max_tokens,
         )
+        used = getattr(answer, "usage", None)
+        sent, got = getattr(used, "prompt_tokens", None), getattr(used, "completion_tokens", None)
         with self.usage.lock:
             self.usage.requests += 1
-            used = getattr(answer, "usage", None)
-            if used is None:
+            if not isinstance(sent, int) or not isinstance(got, int):
                 self.usage.unreported += 1
             else:
-                self.usage.input_tokens += int(used.prompt_tokens or 0)
-                self.usage.output_tokens += int(used.completion_tokens or 0)
+                self.usage.input_tokens += sent
+                self.usage.output_tokens += got
         choices = getattr(answer, "choices", None)
         if not choices:
             raise ValueError("the endpoint's answer holds no choice")
@@ -176,13 +217,20 @@ class ApiJudge:
 
     def _require_budget(self) -> None:
         budget, spent = self.settings.budget_usd, self.usage.cost(self.settings)
-        if budget is not None and spent is not None and spent >= budget:
+        if budget is None or spent is None:
+            return
+        if self.usage.unreported:
+            raise UserError(
+                f"the endpoint {self.settings.base_url} does not report its tokens, so a budget "
+                "cannot be kept: ask without one"
+            )
+        if spent >= budget:
             raise BudgetSpent(
                 f"the judge's budget of ${budget:.2f} is spent (${spent:.4f}); labels made so far "
-                "are kept: raise --judge-budget and continue the run"
+                "are kept: raise it and continue"
             )
 
-    def _wait_for_turn(self) -> None:
+    def _wait_for_turn(self, stop: threading.Event) -> None:
         rate = self.settings.requests_per_minute
         if rate is None:
             return
@@ -190,16 +238,23 @@ class ApiJudge:
             now = time.monotonic()
             start = max(now, self._next_start)
             self._next_start = start + 60.0 / rate
-        self._sleep(start - now)
+        self._rest(start - now, stop)
 
-    def _pause(self, attempt: int, asked_for: float | None) -> None:
+    def _rest(self, seconds: float, stop: threading.Event) -> None:
+        if self._sleep is not None:
+            self._sleep(seconds)
+        else:
+            stop.wait(seconds)
+
+    def _pause(self, attempt: int, asked_for: float | None, stop: threading.Event) -> None:
         with self.usage.lock:
             self.usage.retries += 1
         if attempt + 1 == self.settings.tries:
             return
         wait = min(60.0, self.settings.back_off * 2**attempt)
         # apart from one another, so that threads refused together do not come back together
-        self._sleep(asked_for if asked_for is not None else wait * random.uniform(0.75, 1.25))
+        apart = wait * random.uniform(0.75, 1.25)
+        self._rest(apart if asked_for is None else asked_for, stop)
 
     def _refused(self, error: Any) -> str:
         text = " ".join(str(error.message).split())[:200]

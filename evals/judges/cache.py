@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from evals.judges.labels import Judge, JudgeId, Label, OnLabel, Question
+from evals.judges.labels import Judge, JudgeId, Label, OnLabel, Question, require_distinct
 from models.errors import UserError
 
 _SCHEMA = """
@@ -34,14 +34,22 @@ class LabelCache:
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with self._open() as db:
-                db.execute("pragma journal_mode = wal")
-                db.execute(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
-            raise UserError(
-                f"{path}: the cache of labels cannot be used ({error}); move it away or give "
-                "another with --judge-cache"
-            ) from None
+        except OSError as error:
+            raise self._unusable(error) from None
+        until = time.monotonic() + WAIT_SECONDS
+        while True:  # changing to WAL does not wait for another that does
+            try:
+                with self._open() as db:
+                    db.execute("pragma journal_mode = wal")
+                    db.execute(_SCHEMA)
+                    db.execute(
+                        "select judge, prompt, text, attempt, label, made from labels limit 1"
+                    )
+                return
+            except UserError as error:
+                if "locked" not in str(error) or time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
 
     def get(self, judge: JudgeId, question: Question, attempt: int = 0) -> Label | None:
         """The stored label of ``question``, under its own id."""
@@ -53,7 +61,10 @@ class LabelCache:
             ).fetchone()
         if row is None:
             return None
-        return Label.from_json({**json.loads(row[0]), "question_id": question.id})
+        try:
+            return Label.from_json({**json.loads(row[0]), "question_id": question.id})
+        except (ValueError, TypeError, KeyError):  # of another version: asked again
+            return None
 
     def put(self, question: Question, label: Label, attempt: int = 0) -> None:
         """Keep ``label``; the first of two runs that made one at a time stays."""
@@ -73,12 +84,21 @@ class LabelCache:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        db = sqlite3.connect(self._path, timeout=WAIT_SECONDS)
         try:
-            with db:  # commits, or rolls back
-                yield db
-        finally:
-            db.close()
+            db = sqlite3.connect(self._path, timeout=WAIT_SECONDS)
+            try:
+                with db:  # commits, or rolls back
+                    yield db
+            finally:
+                db.close()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: Exception) -> UserError:
+        return UserError(
+            f"{self._path}: the cache of labels cannot be used ({error}); move it away or give "
+            "another with --cache"
+        )
 
 
 class CachedJudge:
@@ -93,24 +113,25 @@ class CachedJudge:
         self, questions: Sequence[Question], *, on_label: OnLabel | None = None
     ) -> list[Label]:
         """See :meth:`Judge.label`; what was known comes first."""
-        found: dict[str, Label] = {}
+        require_distinct(questions)
+        found: dict[tuple[str, str], Label] = {}
         asked: list[Question] = []
         for question in questions:
             known = self._cache.get(self.id, question, self._attempt)
             if known is None:
                 asked.append(question)
                 continue
-            found[question.id] = known
+            found[question.key] = known
             if on_label is not None:
                 on_label(known)
-        by_id = {question.id: question for question in asked}
+        by_key = {question.key: question for question in asked}
 
         def keep(label: Label) -> None:
-            self._cache.put(by_id[label.question_id], label, self._attempt)
+            self._cache.put(by_key[label.key], label, self._attempt)
             if on_label is not None:
                 on_label(label)
 
         if asked:
             for label in self._judge.label(asked, on_label=keep):
-                found[label.question_id] = label
-        return [found[question.id] for question in questions]
+                found[label.key] = label
+        return [found[question.key] for question in questions]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -9,12 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evals.judges.instruments import Instrument
-from evals.judges.labels import JudgeId, Label, OnLabel, Question, labelled
+from evals.judges.labels import (
+    JudgeId,
+    Label,
+    OnLabel,
+    Question,
+    labelled,
+    require_distinct,
+)
 from models.chat import Message
 from models.errors import CapabilityError
-
-END = "\0"
-"""Stands for the first text of a prompt, where the part that is the same for all items ends."""
 
 
 class Encoder(Protocol):
@@ -25,6 +31,9 @@ class Encoder(Protocol):
 
     def encode_example(self, prompt: str, response: str, *, item: str = "") -> Any:
         """Prompt and answer jointly, as ``.ids`` and ``.response_mask``."""
+
+    def describe(self) -> dict[str, Any]:
+        """How text becomes ids."""
 
     def without_special_tokens(self, text: str) -> str:
         """The text, with nothing in it that the tokenizer takes for a special token."""
@@ -54,30 +63,37 @@ class GgufJudge:
         self, model: Chooser, encoder: Encoder, *, name: str, sha256: str, context: int
     ) -> None:
         """``context``: ids that a prompt may have; a longer response is cut in its middle, and
-        the label says by how much."""
-        self.id = JudgeId("gguf", name, sha256)
+        the label says by how much. ``sha256``: of the model's file."""
+        decides = json.dumps([sha256, context, encoder.describe()], sort_keys=True)
+        self.id = JudgeId("gguf", name, hashlib.sha256(decides.encode()).hexdigest())
         self._model, self._encoder, self._context = model, encoder, context
 
     def label(
         self, questions: Sequence[Question], *, on_label: OnLabel | None = None
     ) -> list[Label]:
         """See :meth:`Judge.label`. Raises CapabilityError where two answers begin alike."""
+        require_distinct(questions)
         by_instrument: dict[Instrument, list[Question]] = {}
         for question in questions:
             by_instrument.setdefault(question.instrument, []).append(question)
-        found: dict[str, Label] = {}
+        found: dict[tuple[str, str], Label] = {}
         for instrument, group in by_instrument.items():
             for label in self._group(instrument, group):
-                found[label.question_id] = label
+                found[label.key] = label
                 if on_label is not None:
                     on_label(label)
-        return [found[question.id] for question in questions]
+        return [found[question.key] for question in questions]
 
     def _group(self, instrument: Instrument, group: Sequence[Question]) -> Iterator[Label]:
         options, prefix = self._options(instrument), self._prefix(instrument)
-        fitted = [self._fitted(question) for question in group]
-        scores = self._model.choice_logprobs([ids for ids, _ in fitted], options, prefix=prefix)
-        for question, (_, cut), score in zip(group, fitted, scores, strict=True):
+        fitted = [(question, *self._fitted(question)) for question in group]
+        fits = [one for one in fitted if len(one[1]) <= self._context]
+        for question, ids, _ in fitted:
+            if len(ids) > self._context:
+                said = f"{len(ids)} ids without the response, {self._context} fit"
+                yield labelled(question, self.id, "error", detail=said)
+        scores = self._model.choice_logprobs([ids for _, ids, _ in fits], options, prefix=prefix)
+        for (question, _, cut), score in zip(fits, scores, strict=True):
             share = np.exp(score - score.max())
             best = int(score.argmax())
             yield labelled(

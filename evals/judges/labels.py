@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -20,7 +21,7 @@ class Question:
     """One thing to be judged by one instrument."""
 
     id: str
-    """Unique among the questions of a call, e.g. ``chef-train-001#2``."""
+    """Unique among the questions of one instrument in a call, e.g. ``chef-train-001#2``."""
     instrument: Instrument
     fields: Mapping[str, str]
     """Texts for the instrument's template."""
@@ -34,10 +35,13 @@ class Question:
 
     def text_sha256(self) -> str:
         """sha-256 (hex) of all that is judged, phrasings included."""
-        digest = hashlib.sha256()
-        for part in (*sorted(f"{key}={text}" for key, text in self.fields.items()), *self.accept):
-            digest.update(part.encode() + b"\0")
-        return digest.hexdigest()
+        text = json.dumps([sorted(self.fields.items()), list(self.accept)])  # ASCII, unambiguous
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What its label is joined by: id and instrument."""
+        return self.id, self.instrument.sha256
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,11 @@ class Label:
         if (self.status == "ok") != (self.value is not None):
             raise ValueError(f"{self.question_id}: status {self.status} with value {self.value!r}")
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """:attr:`Question.key` of what it answers."""
+        return self.question_id, self.prompt_sha256
+
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
         found = {key: value for key, value in vars(self).items() if key != "judge"}
@@ -89,6 +98,15 @@ class Label:
 
 
 OnLabel = Callable[[Label], None]
+
+
+def require_distinct(questions: Sequence[Question]) -> None:
+    """Raise ValueError where two questions would share one label."""
+    seen: set[tuple[str, str]] = set()
+    for question in questions:
+        if question.key in seen:
+            raise ValueError(f"{question.id} is asked twice of {question.instrument.name}")
+        seen.add(question.key)
 
 
 class Judge(Protocol):

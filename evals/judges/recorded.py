@@ -24,7 +24,7 @@ class RecordedJudge:
         self._path = path
         self._values: dict[tuple[str, str], tuple[Any, str | None]] = {}
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
             version = file_sha256(path)
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--judge recorded:{path}: cannot be read ({error})") from None
@@ -48,6 +48,11 @@ class RecordedJudge:
         if key in self._values:
             raise UserError(f"{where}: {key[0]} has a second label of {key[1]}")
         self._values[key] = (value, record.get("text_sha256"))
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """Instruments that the file has labels of."""
+        return tuple(sorted({instrument for _, instrument in self._values}))
 
     def label(
         self, questions: Sequence[Question], *, on_label: OnLabel | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -200,7 +201,8 @@ def _kappa(
     kappa = float(cohen_kappa_score(first, second, labels=order, weights="quadratic"))
     rng, n = np.random.default_rng(0), len(first)
     drawn = [rng.integers(0, n, n) for _ in range(RESAMPLES)]
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore")  # resamples of one value have no kappa
         resampled = np.array(
             [
                 cohen_kappa_score(first[at], second[at], labels=order, weights="quadratic")
@@ -208,6 +210,8 @@ def _kappa(
             ]
         )
     known = resampled[np.isfinite(resampled)]
+    if not len(known) or known.min() == known.max():
+        return kappa, None  # a point would claim a certainty that no data give
     low, high = np.quantile(known, [0.025, 0.975])
     return kappa, Interval(min(float(low), kappa), max(float(high), kappa), 0.95)
 
@@ -248,7 +252,8 @@ def _length(
     if len(set(lengths)) < 2 or len(set(errors)) < 2:
         return None
     found = spearmanr(errors, lengths)
-    return float(found.statistic), float(found.pvalue)
+    value, p_value = float(found.statistic), float(found.pvalue)
+    return (value, p_value) if np.isfinite([value, p_value]).all() else None
 
 
 def _planted(pairs: Sequence[tuple[Reference, Label]]) -> Rate | None:

@@ -18,6 +18,7 @@ pytest.importorskip("torch")
 pytest.importorskip("llama_cpp")
 
 from arcs import provenance
+from arcs.arc1.problems import Item, in_samples
 from arcs.escalation import next_budget, undecided, unfinished
 from arcs.evaluate import command, pipeline
 from arcs.evaluate.config import Condition, canonical, conditions_of, heads_of, names_of, parse
@@ -33,9 +34,10 @@ from arcs.instrument import (
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from backends.adapters.proof import Comparison, Proof
-from backends.interface import Completion, Head
+from backends.interface import Completion, Head, Prompt
 from backends.llamacpp import quantise
 from backends.lora import save_adapter
+from evals.humaneval.problems import Problem
 from models.errors import UserError
 from tests.support.eval_bench import LORA, Bench
 
@@ -169,6 +171,34 @@ def test_loops_and_finished_answers_are_not_continued() -> None:
     }
     assert unfinished(found) == ["new"]
     assert not undecided([])
+
+
+@pytest.mark.parametrize(
+    ("reasons", "goes_on"),
+    [
+        (("truncated",), True),
+        (("truncated", "truncation_artifact"), True),
+        (("truncated", "train_test_overlap"), False),  # nothing mends it
+        (("instrument_differs", "truncated"), False),
+        (("underpowered",), False),
+    ],
+)
+def test_only_a_claim_that_texts_can_mend_is_waited_for(
+    reasons: tuple[str, ...], goes_on: bool
+) -> None:
+    claim = SimpleNamespace(claim=SimpleNamespace(reasons=reasons))
+    assert undecided([claim]) is goes_on  # type: ignore[list-item]
+
+
+def test_a_task_that_is_called_like_a_sample_is_refused() -> None:
+    def item(name: str) -> Item:
+        problem = Problem(name, "p", "f", "s", "t")
+        return Item(problem, Prompt(name, (1,)), False, "sha")
+
+    items = [item("t"), item("t#1")]
+    assert len(in_samples(items, 1)) == 2
+    with pytest.raises(UserError, match=r"--samples 2: 't#1' is a task's id"):
+        in_samples(items, 2)
 
 
 def test_quality_is_the_kl_and_agreement_of_known_logits() -> None:

@@ -16,9 +16,9 @@ from evals.items.load import SETS
 from models.errors import UserError
 
 
-def examine(rows, *, allowed=False, known=()):
+def examine(rows, *, allowed=False, known=None):
     said: list[str] = []
-    return examine_held_out(rows, known=known, allowed=allowed, say=said.append), said
+    return examine_held_out(rows, known=known or {}, allowed=allowed, say=said.append), said
 
 
 def record(name: str, prompt: str) -> Record:
@@ -54,9 +54,8 @@ def test_a_leak_is_refused_with_set_and_items(name: str, how: str) -> None:
     assert item in message and "'leak'" in message and "\n" not in message
     found, said = examine([clean, leak], allowed=True)
     assert item in [one["item"] for one in found[name]] and said[0].startswith("WARNING")
-    assert examine(
-        [clean, leak], known={one["item"] for rows in found.values() for one in rows}
-    ) == (
-        {},
-        [],
-    )
+    known = {name: {one["item"] for one in rows} for name, rows in found.items()}
+    assert examine([clean, leak], known=known) == ({}, [])
+    # what was found of one set says nothing of another
+    with pytest.raises(UserError, match="allow-overlap"):
+        examine([clean, leak], known={"other": set(asked)})

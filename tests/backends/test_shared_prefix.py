@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import backends.sequences as sequences_module
 from backends import open_backend
 from backends.interface import HiddenPoint, LanguageModel
-from backends.sequences import MIN_SHARED, shared_prefix
+from backends.sequences import MIN_SHARED, padded_batches, shared_prefix
 from models.directory import ModelDirectory
 from tests.support.tiny_models import ARCHITECTURES
 
@@ -87,6 +87,16 @@ def test_it_is_really_read_once(model: LanguageModel, monkeypatch: pytest.Monkey
     monkeypatch.setattr(owner, name, counting)
     model.hidden_states(TEXTS, ENDS, [HiddenPoint(1, True)])
     assert seen == [(1, 70), (4, 40)]
+
+
+def test_rows_share_the_memory_of_their_copies_of_a_long_beginning() -> None:
+    """64 rows of 10 ids behind 3,000 are 2 at a time, not 32."""
+    rows = [[1] * 10] * 64
+    assert {len(batch.places) for batch in padded_batches(rows, max_tokens=512)} == {32}
+    sizes = [len(batch.places) for batch in padded_batches(rows, max_tokens=512, prefix=3000)]
+    assert sizes == [2] * 32
+    assert {len(b.places) for b in padded_batches(rows, max_tokens=512, prefix=25)} == {32}
+    assert len(list(padded_batches(rows[:2], max_tokens=512, prefix=10_000))) == 2
 
 
 class TestSharedPrefix:

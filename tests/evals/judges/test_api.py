@@ -136,8 +136,11 @@ def test_anything_but_the_word_is_unparsed_and_never_a_value(refusal: str | None
         ((200, '{"choices": [{"message": {"cont', {}), None),
         ((200, {"choices": []}, {}), None),
         ((200, "", {}), None),
+        ((200, {"choices": [{"message": None}]}, {}), None),
+        ((200, {"choices": [{"text": "YES"}]}, {}), None),
+        ((200, {"choices": ["x"]}, {}), None),
     ],
-    ids=["429", "500", "503", "cut json", "no choice", "empty"],
+    ids=["429", "500", "503", "cut json", "no choice", "empty", "no message", "text", "word"],
 )
 def test_what_may_pass_is_tried_again_with_growing_waits(bad: Answer, waited: float | None) -> None:
     waits: list[float] = []
@@ -177,17 +180,25 @@ def test_nobody_there_is_an_error_not_a_traceback() -> None:
 @pytest.mark.parametrize(("status", "hint"), [(401, "set THREEARC_JUDGE_API_KEY"),
                                               (404, "check URL and model")])  # fmt: skip
 def test_a_wrong_key_or_model_stops_at_once_in_one_line(status: int, hint: str) -> None:
-    heard: list[Any] = []
-
-    def answer(n: int, _: Any) -> Answer:
-        return said("YES") if n == 0 else (status, {"error": {"message": "no\nway"}}, {})
-
+    refused = (status, {"error": {"message": "no\nway"}}, {})
     with (
-        serving(answer) as (url, seen),
+        serving(lambda *_: refused) as (url, seen),
         pytest.raises(UserError, match=rf"HTTP {status}.*{hint}") as caught,
     ):
-        judge(url).label(questions(20), on_label=heard.append)
-    assert len(heard) == 1 and len(seen) <= 3 and "\n" not in str(caught.value)
+        judge(url).label(questions(20))
+    assert len(seen) <= 2 and "\n" not in str(caught.value)
+
+
+def test_a_question_that_is_refused_after_others_were_answered_is_that_questions_error() -> None:
+    def answer(_: int, body: dict[str, Any]) -> Answer:
+        if "r2" in body["messages"][0]["content"]:
+            return 400, {"error": {"message": "too long"}}, {}
+        return said("YES")
+
+    with serving(answer) as (url, seen):
+        labels = judge(url).label(questions(4))
+    assert [one.status for one in labels] == ["ok", "ok", "error", "ok"] and len(seen) == 4
+    assert "HTTP 400" in labels[2].detail and "too long" in labels[2].detail
 
 
 def test_the_budget_stops_before_it_is_passed_by_more_than_one_request() -> None:
@@ -195,7 +206,7 @@ def test_the_budget_stops_before_it_is_passed_by_more_than_one_request() -> None
     prices = {"usd_per_million_input": 10.0, "usd_per_million_output": 0.0}
     with (
         serving(lambda *_: said("YES", (100, 0))) as (url, seen),
-        pytest.raises(BudgetSpent, match=r"\$0.00.* is spent .*--judge-budget"),
+        pytest.raises(BudgetSpent, match=r"\$0.00.* is spent .*raise it"),
     ):
         judge(url, budget_usd=0.0025, **prices).label(questions(20), on_label=heard.append)
     assert len(seen) == 3 and len(heard) == 3  # 0.001 each
@@ -215,3 +226,63 @@ def test_requests_are_spread_over_the_minute() -> None:
     with serving(lambda *_: said("YES")) as (url, _):
         judge(url, waits, requests_per_minute=60.0).label(questions(3))
     assert waits[0] == 0 and 0.5 < waits[1] <= 1.0 and 1.0 < waits[2] <= 2.0
+
+
+def test_labels_that_were_paid_for_are_kept_when_the_run_stops() -> None:
+    heard: list[Any] = []
+
+    def slow(*_: Any) -> Answer:
+        time.sleep(0.2)
+        return said("YES", (100, 0))
+
+    prices = {"usd_per_million_input": 10.0, "usd_per_million_output": 0.0}
+    with serving(slow) as (url, seen):
+        asked = judge(url, concurrency=4, budget_usd=0.0005, **prices)
+        with pytest.raises(BudgetSpent):
+            asked.label(questions(20), on_label=heard.append)
+    assert len(heard) == len(seen) >= 4
+
+
+def test_a_budget_needs_an_endpoint_that_counts() -> None:
+    prices = {"usd_per_million_input": 10.0, "usd_per_million_output": 0.0}
+    with (
+        serving(lambda *_: said("YES", None)) as (url, seen),
+        pytest.raises(UserError, match="does not report its tokens"),
+    ):
+        judge(url, budget_usd=1.0, **prices).label(questions(20))
+    assert len(seen) == 1
+
+
+def test_an_error_does_not_wait_for_another_requests_pause() -> None:
+    def answer(n: int, _: Any) -> Answer:
+        if n == 0:
+            return 429, {}, {"retry-after": "30"}
+        time.sleep(0.3)
+        return 401, {"error": {"message": "no"}}, {}
+
+    begun = time.monotonic()
+    with serving(answer) as (url, _):
+        asked = ApiJudge(ApiSettings(base_url=url, model="m", concurrency=2, timeout=5.0))
+        with pytest.raises(UserError, match="HTTP 401"):
+            asked.label(questions(2))
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["localhost:8000/v1", "ftp://x/v1", "http://", "http://me:secret@host/v1", "http://h/v1?key=s"],
+)
+def test_a_url_that_cannot_be_or_would_be_stored_is_one_line(url: str) -> None:
+    with pytest.raises(UserError, match="--url"):
+        judge(url)
+
+
+def test_a_port_that_is_none_is_one_line() -> None:
+    with pytest.raises(UserError, match="--url"):
+        judge("http://host:abc/v1")
+
+
+def test_one_label_a_question() -> None:
+    (one,) = questions(1)
+    with pytest.raises(ValueError, match="q0 is asked twice of coverage"):
+        judge("http://127.0.0.1:9/v1").label([one, one])

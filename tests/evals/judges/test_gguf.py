@@ -17,7 +17,7 @@ from evals.judges.labels import Question
 from evals.judges.references import references
 from models.chat import ChatEncoder, Message
 from models.directory import ModelDirectory
-from models.errors import CapabilityError
+from models.errors import CapabilityError, UserError
 
 CONTEXT = 768
 
@@ -100,6 +100,31 @@ def test_what_is_too_long_is_cut_and_said(judge: GgufJudge) -> None:
     assert label.status == "ok" and label.cut_characters == cut
     text = judge._encoder._tokenizer.decode(ids)  # type: ignore[attr-defined]
     assert "first words" in text and "last words" in text and "[...]" in text
+
+
+def test_what_does_not_fit_without_its_response_is_an_error(judge: GgufJudge) -> None:
+    long = Question("long", COVERAGE, {"question": "x " * 900, "response": "r", "claim": "c"})
+    labels = judge.label([long, _claim("It melts at 32 °C.")])
+    assert [one.status for one in labels] == ["error", "ok"]
+    assert "ids without the response" in labels[0].detail
+
+
+def test_labels_tell_contexts_apart(judge: GgufJudge, encoder: ChatEncoder) -> None:
+    more = {"name": "smollm", "sha256": "0" * 64}
+    other = GgufJudge(judge._model, encoder, context=CONTEXT + 1, **more)
+    same = GgufJudge(judge._model, encoder, context=CONTEXT, **more)
+    assert same.id == judge.id != other.id
+
+
+def test_logits_that_are_no_numbers_are_refused(
+    judge: GgufJudge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backends.llamacpp.context import DecodeContext
+
+    broken = np.full((1, 49152), np.nan, np.float32)
+    monkeypatch.setattr(DecodeContext, "ingest", lambda *_: broken)
+    with pytest.raises(UserError, match="not finite"):
+        judge.label([_claim("x")])
 
 
 def test_answers_that_begin_alike_are_refused(judge: GgufJudge) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,17 @@ def test_failures_are_asked_again_and_unparsed_answers_are_not(tmp_path, status,
     assert len(judge.asked) == asked
 
 
+def test_one_id_under_two_instruments_is_two_questions(tmp_path: Path) -> None:
+    cache = LabelCache(tmp_path / "labels.sqlite")
+    fields = {"question": "q", "response": "r", "claim": "c"}
+    asked = [Question("same", COVERAGE, fields), Question("same", COVERAGE.reordered(), fields)]
+    labels = CachedJudge(Counting(), cache).label(asked)
+    again = CachedJudge(Counting(), cache).label(asked[::-1])
+    assert labels == again[::-1] and labels[0].prompt_sha256 != labels[1].prompt_sha256
+    with pytest.raises(ValueError, match="asked twice"):
+        CachedJudge(Counting(), cache).label([asked[0], asked[0]])
+
+
 def _write(path: str, start: int) -> None:
     CachedJudge(Counting(), LabelCache(Path(path))).label(_questions(start + 40)[start:])
 
@@ -93,6 +106,20 @@ def test_a_file_that_is_no_cache_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("not a database" * 100)
     with pytest.raises(UserError, match="cache of labels cannot be used"):
         LabelCache(tmp_path / "x")
+    with contextlib.closing(sqlite3.connect(tmp_path / "y")) as db, db:
+        db.execute("create table labels (x)")
+    with pytest.raises(UserError, match=r"cannot be used .*--cache"):
+        LabelCache(tmp_path / "y")
+
+
+def test_a_row_of_another_version_is_asked_again(tmp_path: Path) -> None:
+    path = tmp_path / "labels.sqlite"
+    CachedJudge(Counting(), LabelCache(path)).label(_questions(1))
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("update labels set label = '{}'")
+    judge = Counting()
+    CachedJudge(judge, LabelCache(path)).label(_questions(1))
+    assert judge.asked == ["q0"]
 
 
 # Recorded labels ---------------------------------------------------------------------------

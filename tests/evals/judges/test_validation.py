@@ -105,6 +105,15 @@ def test_scales_count_how_far_off_a_label_is() -> None:
     assert far.kappa < 0 and near.kappa_interval.low <= near.kappa <= near.kappa_interval.high
 
 
+def test_two_right_labels_of_a_scale_pass_nothing() -> None:
+    given = list(references("rubric.completeness"))[:2]
+    found = validate(Made(), given, made(given, lambda _, one: one.label))
+    assert found.kappa_interval is None and found.shortfalls(BAR)
+    wrong = list(references("coverage"))[:2]
+    found = validate(Made(), wrong, made(wrong, lambda place, _: ["YES", "NO"][place]))
+    assert found.length is None
+
+
 def test_reordered_references_ask_the_same_of_the_same_text(coverage) -> None:
     turned = reordered(coverage[:3])
     for one, other in zip(coverage, turned, strict=False):
@@ -119,6 +128,15 @@ def test_the_lexical_judge_passes_its_bar() -> None:
         given = references(name)
         found = validate(judge, given, judge.label([one.question for one in given]))
         assert found.shortfalls(BAR) == [], found.shortfalls(BAR)
+
+
+def test_thoughts_are_no_prose_however_they_are_marked() -> None:
+    check = "Let me check: 2 + 2 = 4."
+    assert verifies(check) and verifies(f"<think>hm</think>{check}")
+    for text in (f"<think>{check}</think>4", f"{check}\n</think>\n4", f"<think>{check}",
+                 f"<|channel>thought\n{check}<channel|>\n4"):  # fmt: skip
+        assert not verifies(text), text
+    assert not verifies(check, think_open=True)
 
 
 def test_the_published_measure_of_self_verification_does_not_measure_it() -> None:
