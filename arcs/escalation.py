@@ -11,6 +11,9 @@ from arcs.verdicts import Comparison
 from backends.interface import Completion
 from evals.truncation import repetition_loop
 
+HOPELESS = frozenset({"train_test_overlap", "instrument_differs"})
+"""Reasons for INVALID that stay, however much is decoded."""
+
 
 def next_budget(largest: int, cap: int) -> int | None:
     """Twice the budget, at most ``cap``; None when there is no room left."""
@@ -18,8 +21,12 @@ def next_budget(largest: int, cap: int) -> int | None:
 
 
 def undecided(comparisons: Iterable[Comparison | SampledComparison]) -> bool:
-    """Whether some claim's conclusion would change with what its unfinished answers became."""
-    return any("truncated" in comparison.claim.reasons for comparison in comparisons)
+    """Whether some claim's conclusion would change with what its unfinished answers became.
+
+    A claim that no text can mend is not waited for.
+    """
+    reasons = [comparison.claim.reasons for comparison in comparisons]
+    return any("truncated" in given and HOPELESS.isdisjoint(given) for given in reasons)
 
 
 def unfinished(done: Mapping[str, Completion]) -> list[str]:
