@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from arcs import provenance
 from arcs.arc1.config import Arc1Config, absolute_paths, parse, resolve
+from arcs.continuing import continuable
 from arcs.progress import Reporter
 from arcs.runs import (
     MANIFEST,
@@ -110,22 +109,8 @@ def _go(
     from arcs.arc1.pipeline import run_arc1
     from arcs.arc1.table import render
 
-    again = f"threearc arc1 --run {shlex.quote(str(directory.path))}"
-    try:
+    with continuable("arc1", directory, reporter, begun_now=begun):
         metrics = run_arc1(settings, directory, reporter)
-    except UserError:
-        if begun:
-            directory.discard_if_unused()  # a mistake at the start leaves nothing to continue
-        raise
-    except KeyboardInterrupt:
-        reporter.say(f"\ninterrupted; continue with: {again}")
-        sys.exit(130)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"{error.strerror}: nothing finished is lost; make room and continue with {again}"
-        ) from error
     if as_json:
         sys.stdout.write(canonical_json(metrics.model_dump(mode="json")))
     else:

@@ -12,8 +12,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from arcs.continuing import validated
 from backends.interface import Head, Sampling
 from evals.budgets import check_budgets
 from models.errors import UserError
@@ -255,15 +256,4 @@ def flag_of(name: str) -> str:
 
 def parse(values: Mapping[str, Any]) -> EvalConfig:
     """Validate flags; one line for the first thing wrong (UserError)."""
-    try:
-        return EvalConfig.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:
-            raise UserError(message) from None
-        flag = flag_of(str(first["loc"][0]))
-        if first["type"] == "literal_error":
-            expected = first["ctx"]["expected"].replace("'", "")
-            raise UserError(f"{flag} {first['input']!r}: give {expected}") from None
-        raise UserError(f"{flag}: {message}") from None
+    return validated(EvalConfig, values, flag_of)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from rich.console import Console
 
 from arcs import provenance
 from arcs.arc1.config import absolute_paths
+from arcs.continuing import continuable
 from arcs.measure.config import N_PREDICT, MeasureConfig, flag_of, parse
 from arcs.measure.report import report
 from arcs.progress import Reporter
@@ -103,22 +102,8 @@ def _go(
 ) -> None:
     from arcs.measure.pipeline import run_measure
 
-    again = f"threearc measure --run {shlex.quote(str(directory.path))}"
-    try:
+    with continuable("measure", directory, reporter, begun_now=begun_now):
         metrics = run_measure(config, directory, reporter)
-    except UserError:
-        if begun_now:  # a run given with --run is the caller's, however little is in it
-            directory.discard_if_unused()
-        raise
-    except KeyboardInterrupt:
-        reporter.say(f"\ninterrupted; continue with: {again}")
-        sys.exit(130)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"{error.strerror}: nothing finished is lost; make room and continue with {again}"
-        ) from error
     if as_json:
         sys.stdout.write(canonical_json(metrics))
     else:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from arcs.continuing import validated
 from arcs.evaluate.config import BASE, Condition, canonical, heads_of, names_of
 from models.errors import UserError
 
@@ -93,15 +94,4 @@ def flag_of(name: str) -> str:
 
 def parse(values: Mapping[str, Any]) -> MeasureConfig:
     """Validate flags; one line for the first thing wrong (UserError)."""
-    try:
-        return MeasureConfig.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        if not first["loc"]:
-            raise UserError(message) from None
-        flag = flag_of(str(first["loc"][0]))
-        if first["type"] == "literal_error":
-            expected = first["ctx"]["expected"].replace("'", "")
-            raise UserError(f"{flag} {first['input']!r}: give {expected}") from None
-        raise UserError(f"{flag}: {message}") from None
+    return validated(MeasureConfig, values, flag_of)
