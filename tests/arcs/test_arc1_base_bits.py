@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -19,16 +17,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tmp_path_factory.mktemp("bits"))
 
 
-def run(bench: Bench, out: Path, backend: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*bench.fresh(out, backend), *flags],
-        env=bench.environment(bench.root / "cache"),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
 def test_a_run_trains_over_packed_layers_and_says_so(bench: Bench) -> None:
-    done = run(bench, bench.root / "run", "mlx", "--base-bits", "4")
+    done = bench.call_here([*bench.fresh(bench.root / "run", "mlx"), "--base-bits", "4"])
     assert done.returncode == 0, done.stderr
     manifest = json.loads((bench.root / "run" / "manifest.json").read_text())
     assert manifest["config"]["base_bits"] == 4
@@ -45,7 +35,8 @@ def test_a_run_trains_over_packed_layers_and_says_so(bench: Bench) -> None:
 def test_what_cannot_be_done_is_one_line(
     bench: Bench, backend: str, bits: str, words: tuple[str, ...]
 ) -> None:
-    done = run(bench, bench.root / f"refused-{backend}", backend, "--base-bits", bits)
+    out = bench.root / f"refused-{backend}"
+    done = bench.call_here([*bench.fresh(out, backend), "--base-bits", bits])
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     last = done.stderr.rstrip("\n").splitlines()[-1]
     assert last.startswith("error: ")

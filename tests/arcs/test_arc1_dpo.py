@@ -137,11 +137,7 @@ def test_a_training_that_stops_says_where_the_last_good_adapter_is(
 ) -> None:
     """A rate that breaks the model: one line, and an adapter that loads."""
     out = tmp_path / "run"
-    done = subprocess.run(
-        [*bench.both(out), "--dpo-learning-rate", "1e25"],
-        env={**bench.environment(bench.root / "cache"), "THREEARC_BLAS_TRIED": "1"},
-        capture_output=True, check=False, text=True,
-    )  # fmt: skip
+    done = bench.call_here([*bench.both(out), "--dpo-learning-rate", "1e25"])
     assert done.returncode == 2 and done.stdout == ""
     assert "Traceback" not in done.stderr
     line = done.stderr.rstrip("\n").splitlines()[-1]
@@ -288,11 +284,7 @@ def test_a_pair_that_cannot_be_encoded_is_found_before_sft(bench: Bench, tmp_pat
     bad = tmp_path / "bad.jsonl"
     bad.write_text(json.dumps({**GOOD, "id": "odd", "rejected": "<|im_end|> and more"}) + "\n")
     out = tmp_path / "run"
-    done = subprocess.run(
-        [*bench.fresh(out), "--method", "sft+dpo", "--pairs", str(bad)],
-        env={**bench.environment(bench.root / "cache"), "THREEARC_BLAS_TRIED": "1"},
-        capture_output=True, check=False, text=True,
-    )  # fmt: skip
+    done = bench.call_here([*bench.fresh(out), "--method", "sft+dpo", "--pairs", str(bad)])
     assert done.returncode == 2
     assert "item odd" in done.stderr.splitlines()[-1]
     assert not (out / "train").exists()

@@ -26,6 +26,7 @@ from arcs.bench.training import LORA, _in_order, _plans, measure_training
 from backends import open_backend
 from backends.interface import Prompt
 from models.chat import ChatEncoder
+from tests.support.command_line import call_here
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROMPTS, TOKENS, ROWS = 3, 6, 8
@@ -125,7 +126,7 @@ def _spread(value: float) -> dict[str, float]:
 
 @pytest.mark.parametrize("flags", [("--engine", "abacus"), ("--engine", "llamacpp")])
 def test_an_unknown_engine_is_one_line(flags):
-    done = _bench(*flags)
+    done = call_here("bench", *flags)
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
     assert flags[1] in line and "mlx, torch, all" in line
@@ -290,7 +291,7 @@ def test_only_the_work_asked_for_is_done(tiny_directory):
 )  # fmt: skip
 def test_unknown_work_and_too_many_rows_are_one_line(flags, words, tiny_directory):
     model = str(tiny_directory("llama", max_position_embeddings=4096).path)
-    done = _bench(*flags, "--model", model, "--engine", "torch")
+    done = call_here("bench", *flags, "--model", model, "--engine", "torch")
     assert done.returncode == 2 and done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
     assert all(word in line for word in words)

@@ -32,6 +32,7 @@ from backends.llamacpp.quantise import evaluation_gguf
 from evals.benchmarks import load_benchmark
 from models.chat import ChatEncoder
 from models.errors import UserError
+from tests.support.command_line import call_here
 
 HUMANEVAL = load_benchmark("humaneval")
 
@@ -142,7 +143,7 @@ def test_the_table_fits_80_columns_and_says_what_met_its_target(real):
     ],
 )
 def test_what_cannot_be_timed_is_one_line(flags, words):
-    done = _bench(*flags)
+    done = call_here("bench", *flags)
     assert done.returncode == 2 and done.stdout == ""
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("error:") and all(word in line for word in words)

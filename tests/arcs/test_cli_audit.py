@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import call_here
+
 BLOCKED = ("torch", "mlx", "mlx_lm", "llama_cpp", "transformers", "peft")
 
 
@@ -91,8 +93,12 @@ def test_fail_on_is_for_ci_and_out_keeps_the_document(tmp_path: Path) -> None:
 )
 def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], said: str) -> None:
     write_answers(tmp_path / "a.jsonl", cut=0)
-    done = threearc(
-        *arguments, cwd=tmp_path, THREEARC_CACHE=str(tmp_path / "c"), THREEARC_PAPER_ARTIFACTS=""
+    done = call_here(
+        *arguments,
+        cwd=tmp_path,
+        COLUMNS="120",
+        THREEARC_CACHE=str(tmp_path / "c"),
+        THREEARC_PAPER_ARTIFACTS="",
     )
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

@@ -372,7 +372,7 @@ def test_the_table_is_whole_on_an_ordinary_terminal(metrics: dict[str, Any]) -> 
 
 
 def test_merged_is_another_model_than_runtime(bench: Bench) -> None:
-    done = bench.run(
+    done = bench.call_here(
         bench.fresh(
             "merged", "--adapter", str(bench.root / "edit"), "--adapter-mode", "merged",
             "--quant", "q8_0", "--n-predict", "12",
@@ -398,7 +398,7 @@ def edit(bench: Bench) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def steps(bench: Bench, edit: tuple[str, ...]) -> dict[str, Any]:
-    done = bench.run(bench.fresh("steps", *edit, "--n-predict", "10", "--escalate", "40"))
+    done = bench.call_here(bench.fresh("steps", *edit, "--n-predict", "10", "--escalate", "40"))
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -409,7 +409,7 @@ def test_escalation_gives_what_the_larger_budget_gives_at_once(
 ) -> None:
     """Every stored id and outcome at 40 tokens, of answers continued from 10 by way of 20."""
     assert steps["escalated"] == [20, 40] and steps["n_predict"] == [10, 20, 40]
-    once = bench.run(bench.fresh("once", *edit, "--n-predict", "10,20,40"))
+    once = bench.call_here(bench.fresh("once", *edit, "--n-predict", "10,20,40"))
     assert once.returncode == 0, once.stderr
     expected = json.loads(once.stdout)
     for arm in ("q8_0.base", f"q8_0.{slug('edit')}"):
@@ -445,7 +445,7 @@ def test_a_killed_run_continues_to_the_same_metrics(bench: Bench, steps: dict[st
         return int(timing["phases"][phase]["counts"]["tokens"])
 
     earlier = counted()
-    again = bench.run(bench.command("--run", str(folder), "--json"))
+    again = bench.call_here(bench.command("--run", str(folder), "--json"))
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout) == steps
     assert stage.read_bytes() == (bench.root / "steps" / stage.name).read_bytes()
@@ -535,7 +535,7 @@ def test_wrong_adapters_are_found_before_anything_is_decoded(bench: Bench, tmp_p
 def test_mistakes_are_one_line_and_leave_no_run(
     bench: Bench, more: tuple[str, ...], message: str
 ) -> None:
-    done = bench.run(bench.fresh("mistake", "--n-predict", "6", *more), cwd=bench.root)
+    done = bench.call_here(bench.fresh("mistake", "--n-predict", "6", *more), cwd=bench.root)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert message in done.stderr

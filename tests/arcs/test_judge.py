@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from evals.judges.references import references
+from tests.support.command_line import call_here
 
 
 def _judge(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -35,7 +36,9 @@ def test_recorded_labels_below_the_bar_fail_it_in_words(tmp_path: Path) -> None:
         for one in references("delivery"):
             record = {"question_id": one.question.id, "instrument": "delivery", "value": "ASSERT"}
             out.write(json.dumps(record) + "\n")
-    done = _judge("--judge", f"recorded:{labels}", "--instrument", "delivery")
+    done = call_here(
+        "judge", "validate", "--judge", f"recorded:{labels}", "--instrument", "delivery"
+    )
     assert done.returncode == 0, done.stderr
     shown = " ".join(done.stdout.split())
     assert "fails" in shown and "lower bound of kappa" in shown and "…" not in done.stdout
@@ -56,7 +59,7 @@ def test_recorded_labels_below_the_bar_fail_it_in_words(tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_one_line(flags: tuple[str, ...], said: str) -> None:
-    done = _judge(*flags)
+    done = call_here("judge", "validate", *flags)
     assert done.returncode == 2 and done.stdout == ""
     assert said in done.stderr.strip().splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +39,7 @@ from evals.humaneval.problems import Problem, load_problems
 from evals.humaneval.prompts import chat_instruction
 from models.errors import UserError
 from tests.support.arc1_bench import Bench
+from tests.support.command_line import call_here
 
 PROBLEMS = load_problems()
 ASKED = wordings(PROBLEMS)
@@ -182,13 +181,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def call(bench: Bench, *argv: str) -> subprocess.CompletedProcess[str]:
-    code = "from arcs.cli import main; main()"
-    environment = bench.environment(bench.root / "cache")
-    return subprocess.run(
-        [sys.executable, "-c", code, *argv],
-        env={**environment, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return call_here(*argv, THREEARC_CACHE=str(bench.root / "cache"))
 
 
 def test_a_leak_is_refused_before_training_and_at_every_later_evaluation(bench: Bench) -> None:

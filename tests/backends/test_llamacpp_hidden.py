@@ -122,7 +122,20 @@ def smol_reference(
     return found
 
 
-@pytest.mark.parametrize("case", ["plain", "tempered", "adapted", "adapted, tempered"])
+SLOW = pytest.mark.slow
+"""A copy of 500 MB each. The tempered and adapted model is told from all others by default; the
+base and the adapted one have their logits compared in test_llamacpp_parity."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param("plain", marks=SLOW),
+        pytest.param("tempered", marks=SLOW),
+        pytest.param("adapted", marks=SLOW),
+        "adapted, tempered",
+    ],
+)
 def test_smollm_logits_and_states_equal_torch(
     case: str,
     smollm_directory: ModelDirectory,

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -198,15 +199,15 @@ run(engine, model, Path(out), on_step=lambda record: print(record.step, flush=Tr
 """
 
 
-@pytest.mark.parametrize("after", ["reference", "2", "3"])
+@pytest.mark.parametrize("after", ["reference", "2", pytest.param("3", marks=pytest.mark.slow)])
 def test_sigkill_and_resume_is_bit_identical(
-    tiny: ModelDirectory, tmp_path: Path, after: str, tmp_path_factory: pytest.TempPathFactory
+    tiny: ModelDirectory, tmp_path: Path, after: str
 ) -> None:
     """A real process, killed while it writes the reference and while it trains (torch)."""
     whole_out = tmp_path / "whole"
     expected = run("torch", tiny, whole_out)
     out = tmp_path / "run"
-    cache = tmp_path / "cache"
+    cache = tiny.path.parents[1]  # where it is prepared already
     source = tiny.source.split("@")[0]
     command = [sys.executable, "-c", KILLED_PROCESS, source, str(out), str(cache), "torch"]
     root = Path(__file__).resolve().parents[2]
@@ -217,6 +218,7 @@ def test_sigkill_and_resume_is_bit_identical(
             file = out / "reference.jsonl"
             while not file.exists() or file.read_text().count("\n") < 3:
                 assert process.poll() is None
+                time.sleep(0.002)
         else:
             for line in process.stdout:
                 if line.strip() == after:
@@ -450,9 +452,10 @@ def test_ten_steps_give_one_curve_on_both_engines(
     assert len(curves[0]) == 10
     assert np.abs(curves[0] - curves[1]).max() < 1e-4, np.abs(curves[0] - curves[1]).max()
     assert np.ptp(curves[0]) > 1e-2  # it moves by far more
-    other = run("mlx", tiny_directory(arch), tmp_path / "other", changed(config, seed=1))
-    wrong = np.array([step.loss for step in other.steps])
-    assert np.abs(curves[0] - wrong).max() > 1e-3
+    if arch == "llama":  # negative twin: another order of the pairs is another curve
+        other = run("torch", tiny_directory(arch), tmp_path / "other", changed(config, seed=1))
+        wrong = np.array([step.loss for step in other.steps])
+        assert np.abs(curves[1] - wrong).max() > 1e-3
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
 
@@ -16,13 +15,7 @@ def results(tmp_path_factory) -> dict[str, dict]:
     bench = Bench(root)
     found = {}
     for backend in ("torch", "mlx"):
-        done = subprocess.run(
-            bench.fresh(root / backend, backend),
-            env={**bench.environment(root / "cache"), "THREEARC_BLAS_TRIED": "1"},
-            capture_output=True,
-            check=False,
-            text=True,
-        )
+        done = bench.call_here(bench.fresh(root / backend, backend))
         assert done.returncode == 0, done.stderr
         found[backend] = json.loads(done.stdout)
     return found

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.command_line import call_here
 from tests.support.tiny_models import build_tiny
 
 
@@ -64,6 +66,10 @@ class Bench:
         path = self.root / "settings.toml"
         path.write_text("checkpoint_every = 1\neval_every = 3\nrank = 4\n")
         return path
+
+    def call_here(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """A command of this bench in the tests' own process; its cache is ``root/cache``."""
+        return call_here(*command[1:], THREEARC_CACHE=str(self.root / "cache"))
 
     def environment(self, cache: Path) -> dict[str, str]:
         return {**os.environ, "THREEARC_CACHE": str(cache), "OMP_NUM_THREADS": "1"}

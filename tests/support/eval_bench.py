@@ -16,6 +16,7 @@ from backends.interface import LoraConfig
 from backends.lora import save_adapter
 from backends.memory import model_size
 from models.store import prepare
+from tests.support.command_line import call_here
 from tests.support.tiny_models import build_tiny
 
 LORA = LoraConfig(4, 8.0, targets="all")
@@ -53,6 +54,10 @@ class Bench:
             "--out", str(self.root / out), "--model", str(self.model), "--limit", "3",
             "--prompt-style", "raw", "--threads", "1", "--json", *more,
         )  # fmt: skip
+
+    def call_here(self, command: list[str], cwd: Path | None = None) -> Any:
+        """A command of this bench in the tests' own process."""
+        return call_here(*command[3:], cwd=cwd, THREEARC_CACHE=str(self.cache))
 
     def run(self, command: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "THREEARC_CACHE": str(self.cache), "OMP_NUM_THREADS": "1"}
