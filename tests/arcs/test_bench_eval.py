@@ -61,7 +61,7 @@ def _bench(*flags: str) -> subprocess.CompletedProcess[str]:
 def real(tiny_directory) -> dict[str, Any]:
     model = str(tiny_directory("llama", max_position_embeddings=4096).path)
     sizes = ("--prompts", str(PROMPTS), "--max-tokens", str(TOKENS), "--threads", "1")
-    done = _bench("eval", "--model", model, "--json", *sizes)
+    done = call_here("bench", "eval", "--model", model, "--json", *sizes)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -1,4 +1,5 @@
-"""The real commands ``threearc audit`` and ``threearc reproduce``, in a process of their own."""
+"""The real commands ``threearc audit`` and ``threearc reproduce``; without engines: in a process
+of their own."""
 
 from __future__ import annotations
 
@@ -68,11 +69,11 @@ def test_a_table_is_audited_without_any_engine(tmp_path: Path) -> None:
 def test_fail_on_is_for_ci_and_out_keeps_the_document(tmp_path: Path) -> None:
     write_answers(tmp_path / "bad.jsonl", cut=30)
     write_answers(tmp_path / "good.jsonl", cut=0)
-    bad = threearc("audit", "bad.jsonl", "--fail-on", "invalidates", "--out", "o", cwd=tmp_path)
+    bad = call_here("audit", "bad.jsonl", "--fail-on", "invalidates", "--out", "o", cwd=tmp_path)
     assert bad.returncode == 1 and "INVALIDATES  truncated-responses" in bad.stdout
     assert json.loads((tmp_path / "o" / "audit.json").read_text())["counts"]["invalidates"] == 1
     only = ("--only", "truncated-responses", "--fail-on", "caution")
-    good = threearc("audit", "good.jsonl", *only, cwd=tmp_path)
+    good = call_here("audit", "good.jsonl", *only, cwd=tmp_path)
     assert good.returncode == 0 and "Clean: truncated-responses" in good.stdout
 
 
@@ -106,9 +107,9 @@ def test_a_mistake_is_one_line(tmp_path: Path, arguments: list[str], said: str) 
 
 
 def test_every_audit_is_listed(tmp_path: Path) -> None:
-    listed = json.loads(threearc("audit", "--list", "--json", cwd=tmp_path).stdout)["audits"]
+    listed = json.loads(call_here("audit", "--list", "--json", cwd=tmp_path).stdout)["audits"]
     assert len(listed) >= 25 and all(one["question"].endswith("?") for one in listed)
-    shown = threearc("audit", "--list", cwd=tmp_path).stdout
+    shown = call_here("audit", "--list", cwd=tmp_path).stdout
     assert all(one["name"] in shown for one in listed)
 
 
@@ -172,10 +173,11 @@ def test_a_folder_with_one_file_missing_or_changed_says_so(
     (folder / "alpha_sweep.json").unlink()
     changed = folder / "pca_rank.json"
     changed.write_text(changed.read_text() + "\n")
-    done = threearc("reproduce", "--artifacts", folder, "--no-figures", "--json", cwd=tmp_path)
+    flags = ("--artifacts", folder, "--no-figures", "--out", "out")
+    done = call_here("reproduce", *flags, cwd=tmp_path, COLUMNS="120")
     assert done.returncode == 0, done.stderr
-    warnings = " ".join(json.loads(done.stdout)["warnings"])
+    document = json.loads((tmp_path / "out" / "reproduce.json").read_text())
+    warnings = " ".join(document["warnings"])
     assert "alpha_sweep.json" in warnings and "pca_rank.json" in warnings
-    assert json.loads(done.stdout)["claims"] == [] and "claims are judged only" in warnings
-    shown = threearc("reproduce", "--artifacts", folder, "--no-figures", cwd=tmp_path).stdout
-    assert "Warning" in shown and "alpha_sweep.json" in shown
+    assert document["claims"] == [] and "claims are judged only" in warnings
+    assert "Warning" in done.stdout and "alpha_sweep.json" in done.stdout

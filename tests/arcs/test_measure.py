@@ -391,33 +391,34 @@ def shift_of(meter: Meter, base: list[Any], directory: ModelDirectory, weights: 
     return found
 
 
-def test_an_adapter_that_learnt_to_hedge_moves_the_meter_up_and_an_untrained_one_not(
+def test_an_adapter_that_learnt_to_hedge_moves_the_meter_up(
     smollm_directory: ModelDirectory, hedging: tuple[Meter, list[Any]], tmp_path: Path
 ) -> None:
     """Planted effect: 6 steps on 12 hedged answers to other questions.
 
-    30 CPU seconds, half of them training: SmolLM2-135M itself has to move.
+    20 CPU seconds, most of them training: SmolLM2-135M itself has to move. That an adapter which
+    does nothing moves nothing is seen on the tiny model, and on this one in the slow test below.
     """
     meter, base = hedging
     with open_backend("torch", smollm_directory) as model:
         weights = trained(model, ChatEncoder(smollm_directory), tmp_path, hedged=True)
-        untrained = initial_weights(LORA, model.linear_modules(), 0)
     found = shift_of(meter, base, smollm_directory, weights)
     assert found["n"] == 12 and found["interval"]["low"] > 0.05 and found["p_holm"] < 0.01
-    nothing = shift_of(meter, base, smollm_directory, untrained)
-    assert (nothing["mean"], nothing["unchanged"], nothing["interval"]) == (0.0, 12, None)
 
 
 @pytest.mark.slow
-def test_the_same_training_on_flat_answers_does_not(
+def test_the_same_training_on_flat_answers_does_not_nor_none_at_all(
     smollm_directory: ModelDirectory, hedging: tuple[Meter, list[Any]], tmp_path: Path
 ) -> None:
     """Placebo: same questions, content, length and recipe. Slow: a second training."""
     meter, base = hedging
     with open_backend("torch", smollm_directory) as model:
         weights = trained(model, ChatEncoder(smollm_directory), tmp_path, hedged=False)
+        untrained = initial_weights(LORA, model.linear_modules(), 0)
     found = shift_of(meter, base, smollm_directory, weights)
     assert found["unchanged"] == 0 and found["mean"] < 0.05 and found["interval"]["low"] < 0
+    nothing = shift_of(meter, base, smollm_directory, untrained)
+    assert (nothing["mean"], nothing["unchanged"], nothing["interval"]) == (0.0, 12, None)
 
 
 @pytest.mark.slow

@@ -37,13 +37,13 @@ def naive(model: TorchModel, prompt: Prompt, count: int) -> list[int]:
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_a_batch_gives_what_each_prompt_gives_alone(tiny_directory: Tiny, arch: str) -> None:
     with open_model(tiny_directory(arch), device="cpu") as model:
-        together = model.generate(PROMPTS, max_tokens=24, stop_ids=[])
+        together = model.generate(PROMPTS, max_tokens=10, stop_ids=[])
         assert [c.item_id for c in together] == [p.item_id for p in PROMPTS]
         for prompt, completion in zip(PROMPTS, together, strict=True):
-            assert list(completion.ids) == naive(model, prompt, 24)
+            assert list(completion.ids) == naive(model, prompt, 10)
             assert completion.prompt_ids == prompt.ids
             assert completion.finish_reason == "length"
-            (alone,) = model.generate([prompt], max_tokens=24, stop_ids=[])
+            (alone,) = model.generate([prompt], max_tokens=10, stop_ids=[])
             assert alone.ids == completion.ids
 
 
