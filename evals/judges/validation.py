@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 from evals.delivery import Rate
 from evals.judges.labels import Judge, Label, Value
 from evals.judges.references import Reference
-from evals.statistics.agreement import cohen_kappa
+from evals.statistics.agreement import cohen_kappa, quadratic_kappas
 from evals.statistics.auc import auc, delong_interval
 from evals.statistics.rates import Interval
 
@@ -200,15 +199,9 @@ def _kappa(
     order = sorted(int(value) for value in values)
     kappa = float(cohen_kappa_score(first, second, labels=order, weights="quadratic"))
     rng, n = np.random.default_rng(0), len(first)
-    drawn = [rng.integers(0, n, n) for _ in range(RESAMPLES)]
-    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore")  # resamples of one value have no kappa
-        resampled = np.array(
-            [
-                cohen_kappa_score(first[at], second[at], labels=order, weights="quadratic")
-                for at in drawn
-            ]
-        )
+    drawn = np.array([rng.integers(0, n, n) for _ in range(RESAMPLES)])
+    places = [np.searchsorted(order, labels)[drawn] for labels in (first, second)]
+    resampled = quadratic_kappas(*places)
     known = resampled[np.isfinite(resampled)]
     if not len(known) or known.min() == known.max():
         return kappa, None  # a point would claim a certainty that no data give

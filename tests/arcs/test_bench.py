@@ -45,7 +45,9 @@ def _bench(*flags: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def real(tiny_directory) -> dict[str, Any]:
-    model = str(tiny_directory("llama", max_position_embeddings=4096).path)
+    # one narrow layer: the built-in rows are long in a vocabulary of 512
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    model = str(tiny_directory("llama", max_position_embeddings=4096, **shape).path)
     sizes = ("--prompts", str(PROMPTS), "--max-tokens", str(TOKENS), "--rows", str(ROWS))
     done = _bench("--model", model, "--json", *sizes)
     assert done.returncode == 0, done.stderr

@@ -18,6 +18,7 @@ from arcs.evaluate import command, pipeline
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from models.errors import UserError
+from tests.support.command_line import call_here
 from tests.support.eval_bench import Bench
 
 
@@ -75,8 +76,7 @@ def test_an_interrupted_run_on_a_file_is_continued_by_the_command_it_names(
     assert "of 3 problems of mine.jsonl to 8 tokens" in said
     named = shlex.split(said.split("continue with: ")[1].splitlines()[0])
     assert named[0] == "threearc" and named[1] == "eval"
-    again = bench.command()
-    done = bench.run([*again[: again.index("eval") + 1], *named[2:], "--json"])
+    done = call_here(*named[1:], "--json", THREEARC_CACHE=str(bench.cache))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["n_items"] == 3 and found["config"]["benchmark"] == flags["benchmark"]

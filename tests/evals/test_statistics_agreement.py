@@ -8,7 +8,7 @@ from scipy.stats import norm
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import cohens_kappa
 
-from evals.statistics.agreement import cohen_kappa
+from evals.statistics.agreement import cohen_kappa, quadratic_kappas
 
 labellings = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("abc")), min_size=1)
 
@@ -135,3 +135,18 @@ def test_labels_that_cannot_be_compared_are_refused() -> None:
         cohen_kappa([None, True], [True, None])
     with pytest.raises(ValueError):
         cohen_kappa([True], [True, False])
+
+
+def test_kappas_with_quadratic_weights_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 5, (30, 12))
+    second = np.clip(first + rng.integers(-1, 2, first.shape), 0, 4)
+    first[0] = second[0] = 2  # one label from both: 0 / 0
+    second[1] = 3  # one label from one judge
+    found = quadratic_kappas(first, second)
+    assert np.isnan(found[0]) and found[1] == pytest.approx(0, abs=1e-12)
+    for row in range(1, 30):
+        theirs = cohen_kappa_score(first[row], second[row], labels=range(5), weights="quadratic")
+        assert found[row] == pytest.approx(theirs, abs=1e-12)  # sums in another order
+    linear = cohen_kappa_score(first[2], second[2], labels=range(5), weights="linear")
+    assert abs(found[2] - linear) > 1e-3
