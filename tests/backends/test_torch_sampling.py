@@ -108,7 +108,7 @@ def test_text_is_the_same_in_any_order_and_batch(
 
 
 def test_rows_that_leave_do_not_change_the_others(llama: TorchModel) -> None:
-    whole = texts(llama, PROMPTS, WARM)
+    whole = texts(llama, PROMPTS, WARM, 20)
     ended = llama.generate(
         PROMPTS,
         max_tokens=20,
