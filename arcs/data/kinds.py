@@ -89,11 +89,13 @@ KINDS: Mapping[str, Kind] = {
             answers=lambda r: (r.canonical_solution,),
         ),
         Kind(
-            "training", Record, "SFT record", ("kind", "split", "dispositions"),
+            "training", Record, "SFT record",
+            ("type", "kind", "split", "category", "difficulty", "dispositions"),
             answers=lambda r: (r.response,),
         ),
         Kind(
-            "preference", Preference, "DPO pair", ("kind", "split", "dispositions"),
+            "preference", Preference, "DPO pair",
+            ("type", "kind", "split", "category", "difficulty", "dispositions"),
             answers=lambda r: (r.chosen, r.rejected),
         ),
         Kind("prompt", PromptItem, "prompt alone", ("set", "category")),

@@ -7,12 +7,22 @@ from arcs.training_data.preferences import (
     preferences_sha256,
     require_apart,
 )
-from arcs.training_data.records import DISPOSITIONS, Record, built_in_paths, data_sha256, load
+from arcs.training_data.records import (
+    DISPOSITIONS,
+    RECORD_TYPES,
+    Record,
+    RecordType,
+    built_in_paths,
+    data_sha256,
+    load,
+)
 
 __all__ = [
     "DISPOSITIONS",
+    "RECORD_TYPES",
     "Preference",
     "Record",
+    "RecordType",
     "built_in_paths",
     "built_in_preference_paths",
     "data_sha256",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
 
 from arcs.training_data.reading import Split, Text, normal_prompt, read_rows, rows_sha256
-from arcs.training_data.records import Disposition, Record
+from arcs.training_data.records import Difficulty, Disposition, Record
 from models.errors import UserError
 
 
@@ -19,6 +19,8 @@ class Preference(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: Text
+    type: Literal["counterexample"] | None = None
+    """None where nobody says."""
     prompt: Text
     chosen: Text
     rejected: Text
@@ -26,7 +28,11 @@ class Preference(BaseModel):
     kind: Text = "other"
     error: str = ""
     """What is wrong with ``rejected``, for people."""
+    category: Text | None = None
+    difficulty: Difficulty | None = None
     split: Split = "train"
+    provenance: Mapping[str, JsonValue] | None = None
+    """Who made the pair and how, where a program did."""
 
     @model_validator(mode="after")
     def _sides_differ(self) -> Self:
