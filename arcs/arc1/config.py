@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from arcs.training_data import shipped_or_own
 from backends.interface import LoraConfig
 from backends.training import DpoConfig, TrainConfig
 from models.errors import UserError
@@ -264,7 +265,7 @@ def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     try:
         for name in ("data", "pairs"):
             if isinstance(made.get(name), list | tuple):
-                made[name] = tuple(_absolute(path) for path in made[name])
+                made[name] = tuple(_absolute(_shipped(path)) for path in made[name])
         if isinstance(made.get("benchmark"), str) and made["benchmark"].endswith(".jsonl"):
             made["benchmark"] = str(_absolute(made["benchmark"]))
         if made.get("reference") not in (None, "base", "sft"):
@@ -277,6 +278,10 @@ def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{str(error.filename)[:80]}: {error.strerror}") from None
     return made
+
+
+def _shipped(path: Any) -> Any:
+    return shipped_or_own(path) if isinstance(path, str | Path) else path
 
 
 def _absolute(path: Any) -> Any:

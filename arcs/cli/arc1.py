@@ -60,7 +60,8 @@ def arc1(
         _option("--method", panel=_TRAINING, help="sft (default), dpo, or sft+dpo in one run"),
     ] = None,
     data: Annotated[
-        list[Path] | None, _option("--data", panel=_TRAINING, help="Training records, JSONL")
+        list[Path] | None,
+        _option("--data", panel=_TRAINING, help="Training records: JSONL, or a set that ships"),
     ] = None,
     train_limit: Annotated[
         int | None, _option("--train-limit", panel=_TRAINING, help="Train on this many records")

@@ -25,6 +25,14 @@ HUMANEVAL_AUTHOR = "OpenAI (Chen et al. 2021)"
 OURS = "Claude (AI assistant), for threearc"
 
 
+_CARDS: Mapping[str, tuple[training_data.RecordType, ...]] = {
+    "README.md": ("gold",),
+    "TRACES.md": ("failure_trace",),
+    "BOUNDARY.md": ("boundary",),
+    "CONTROLS.md": ("placebo", "planted"),
+}
+
+
 @dataclass(frozen=True)
 class BuiltIn:
     """A set that ships with threearc."""
@@ -50,8 +58,9 @@ def _built_in() -> dict[str, BuiltIn]:
     ]
     folder = Path(training_data.__file__).resolve().parent
     found += [
-        BuiltIn(path.stem, path, KINDS["training"], folder / "README.md")
-        for path in training_data.built_in_paths()
+        BuiltIn(path.stem, path, KINDS["training"], folder / card)
+        for card, types in _CARDS.items()
+        for path in training_data.built_in_paths(*types)
     ]
     found += [
         BuiltIn(path.stem, path, KINDS["preference"], folder / "PREFERENCES.md")

@@ -1,5 +1,6 @@
 """The training data written for this project, and the readers for a user's own."""
 
+from arcs.training_data.controls import paired_placebo, shipped_or_own
 from arcs.training_data.preferences import (
     Preference,
     built_in_preference_paths,
@@ -28,6 +29,8 @@ __all__ = [
     "data_sha256",
     "load",
     "load_preferences",
+    "paired_placebo",
     "preferences_sha256",
     "require_apart",
+    "shipped_or_own",
 ]

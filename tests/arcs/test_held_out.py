@@ -6,6 +6,7 @@ import pytest
 
 from arcs.held_out import examine_held_out, held_out_sets
 from arcs.training_data import (
+    RECORD_TYPES,
     Record,
     built_in_paths,
     built_in_preference_paths,
@@ -35,7 +36,10 @@ def test_every_evaluation_set_is_held_out() -> None:
 
 
 def test_what_ships_for_training_is_apart_from_all_of_them() -> None:
-    rows = [*load(built_in_paths()), *load_preferences(built_in_preference_paths())]
+    rows = [
+        *load(built_in_paths(*RECORD_TYPES)),
+        *load_preferences(built_in_preference_paths()),
+    ]
     assert examine(rows) == ({}, [])
 
 

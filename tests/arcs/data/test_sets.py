@@ -51,6 +51,8 @@ def test_every_set_that_ships_is_listed_with_its_size_hash_and_card(run: Run) ->
     assert set(rows) == {
         "chef_train", "chef_fresh", "mcas", "meter", "recovery", "short_answers", "small_tasks",
         "dispositions_code", "dispositions_cooking", "preferences_code", "preferences_cooking",
+        "failure_traces_code", "failure_traces_cooking", "boundary_code", "boundary_cooking",
+        "placebo_code", "placebo_cooking", "always_hedge_code", "always_hedge_cooking",
     }  # fmt: skip
     assert rows["mcas"]["n"] == 500 and rows["mcas"]["kind"] == "mcas"
     for row in rows.values():
