@@ -21,7 +21,7 @@ from arcs.training_data import (
     paired_placebo,
     shipped_or_own,
 )
-from arcs.training_data.quality import distinct_ngram_share, distinct_openers
+from arcs.training_data.quality import distinct_ngram_share, distinct_openers, shared_ngrams
 from evals.judges.lexicon import hedges
 from models.errors import UserError
 
@@ -43,7 +43,7 @@ def test_sizes_are_as_promised(records):
     pairs = len(load_preferences(built_in_preference_paths()))
     four_types = (sizes["gold"], sizes["failure_trace"], sizes["boundary"], pairs)
     assert sum(four_types) >= 600 and pairs >= 120
-    assert sizes["failure_trace"] >= 75 and sizes["boundary"] >= 60
+    assert sizes["failure_trace"] >= 80 and sizes["boundary"] >= 60
     assert sizes["placebo"] >= 120 and sizes["planted"] >= 80
     for name, found in records.items():
         assert {one.type for one in found} == {name}
@@ -57,7 +57,7 @@ def test_sizes_are_as_promised(records):
 
 def test_traces_cover_the_dispositions_and_boundaries_their_reasons(records):
     primary = Counter(one.dispositions[0] for one in records["failure_trace"])
-    assert set(primary) == set(DISPOSITIONS) and min(primary.values()) >= 4
+    assert set(primary) == set(DISPOSITIONS) and min(primary.values()) >= 8
     reasons = Counter((one.category, one.kind) for one in records["boundary"])
     assert {why for why, _ in reasons} == WHY_NOT_DEFINITE and min(reasons.values()) >= 3
     for name in ("placebo", "planted"):
@@ -87,6 +87,18 @@ def test_no_prompt_is_nearly_another_one(records):
     again = near_duplicates([prompts[5] + " Thanks!"], prompts)
     assert [pair.second for pair in again] == [5]  # the check can fail
     assert len(exact_pairs(prompts, prompts)) == len(prompts)
+
+
+def test_no_prompt_is_shared_with_the_papers_evaluation(records, paper_artifacts):
+    theirs = [
+        item["prompt"]
+        for name in ("judge_v4_step16.json", "judge_v4_fresh.json")
+        for item in json.loads((paper_artifacts / name).read_text())["items"]
+    ]
+    mcas = json.loads((paper_artifacts / "phase0_audit" / "mcas_details.json").read_text())
+    theirs += [prompt["prompt"] for prompt in mcas["prompts"]]
+    ours = [one.prompt for name in RECORD_TYPES[1:] for one in records[name]]
+    assert len(theirs) == 793 and shared_ngrams(ours, theirs) == []
 
 
 def python_blocks(text: str) -> list[str]:
@@ -139,7 +151,7 @@ def test_the_placebo_is_paired_with_the_planted_set(records):
     planted, placebo = (
         sum(len(one.response.split()) for one in rows) for rows in (records["planted"], partners)
     )
-    assert 0.9 < placebo / planted < 1.1
+    assert 0.98 < placebo / planted < 1.02
     assert all(a.check == b.check for a, b in zip(records["planted"], partners, strict=True))
     with pytest.raises(UserError, match=f"{records['planted'][0].id}.*no placebo record"):
         paired_placebo(records["planted"], partners[1:])
