@@ -80,6 +80,11 @@ def _folder(folder: Path | None, download: bool) -> Path:
         kept = fetch(cache_root() / "paper-artifacts", instead="give the folder of the files")
         Reporter().say(f"The paper's files are in {kept}")
         return kept
+    return existing(folder)
+
+
+def existing(folder: Path) -> Path:
+    """The folder; raises UserError where there is none."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     return folder

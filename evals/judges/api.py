@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import threading
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from evals.humaneval.thinking import drop_thoughts
 from evals.judges.labels import (
     JudgeId,
     Label,
@@ -30,6 +32,8 @@ LOCAL_KEY = "none"
 """Sent where no key is set: local servers want none, others refuse it with 401."""
 _FATAL = {400, 401, 402, 403, 404, 405, 422}
 """Answers that no repetition changes: a wrong key, model or URL, or a question it cannot take."""
+_READING = "2: think text left out"
+"""How answers are read; part of the judge's identity."""
 _MALFORMED = (ValueError, TypeError, KeyError, AttributeError, IndexError)
 """What an answer of another form gives where it is read."""
 
@@ -47,7 +51,8 @@ class ApiSettings:
     back_off: float = 1.0
     """Seconds before the second try; doubles, at most 60, unless the server says Retry-After."""
     max_tokens: int = 16
-    """Of an answer; a model that thinks aloud needs more."""
+    """Of an answer. A model that thinks aloud needs some thousands: its think text counts, and is
+    left out before the answer is read."""
     requests_per_minute: float | None = None
     usd_per_million_input: float | None = None
     usd_per_million_output: float | None = None
@@ -69,6 +74,11 @@ class ApiSettings:
                 "--url: leave name, password and query out of it, they would stand in every label; "
                 f"set {KEY_VARIABLES[0]}"
             )
+        prices = (self.usd_per_million_input, self.usd_per_million_output, self.budget_usd)
+        if any(price is not None and not 0 <= price < math.inf for price in prices):
+            raise UserError("a judge's prices and budget must be 0 or more")
+        if self.max_tokens < 1:
+            raise UserError("a judge needs at least 1 token for its answer")
         if self.requests_per_minute is not None and self.requests_per_minute <= 0:
             raise UserError("requests per minute must be above 0")
         if self.concurrency < 1 or self.tries < 1 or self.timeout <= 0:
@@ -129,10 +139,18 @@ class ApiJudge:
             )
         except Exception as error:  # noqa: BLE001 (of the URL, or of a proxy in the environment)
             raise UserError(f"--url {settings.base_url}: cannot be used ({error})") from None
-        decides = json.dumps([settings.base_url, settings.model, settings.max_tokens])
+        decides = json.dumps([_READING, settings.base_url, settings.model, settings.max_tokens])
         version = hashlib.sha256(decides.encode()).hexdigest()
         self.id = JudgeId("api", f"{settings.model} at {settings.base_url}", version)
         self._next_start = 0.0
+
+    def describe(self) -> dict[str, Any]:
+        """How it is asked, and what that has used so far; never the key."""
+        used = {name: value for name, value in vars(self.usage).items() if name != "lock"}
+        return {
+            "settings": vars(self.settings).copy(),
+            "usage": {**used, "usd": self.usage.cost(self.settings)},
+        }
 
     def label(
         self, questions: Sequence[Question], *, on_label: OnLabel | None = None
@@ -187,13 +205,19 @@ class ApiJudge:
                 said = f"{type(error).__name__}: {error}"[:200]  # time-out, connection, bad JSON
                 self._pause(attempt, None, stop)
             else:
-                value = question.instrument.parse(answer)
-                if value is None:
-                    return labelled(question, self.id, "unparsed", detail=answer[:200])
-                return labelled(question, self.id, "ok", value)
+                return self._read(question, *answer)
         return labelled(question, self.id, "error", detail=f"{said}, {self.settings.tries} tries")
 
-    def _ask(self, prompt: str) -> str:
+    def _read(self, question: Question, answer: str, ended: str) -> Label:
+        """The label that an answer is, its think text left out."""
+        value = question.instrument.parse(drop_thoughts(answer, think_open=False).text)
+        if value is not None:
+            return labelled(question, self.id, "ok", value)
+        cut = f"cut at max_tokens {self.settings.max_tokens}: " if ended == "length" else ""
+        return labelled(question, self.id, "unparsed", detail=cut + answer[:200])
+
+    def _ask(self, prompt: str) -> tuple[str, str]:
+        """Text of the answer, and why it ended."""
         answer = self._client.chat.completions.create(
             model=self.settings.model,
             messages=[{"role": "user", "content": prompt}],
@@ -212,8 +236,8 @@ class ApiJudge:
         choices = getattr(answer, "choices", None)
         if not choices:
             raise ValueError("the endpoint's answer holds no choice")
-        content = choices[0].message.content
-        return "" if content is None else str(content)
+        content, ended = choices[0].message.content, getattr(choices[0], "finish_reason", "")
+        return "" if content is None else str(content), str(ended)
 
     def _require_budget(self) -> None:
         budget, spent = self.settings.budget_usd, self.usage.cost(self.settings)

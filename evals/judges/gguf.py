@@ -51,6 +51,9 @@ class Chooser(Protocol):
     ) -> Iterator[NDArray[np.float64]]:
         """Log-probabilities of ids after each prompt."""
 
+    def describe(self) -> dict[str, Any]:
+        """How numbers are made: engine, threads, versions."""
+
 
 class GgufJudge:
     """See :class:`evals.judges.labels.Judge`.
@@ -67,6 +70,10 @@ class GgufJudge:
         decides = json.dumps([sha256, context, encoder.describe()], sort_keys=True)
         self.id = JudgeId("gguf", name, hashlib.sha256(decides.encode()).hexdigest())
         self._model, self._encoder, self._context = model, encoder, context
+
+    def describe(self) -> dict[str, Any]:
+        """The engine's description, and ids that a prompt may have."""
+        return {"engine": self._model.describe(), "prompt_ids": self._context}
 
     def label(
         self, questions: Sequence[Question], *, on_label: OnLabel | None = None

@@ -19,7 +19,7 @@ def _judge(*flags: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_lexical_judge_passes_and_the_document_says_how(tmp_path: Path) -> None:
-    done = _judge("--json", "--cache", str(tmp_path / "labels.sqlite"))
+    done = _judge("--json", "--judge-cache", str(tmp_path / "labels.sqlite"))
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert set(document["instruments"]) == {"coverage", "delivery"}
@@ -27,6 +27,8 @@ def test_the_lexical_judge_passes_and_the_document_says_how(tmp_path: Path) -> N
     assert found["passes"] and found["n"] >= 150 and found["planted"]["n"] >= 15
     assert found["kappa_interval"]["low"] >= document["bar"]["kappa_low"] == 0.4
     assert found["repeated"]["value"] == 1 and found["order"] is None
+    assert document["judge"]["kind"] == "lexical" and document["versions"]["numpy"]
+    assert document["published"] is None
     assert (tmp_path / "labels.sqlite").stat().st_size > 0
 
 
@@ -48,10 +50,13 @@ def test_recorded_labels_below_the_bar_fail_it_in_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--judge", "oracle"), "lexical, gguf, api or recorded:FILE"),
+        (("--judge", "oracle"), "lexical, gguf, gguf:MODEL, gguf:MODEL#QUANT"),
         (("--judge", "recorded"), "recorded:FILE"),
-        (("--judge", "api", "--model", "m"), "needs --url and --model"),
-        (("--model", "m"), "--model means nothing to a lexical judge"),
+        (("--judge", "api:http://x/v1"), "give api:URL#MODEL"),
+        (("--judge-threads", "2"), "--judge-threads means nothing to a lexical judge"),
+        (("--judge-budget-usd", "2"), "--judge-budget-usd means nothing to a lexical judge"),
+        (("--judge", "api:http://x/v1#m", "--judge-budget-usd", "2"), "needs the prices"),
+        (("--published", "/none"), "/none: no such folder"),
         (("--instrument", "taste"), "--instrument taste: choose one of coverage"),
         (("--instrument", "certainty"), "cannot apply certainty"),
         (("--judge", "recorded:/none/x.jsonl"), "cannot be read"),

@@ -1,0 +1,130 @@
+"""Open the judge that ``--judge`` names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from arcs.labels import JudgeSource
+from arcs.progress import Reporter
+from evals.judges.cache import CachedJudge, LabelCache
+from evals.judges.labels import Judge, Label, Question
+from evals.judges.lexical import LexicalJudge
+from evals.judges.recorded import RecordedJudge
+from models.errors import UserError
+
+CONTEXT = 2048
+"""Ids of a local judge's prompt; longer responses are cut, and the label says so."""
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """How a judge is asked; None: its default. Only ``max_tokens`` and ``threads`` can change a
+    label."""
+
+    threads: int | None = None
+    """gguf: llama.cpp's."""
+    max_tokens: int | None = None
+    """api: of an answer, think text included."""
+    concurrency: int | None = None
+    timeout: float | None = None
+    """Seconds without a byte."""
+    tries: int | None = None
+    requests_per_minute: float | None = None
+    usd_per_million_input: float | None = None
+    usd_per_million_output: float | None = None
+    budget_usd: float | None = None
+
+    def given(self) -> dict[str, Any]:
+        """What was set."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@contextmanager
+def open_judge(
+    source: JudgeSource, reporter: Reporter, options: JudgeOptions | None = None
+) -> Iterator[Judge]:
+    """The judge, its model loaded. Raises UserError for options that mean nothing to it, and for
+    whatever keeps it from being opened."""
+    given = (options or JudgeOptions()).given()
+    threads = given.pop("threads", None)
+    if threads is not None and source.kind != "gguf":
+        raise UserError(f"--judge-threads means nothing to a {source.kind} judge; leave it out")
+    if given and source.kind != "api":
+        flag = next(iter(given)).replace("_", "-")
+        raise UserError(f"--judge-{flag} means nothing to a {source.kind} judge; leave it out")
+    if source.kind == "lexical":
+        yield LexicalJudge()
+    elif source.kind == "recorded":
+        yield RecordedJudge(Path(str(source.file)))
+    elif source.kind == "api":
+        from evals.judges.api import ApiJudge, ApiSettings
+
+        yield ApiJudge(ApiSettings(base_url=str(source.url), model=str(source.model), **given))
+    else:
+        with _local(source, threads, reporter) as local:
+            yield local
+
+
+def cached(judge: Judge, cache: LabelCache | None, *, attempt: int = 0) -> Judge:
+    """The judge in front of a cache, where asking costs something.
+
+    The others cost nothing, and a recorded label depends on the question's id as well.
+    """
+    if cache is None or judge.id.kind not in ("api", "gguf"):
+        return judge
+    return CachedJudge(judge, cache, attempt=attempt)
+
+
+def ask(
+    judge: Judge,
+    questions: Sequence[Question],
+    label: str,
+    reporter: Reporter,
+    *,
+    cache: LabelCache | None = None,
+    attempt: int = 0,
+) -> list[Label]:
+    """Labels of the questions, in their order, with a progress bar called ``label``."""
+    asked = cached(judge, cache, attempt=attempt)
+    with reporter.bar(label, len(questions), "labels") as bar:
+        return asked.label(questions, on_label=lambda _: bar.advance(1))
+
+
+def describe_judge(judge: Judge) -> dict[str, Any]:
+    """Who judges, and how its labels are made, JSON-able."""
+    said = getattr(judge, "describe", None)  # lexical and recorded judges are their id
+    return {**vars(judge.id), **({} if said is None else said())}
+
+
+def default_cache() -> Path:
+    """The SQLite file of labels that runs of one user share."""
+    from models.store import cache_root
+
+    return cache_root() / "judge-labels.sqlite"
+
+
+@contextmanager
+def _local(source: JudgeSource, threads: int | None, reporter: Reporter) -> Iterator[Judge]:
+    from backends.llamacpp import require_installed
+    from backends.llamacpp.model import open_gguf
+    from backends.llamacpp.quantise import evaluation_gguf
+    from evals.judges.gguf import GgufJudge
+    from models.chat import ChatEncoder
+    from models.fingerprint import file_sha256
+    from models.geometry import read_geometry
+    from models.store import cache_root, prepare
+
+    require_installed()
+    model = str(source.model)
+    quant = source.quant or ("original" if model.endswith(".gguf") else "q8_0")
+    directory = prepare(model, say=reporter.say)
+    encoder = ChatEncoder(directory)
+    context = min(CONTEXT, read_geometry(directory.path).context_length)
+    path = evaluation_gguf(directory, quant, cache_root() / "gguf", say=reporter.say)
+    with open_gguf(path, context=context, width=1, threads=threads) as opened:
+        name = f"{directory.name} {quant}"
+        yield GgufJudge(opened, encoder, name=name, sha256=file_sha256(path), context=context)
