@@ -7,6 +7,7 @@ whatever the statistic says: the paper's artifact at n_predict 512 has McNemar p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -125,22 +126,31 @@ def paired_statistic(
     interval = tango_interval(counts.gained, counts.lost, counts.n, gates.level)
     p_value = mcnemar_exact(counts.gained, counts.lost)
     smallest = gates.smallest_effect.pass_at_1 if smallest_effect is None else smallest_effect
-    verdict, reason = _judge(counts, interval, p_value, smallest, gates.test.alpha)
+    rates = (counts.base_rate, counts.edited_rate)
+    alpha = gates.test.alpha
+    verdict, reason = held_to_gate(rates, counts.delta, interval, p_value, smallest, alpha)
     return Statistic(counts, interval, p_value, verdict, reason, smallest)
 
 
-def _judge(
-    counts: PairedCounts, interval: Interval, p_value: float, smallest: float, alpha: float
+def held_to_gate(
+    rates: Sequence[float],
+    delta: float,
+    interval: Interval,
+    p_value: float,
+    smallest: float,
+    alpha: float,
 ) -> tuple[Verdict, ReasonCode]:
-    # Floor and ceiling come first: with both arms below the smallest effect, a drop of that
-    # size has nowhere to go, and an interval that "excludes" it says nothing about the edit.
-    # A difference of that size between two such arms is impossible, so nothing that could be
-    # SUPPORTED is lost here.
-    if max(counts.base_rate, counts.edited_rate) < smallest:
+    """The rule: floor and ceiling of both arms' ``rates`` first, then effect, then null.
+
+    With both arms below the smallest effect, a drop of that size has nowhere to go, and an
+    interval that "excludes" it says nothing about the edit. A difference of that size between two
+    such arms is impossible, so nothing that could be SUPPORTED is lost by asking that first.
+    """
+    if max(rates) < smallest:
         return Verdict.INCONCLUSIVE, ReasonCode.FLOOR
-    if min(counts.base_rate, counts.edited_rate) > 1 - smallest:
+    if min(rates) > 1 - smallest:
         return Verdict.INCONCLUSIVE, ReasonCode.CEILING
-    if p_value < alpha and abs(counts.delta) >= smallest:
+    if p_value < alpha and abs(delta) >= smallest:
         return Verdict.SUPPORTED, ReasonCode.EFFECT_SHOWN
     if interval.excludes_effect(smallest):
         return Verdict.REFUTED, ReasonCode.EFFECT_EXCLUDED

@@ -21,7 +21,8 @@ _WHY = {
     "raise n_predict",
     ReasonCode.TRUNCATION_ARTIFACT: "the difference between the arms is not the same at the "
     "largest n_predict, so this budget makes part of it",
-    ReasonCode.INFRASTRUCTURE: "too many items have no result because sandbox or checker failed",
+    ReasonCode.INFRASTRUCTURE: "too many items have no result because sandbox, checker or judge "
+    "failed",
     ReasonCode.DIFFERENT_ITEMS: "the arms, or the budgets, hold different items",
     ReasonCode.INSTRUMENT_DIFFERS: "the arms were evaluated with different settings",
     ReasonCode.MIXED_INSTRUMENTS: "labels of different judges, prompts or cuts are compared",

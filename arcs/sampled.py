@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from arcs.claims import ReasonCode, Verdict
+from arcs.claims import ReasonCode, Verdict, held_to_gate
 from arcs.explanations import statement, why
 from arcs.gates import Gates
 from arcs.sampled_arms import Passes, difference_interval, paired
@@ -234,25 +234,10 @@ def _difference(
     delta = sum(values) / len(values)
     interval = difference_interval(values, gates.level)
     p_value = sign_flip_p_value(steps)
-    verdict, reason = _judge(rates, delta, interval, p_value, gates)
+    smallest, alpha = gates.smallest_effect.pass_at_1, gates.test.alpha
+    verdict, reason = held_to_gate(rates, delta, interval, p_value, smallest, alpha)
     gained, lost = sum(step > 0 for step in steps), sum(step < 0 for step in steps)
     return Difference(delta, interval, p_value, len(groups), gained, lost, verdict, reason)
-
-
-def _judge(
-    rates: Sequence[float], delta: float, interval: Interval, p_value: float, gates: Gates
-) -> tuple[Verdict, ReasonCode]:
-    """The rule of :mod:`arcs.claims`: floor and ceiling first, then the effect, then the null."""
-    smallest = gates.smallest_effect.pass_at_1
-    if max(rates) < smallest:
-        return Verdict.INCONCLUSIVE, ReasonCode.FLOOR
-    if min(rates) > 1 - smallest:
-        return Verdict.INCONCLUSIVE, ReasonCode.CEILING
-    if p_value < gates.test.alpha and abs(delta) >= smallest:
-        return Verdict.SUPPORTED, ReasonCode.EFFECT_SHOWN
-    if interval.excludes_effect(smallest):
-        return Verdict.REFUTED, ReasonCode.EFFECT_EXCLUDED
-    return Verdict.INCONCLUSIVE, ReasonCode.UNDERPOWERED
 
 
 def _interaction(

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from evals.statistics.differences import difference_of_rates
 from evals.statistics.rates import Interval, wilson
 
@@ -130,3 +133,80 @@ def delivery_table(answers: Sequence[Judged], *, finished_only: bool = False) ->
             continue
         cells[("c" if one.asserted else "h") + ("r" if one.right else "w")] += 1
     return Delivery(**cells, missing=missing)
+
+
+DERIVED = ("accuracy", "assertion_rate", "hallucination_rate", "over_hedging", "asymmetry")
+"""What is read from the table; all are None where a denominator is 0."""
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A derived rate of one condition minus that of another, on the same items."""
+
+    value: float
+    interval: Interval
+    undefined: int
+    """Resamples in which it has no value in one of the two, left out of the interval."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "value": self.value,
+            "interval": self.interval.to_json(),
+            "undefined_resamples": self.undefined,
+        }
+
+
+def delivery_shifts(
+    base: Sequence[Judged], edited: Sequence[Judged], level: float = 0.95
+) -> dict[str, Shift | None]:
+    """Edited minus base of every derived rate, over the items that both have both labels of.
+
+    Percentile bootstrap over items, the two conditions resampled together: the rates' denominators
+    differ between the conditions, so there is no paired difference of each item. None where a rate
+    has no value, or in more than a tenth of the resamples. Raises ValueError where the items
+    differ.
+    """
+    if [one.item_id for one in base] != [one.item_id for one in edited]:
+        raise ValueError("unpaired: the conditions hold different items")
+    pairs = [
+        (b, e)
+        for b, e in zip(base, edited, strict=True)
+        if None not in (b.right, b.asserted, e.right, e.asserted)
+    ]
+    if len(pairs) < 2:
+        return dict.fromkeys(DERIVED)
+    drawn = np.random.default_rng(0).multinomial(
+        len(pairs), np.full(len(pairs), 1 / len(pairs)), size=RESAMPLES
+    )
+    weights = np.vstack([np.ones(len(pairs), dtype=drawn.dtype), drawn])  # row 0: as they are
+    before, after = (_derived(weights, [pair[arm] for pair in pairs]) for arm in (0, 1))
+    return {name: _shift(after[name] - before[name], level) for name in DERIVED}
+
+
+def _derived(weights: NDArray[Any], answers: Sequence[Judged]) -> dict[str, NDArray[np.float64]]:
+    """Each rate under each row of item weights [resamples, n]; NaN for a zero denominator."""
+    right = np.array([bool(one.right) for one in answers])
+    asserted = np.array([bool(one.asserted) for one in answers])
+    cr, hr = weights @ (right & asserted), weights @ (right & ~asserted)
+    cw, hw = weights @ (~right & asserted), weights @ (~right & ~asserted)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        n = cr + hr + cw + hw
+        return {
+            "accuracy": (cr + hr) / n,
+            "assertion_rate": (cr + cw) / n,
+            "hallucination_rate": cw / (cw + hw),
+            "over_hedging": hr / (cr + hr),
+            "asymmetry": cw / (cw + hw) - cr / (cr + hr),
+        }
+
+
+def _shift(values: NDArray[np.float64], level: float) -> Shift | None:
+    value, resampled = values[0], values[1:]
+    known = resampled[np.isfinite(resampled)]
+    if not np.isfinite(value) or len(known) < 0.9 * len(resampled):
+        return None
+    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    interval = Interval(min(float(low), float(value)), max(float(high), float(value)), level)
+    return Shift(float(value), interval, len(resampled) - len(known))

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from models.errors import UserError
 
+MEASURED = ("chef", "mcas", "recovery", "short-answers", "meter")
+
+
+class _Commands(typer.core.TyperGroup):
+    """``eval chef`` is ``measure chef``: an instrument of dispositions, not a benchmark of code."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args[0] == "eval" and any(one in MEASURED for one in args[1:2]):
+            args = ["measure", *args[1:]]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="threearc",
+    cls=_Commands,
     help="Find out whether a behavioural edit of a small language model is real or an artifact.",
     no_args_is_help=True,
     add_completion=False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from arcs.cli import app
-from models.errors import UserError
+from arcs.cli.numbers import whole_numbers
 
 _EXPERIMENT, _TRAINING, _EVALUATION = "Experiment", "Training", "Evaluation"
 _DPO = "Preferences (DPO)"
@@ -223,17 +223,7 @@ def arc1(
         if value is not None and name not in ("out", "run", "config", "json_output")
     }
     if "n_predict" in flags:
-        flags["n_predict"] = _numbers(flags["n_predict"])
+        flags["n_predict"] = whole_numbers(flags["n_predict"])
     from arcs.arc1.command import start
 
     start(flags, out=out, run=run, config=config, as_json=json_output)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(
-            f"--n-predict {text!r}: whole numbers with commas between are expected, "
-            "e.g. 256,512,1024"
-        ) from None

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from arcs.cli import app
+from arcs.cli import MEASURED, app
+from arcs.cli.numbers import whole_numbers
 from models.errors import UserError
 
 
@@ -173,9 +174,14 @@ def evaluate(
 ) -> None:
     """Evaluate a base and its edits, quantised, at several n_predict, in one table.
 
+    `threearc eval chef`, `mcas`, `recovery`, `short-answers` and `meter` are `threearc measure`
+    with that name, and take its options.
+
     Conditions: the base, every adapter, every setting of heads. One decode each at a
     quantisation serves all n_predict; every edit is compared with what it is an edit of.
     """
+    if benchmark in MEASURED:  # elsewhere than first, where it is taken for threearc measure
+        raise UserError(f"write it first: threearc eval {benchmark} --model ...")
     given: dict[str, Any] = {
         "benchmark": benchmark,
         "model": model,
@@ -185,7 +191,7 @@ def evaluate(
         "quantisations": None
         if quant is None
         else tuple(part.strip() for part in quant.split(",")),
-        "n_predict": None if n_predict is None else _numbers(n_predict),
+        "n_predict": None if n_predict is None else whole_numbers(n_predict),
         "escalate": escalate,
         "limit": limit,
         "prompt_style": prompt_style,
@@ -211,16 +217,6 @@ def evaluate(
 
     flags = {name: value for name, value in given.items() if value is not None}
     start(flags, out=out, run=run, as_json=json_output)
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise UserError(
-            f"--n-predict {text!r}: whole numbers with commas between are expected, "
-            "e.g. 256,512,1024"
-        ) from None
 
 
 _ESCAPES = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}

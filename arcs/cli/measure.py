@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from arcs.cli import app
+from arcs.cli import judge_options as opts
+from arcs.cli.numbers import whole_numbers
 
 
 @app.command(
@@ -17,12 +19,16 @@ Examples:\n
   threearc measure meter\n
   threearc measure meter --adapter my-lora --temper L16H5=0.5 --axis hedging\n
   threearc measure short-answers --adapter my-lora --n-predict 64\n
+  threearc measure chef --adapter my-lora --judge lexical --n-predict 256,512\n
+  threearc measure mcas --judge gguf:SmolLM2-1.7B-Instruct --limit 100\n
+  threearc measure recovery --adapter my-lora\n
   threearc measure --run runs/meter-20260101-120000     (continue after a kill)
 """,
 )
 def measure(
     instrument: Annotated[
-        str | None, typer.Argument(help="meter or short-answers", show_default=False)
+        str | None,
+        typer.Argument(help="meter, short-answers, chef, mcas or recovery", show_default=False),
     ] = None,
     model: Annotated[
         str | None,
@@ -63,8 +69,21 @@ def measure(
         ),
     ] = None,
     n_predict: Annotated[
-        int | None,
-        typer.Option(help="Short answers: token budget, default 48", show_default=False),
+        str | None,
+        typer.Option(
+            help="Token budgets: of short answers one, default 48; of chef, mcas and recovery one "
+            "or more, default 256,512",
+            show_default=False,
+        ),
+    ] = None,
+    judge: opts.Judge = None,
+    allow_weak_sandbox: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-weak-sandbox",
+            help="Recovery: run model-written code with resource limits only",
+            show_default=False,
+        ),
     ] = None,
     allow_overlap: Annotated[
         bool | None,
@@ -81,14 +100,26 @@ def measure(
         Path | None,
         typer.Option(help="Continue this run where it was stopped", show_default=False),
     ] = None,
+    judge_cache: opts.JudgeCache = None,
+    judge_threads: opts.JudgeThreads = None,
+    judge_max_tokens: opts.JudgeMaxTokens = None,
+    judge_concurrency: opts.JudgeConcurrency = None,
+    judge_timeout: opts.JudgeTimeout = None,
+    judge_tries: opts.JudgeTries = None,
+    judge_rate: opts.JudgeRate = None,
+    judge_usd_in: opts.JudgeUsdIn = None,
+    judge_usd_out: opts.JudgeUsdOut = None,
+    judge_budget: opts.JudgeBudget = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout")
     ] = False,
 ) -> None:
-    """Measure a base and its edits with an instrument that needs no judge.
+    """Measure dispositions of a base and its edits. `threearc eval NAME` does the same.
 
     The meter reads from log-probabilities how a model inclines to hedge, to check itself and to
-    defer. Short answers are 320 questions, answered greedily and compared exactly.
+    defer. Short answers are 320 questions, answered greedily and compared exactly. Chef:
+    checklist coverage and delivery, by a judge. MCAS: reflection where it is due, by a judge.
+    Recovery: second answers after a failed test, executed.
     """
     given: dict[str, Any] = {
         "instrument": instrument,
@@ -99,10 +130,19 @@ def measure(
         "tempers": tuple(temper) if temper else None,
         "axes": tuple(axis) if axis else None,
         "limit": limit,
-        "n_predict": n_predict,
+        "n_predict": None if n_predict is None else whole_numbers(n_predict),
+        "judge": judge,
+        "judge_max_tokens": judge_max_tokens,
+        "judge_threads": judge_threads,
+        "allow_weak_sandbox": allow_weak_sandbox,
         "allow_overlap": allow_overlap,
     }
     from arcs.measure.command import start
 
     flags = {name: value for name, value in given.items() if value is not None}
-    start(flags, out=out, run=run, as_json=json_output)
+    asking = opts.judge_options(
+        concurrency=judge_concurrency, timeout=judge_timeout, tries=judge_tries,
+        requests_per_minute=judge_rate, usd_per_million_input=judge_usd_in,
+        usd_per_million_output=judge_usd_out, budget_usd=judge_budget,
+    )  # fmt: skip
+    start(flags, out=out, run=run, as_json=json_output, asking=asking, cache=judge_cache)

@@ -79,6 +79,22 @@ def cached(judge: Judge, cache: LabelCache | None, *, attempt: int = 0) -> Judge
     return CachedJudge(judge, cache, attempt=attempt)
 
 
+def check_judge(source: JudgeSource, reporter: Reporter, options: JudgeOptions) -> None:
+    """Raise UserError for what would keep the judge from being opened, before work it is to judge.
+
+    A local model is fetched but not loaded.
+    """
+    if source.kind == "gguf":
+        from backends.llamacpp import require_installed
+        from models.store import prepare
+
+        require_installed()
+        prepare(str(source.model), say=reporter.say)
+        return
+    with open_judge(source, reporter, options):
+        pass
+
+
 def ask(
     judge: Judge,
     questions: Sequence[Question],

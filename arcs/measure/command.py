@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,18 @@ from rich.console import Console
 from arcs import provenance
 from arcs.arc1.config import absolute_paths
 from arcs.continuing import continuable
-from arcs.measure.config import N_PREDICT, MeasureConfig, flag_of, parse
+from arcs.judging.opening import JudgeOptions
+from arcs.measure.config import (
+    INSTRUMENTS,
+    JUDGED,
+    LEXICAL,
+    N_PREDICT,
+    SHORT_ANSWERS,
+    MeasureConfig,
+    flag_of,
+    parse,
+)
+from arcs.measure.judged import JudgeSettings
 from arcs.measure.report import report
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
@@ -23,10 +35,19 @@ from models.errors import UserError
 ARC = "measure"
 
 
-def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_json: bool) -> None:
+def start(
+    flags: Mapping[str, Any],
+    *,
+    out: Path | None,
+    run: Path | None,
+    as_json: bool,
+    asking: JudgeOptions | None = None,
+    cache: Path | None = None,
+) -> None:
     """Begin a new measurement or continue one, and print its result on stdout.
 
-    ``flags``: what the user set, ``instrument`` among it unless a run is continued.
+    ``flags``: what the user set, ``instrument`` among it unless a run is continued. ``asking``:
+    how a judge is asked, apart from what the run's settings hold; ``cache``: its labels.
     """
     reporter = Reporter()
     if run is not None:
@@ -40,7 +61,7 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
         reporter.say(f"{config.instrument}, continued in {directory.path}")
     else:
         if "instrument" not in flags:
-            raise UserError("say what to measure: threearc measure meter, or short-answers")
+            raise UserError(f"say what to measure: threearc measure {', '.join(INSTRUMENTS)}")
         config = parse(_absolute(flags))
         _arrange_blas(config, reporter)
         path = out if out is not None else default_path(config.instrument)
@@ -49,7 +70,24 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
         )
         reporter.say(f"{config.instrument}, in {directory.path}")
     with directory:
-        _go(config, directory, reporter, as_json, begun_now=run is None)
+        settings = _asking(config, asking, cache)
+        _go(config, directory, reporter, as_json, settings, begun_now=run is None)
+
+
+def _asking(
+    config: MeasureConfig, options: JudgeOptions | None, cache: Path | None
+) -> JudgeSettings | None:
+    """How the judge is asked: the run's settings, and what may differ when it is continued."""
+    if config.instrument not in JUDGED:
+        named = next(iter((options or JudgeOptions()).given()), None)
+        if named is not None or cache is not None:
+            flag = "--judge-cache" if named is None else f"--judge-{named.replace('_', '-')}"
+            raise UserError(f"{flag}: {config.instrument} needs no judge; leave it out")
+        return None
+    options = replace(
+        options or JudgeOptions(), max_tokens=config.judge_max_tokens, threads=config.judge_threads
+    )
+    return JudgeSettings(config.judge or LEXICAL, options, cache)
 
 
 def _arrange_blas(config: MeasureConfig, reporter: Reporter) -> None:
@@ -75,7 +113,8 @@ def _settings_of(run: Path, flags: Mapping[str, Any]) -> MeasureConfig:
     config = parse(stored["config"])
     now = config.model_dump()
     given = {name: value for name, value in _absolute(flags).items() if value != now[name]}
-    if config.n_predict is None and given.get("n_predict") == N_PREDICT:
+    default = (N_PREDICT,) if config.instrument == SHORT_ANSWERS else config.budgets
+    if config.n_predict is None and given.get("n_predict") == default:
         del given["n_predict"]  # what it is by default
     if "instrument" in given:
         raise UserError(f"--run {run}: it measures {now['instrument']}, not {given['instrument']}")
@@ -97,13 +136,14 @@ def _go(
     directory: RunDirectory,
     reporter: Reporter,
     as_json: bool,
+    asking: JudgeSettings | None,
     *,
     begun_now: bool,
 ) -> None:
     from arcs.measure.pipeline import run_measure
 
     with continuable("measure", directory, reporter, begun_now=begun_now):
-        metrics = run_measure(config, directory, reporter)
+        metrics = run_measure(config, directory, reporter, asking)
     if as_json:
         sys.stdout.write(canonical_json(metrics))
     else:

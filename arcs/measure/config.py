@@ -10,12 +10,24 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from arcs.continuing import validated
 from arcs.evaluate.config import BASE, Condition, canonical, heads_of, names_of
+from arcs.labels import parse_judge
+from evals.budgets import check_budgets
 from models.errors import UserError
 
 METER, SHORT_ANSWERS = "meter", "short-answers"
+CHEF, MCAS, RECOVERY = "chef", "mcas", "recovery"
+JUDGED = (CHEF, MCAS)
+"""Instruments whose answers a judge labels."""
+FREE = (*JUDGED, RECOVERY)
+"""Instruments with free answers, at one or more n_predict."""
+INSTRUMENTS = (METER, SHORT_ANSWERS, CHEF, MCAS, RECOVERY)
 Axis = Literal["hedging", "self_checking", "deferring"]
 N_PREDICT = 48
 """Tokens of a short answer: the embedded model ends all but a few of its answers before."""
+BUDGETS = (256, 512)
+"""Of free answers."""
+LEXICAL = "lexical"
+"""The judge where none is named, of instruments that it can apply."""
 _FLAGS = {"adapters": "adapter", "tempers": "temper", "axes": "axis", "instrument": "INSTRUMENT"}
 
 
@@ -24,7 +36,7 @@ class MeasureConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    instrument: Literal["meter", "short-answers"]
+    instrument: Literal["meter", "short-answers", "chef", "mcas", "recovery"]
     model: str = "SmolLM2-135M-Instruct"
     backend: str = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -36,16 +48,39 @@ class MeasureConfig(BaseModel):
     axes: tuple[Axis, ...] = ()
     """Of the meter; empty: all."""
     limit: int | None = Field(default=None, ge=1)
-    """Items: of each axis of the meter, of the short answers in all."""
-    n_predict: int | None = Field(default=None, ge=1)
-    """Of the short answers; None: N_PREDICT."""
+    """Items: of each axis of the meter, otherwise in all."""
+    n_predict: tuple[int, ...] | None = None
+    """Of answers; None: N_PREDICT of the short ones, BUDGETS of free ones."""
+    judge: str | None = None
+    """Of chef and mcas, as :func:`arcs.labels.parse_judge` spells it; None: lexical for chef."""
+    judge_max_tokens: int | None = Field(default=None, ge=1)
+    judge_threads: int | None = Field(default=None, ge=1)
+    allow_weak_sandbox: bool = False
     allow_overlap: bool = False
     """Go on where an adapter was trained on items that are measured; claims are INVALID then."""
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """n_predict of free answers, rising."""
+        return self.n_predict or BUDGETS
 
     @field_validator("tempers")
     @classmethod
     def _one_spelling(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(canonical(text) for text in value)
+
+    @field_validator("n_predict", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("judge")
+    @classmethod
+    def _judge(cls, value: str | None) -> str | None:
+        try:
+            return None if value is None else str(parse_judge(value))
+        except UserError as error:
+            raise ValueError(str(error).removeprefix("--judge ")) from None
 
     @field_validator("adapters", "tempers", "axes")  # after _one_spelling
     @classmethod
@@ -60,9 +95,32 @@ class MeasureConfig(BaseModel):
         """Refuse what would have no effect: nothing that was asked for is dropped."""
         if self.axes and self.instrument != METER:
             raise ValueError("--axis: only the meter has axes; leave it out")
-        if self.n_predict is not None and self.instrument != SHORT_ANSWERS:
+        if self.n_predict is not None and self.instrument == METER:
             raise ValueError("--n-predict: the meter generates nothing; leave it out")
+        if self.n_predict is not None:
+            _check_budgets(self.n_predict)
+        if self.instrument == SHORT_ANSWERS and len(self.n_predict or (0,)) != 1:
+            raise ValueError("--n-predict: short answers have one, e.g. 48")
+        if self.instrument not in JUDGED:
+            for name in ("judge", "judge_max_tokens", "judge_threads"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{flag_of(name)}: {self.instrument} needs no judge; leave it out"
+                    )
+        if self.instrument == MCAS and self.judge in (None, LEXICAL):
+            raise ValueError(
+                "--judge: the lexical judge cannot apply MCAS; name another, e.g. gguf"
+            )
+        if self.allow_weak_sandbox and self.instrument != RECOVERY:
+            raise ValueError("--allow-weak-sandbox: nothing is executed here; leave it out")
         return self
+
+
+def _check_budgets(budgets: tuple[int, ...]) -> None:
+    try:
+        check_budgets(budgets)
+    except UserError as error:
+        raise ValueError(f"--n-predict: {error}") from None
 
 
 def conditions_of(config: MeasureConfig) -> tuple[Condition, ...]:

@@ -5,7 +5,7 @@ prepare -> base and settings of heads (one open model) -> each adapter (a fresh 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +14,25 @@ from typing import Any
 from arcs import provenance, trained_on
 from arcs.evaluate.config import BASE, Condition
 from arcs.gates import Gates, load_gates
-from arcs.measure.config import METER, N_PREDICT, MeasureConfig, conditions_of
+from arcs.judging.opening import JudgeOptions, check_judge
+from arcs.labels import parse_judge
+from arcs.measure.chef import Chef
+from arcs.measure.config import (
+    CHEF,
+    JUDGED,
+    LEXICAL,
+    MCAS,
+    METER,
+    N_PREDICT,
+    SHORT_ANSWERS,
+    MeasureConfig,
+    conditions_of,
+)
 from arcs.measure.instrument import Instrument, Record
+from arcs.measure.judged import JudgedRecords, JudgeSettings, judge_all
+from arcs.measure.mcas import Mcas
 from arcs.measure.meter import Meter
+from arcs.measure.recovery import Recovery
 from arcs.measure.short_answers import ShortAnswers
 from arcs.progress import Reporter
 from arcs.runs import METRICS, JsonLines, RunDirectory
@@ -26,6 +42,7 @@ from backends.interface import LanguageModel
 from backends.lora import adapter_sha256, check_weights, load_adapter
 from backends.memory import ITEM_BYTES, model_size
 from backends.verification import verify
+from evals.humaneval.sandbox.detect import detect_level
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
 from models.disk import require_free
@@ -51,16 +68,35 @@ class Prepared:
     """Conditions whose adapter was trained on items that are measured."""
 
 
-def run_measure(config: MeasureConfig, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
-    """Run or continue a measurement in ``run``; returns what stands in its metrics.json."""
+def run_measure(
+    config: MeasureConfig,
+    run: RunDirectory,
+    reporter: Reporter,
+    asking: JudgeSettings | None = None,
+) -> dict[str, Any]:
+    """Run or continue a measurement in ``run``; returns what stands in its metrics.json.
+
+    ``asking``: how the judge of an instrument that needs one is asked.
+    """
+    settings = asking or JudgeSettings(config.judge or LEXICAL, JudgeOptions())
     with run.timed("prepare"):
+        if config.instrument in JUDGED:
+            check_judge(parse_judge(settings.judge), reporter, settings.options)
         prepared = prepare_run(config, run, reporter)
-    found: dict[str, list[Record]] = {}
+    found: dict[str, Sequence[Record]] = {}
     groups = [[one for one in prepared.conditions if one.adapter is None]]
     groups += [[one] for one in prepared.conditions if one.adapter is not None]
     for group in groups:
         found |= _measure_group(config, run, prepared, group, reporter)
-    metrics = _metrics(config, run, prepared, found)
+    judged = None
+    if isinstance(prepared.instrument, Chef | Mcas):
+        slugs = {one.name: one.slug for one in prepared.conditions}
+        instrument, gates = prepared.instrument, prepared.gates
+        judged = judge_all(instrument, found, slugs, settings, gates, run, reporter)
+        failing = frozenset(judged.validity.failing(instrument.asks))
+        prepared = replace(prepared, instrument=replace(instrument, failing=failing))
+        found = dict(judged.records)
+    metrics = _metrics(config, run, prepared, found, judged)
     run.write_json(METRICS, metrics)
     return metrics
 
@@ -81,11 +117,7 @@ def prepare_run(config: MeasureConfig, run: RunDirectory, reporter: Reporter) ->
         if condition.adapter is not None:
             _check_adapter(condition.adapter, directory)
     encoder = ChatEncoder(directory)
-    instrument: Instrument = (
-        Meter.of(encoder, config.axes, config.limit)
-        if config.instrument == METER
-        else ShortAnswers.of(encoder, config.n_predict or N_PREDICT, config.limit)
-    )
+    instrument = _instrument(config, encoder)
     # kept, not asked again: "too large for free memory" is true of a moment, not of the run
     known = run.manifest().get("model", {}).get("verification")
     verification = str(known) if known is not None else verify(directory, say=reporter.say)
@@ -110,6 +142,19 @@ def prepare_run(config: MeasureConfig, run: RunDirectory, reporter: Reporter) ->
         gates=prepared.gates.to_json(),
     )
     return _apart(config, run, prepared, reporter)
+
+
+def _instrument(config: MeasureConfig, encoder: ChatEncoder) -> Instrument:
+    if config.instrument == METER:
+        return Meter.of(encoder, config.axes, config.limit)
+    if config.instrument == SHORT_ANSWERS:
+        return ShortAnswers.of(encoder, (config.n_predict or (N_PREDICT,))[0], config.limit)
+    if config.instrument == CHEF:
+        return Chef.of(encoder, config.budgets, config.limit)
+    if config.instrument == MCAS:
+        return Mcas.of(encoder, config.budgets, config.limit)
+    level = detect_level(allow_weak=config.allow_weak_sandbox)
+    return Recovery.of(encoder, config.budgets, config.limit, level)
 
 
 def _apart(
@@ -224,7 +269,8 @@ def _metrics(
     config: MeasureConfig,
     run: RunDirectory,
     prepared: Prepared,
-    found: dict[str, list[Record]],
+    found: Mapping[str, Sequence[Record]],
+    judged: JudgedRecords | None,
 ) -> dict[str, Any]:
     manifest, gates = run.manifest(), prepared.gates
     conditions = {}
@@ -241,13 +287,17 @@ def _metrics(
             )
             if edited
             else None,
+            **({} if judged is None else {"labels": judged.counts[one.name]}),
         }
     return {
-        "schema_version": "threearc-measure-1",
+        "schema_version": "threearc-measure-2",
         "instrument": config.instrument,
         "model": manifest["model"],
         "n_items": len(prepared.instrument.item_ids),
         "conditions": conditions,
+        "judge": None
+        if judged is None
+        else {"id": manifest["judge"], "validity": judged.validity.to_json()},
         "config": config.model_dump(mode="json"),
         "made_with": {k: v for k, v in manifest.items() if k not in ("config", "command", "arc")},
     }

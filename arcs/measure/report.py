@@ -12,13 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from arcs.evaluate.report import COLOURS
-from arcs.measure.config import METER
+from arcs.measure.config import FREE, METER
+from arcs.measure.free_report import free_report
 
 
 def report(metrics: Mapping[str, Any]) -> Group:
     """Table and notes."""
     if metrics["instrument"] == METER:
         return Group(_meter(metrics))
+    if metrics["instrument"] in FREE:
+        return Group(*free_report(metrics))
     return Group(_short_answers(metrics), *_claims(metrics))
 
 

@@ -1,0 +1,160 @@
+"""Free answers for a person: rates with intervals by condition and n_predict, then the claims."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from arcs.evaluate.report import COLOURS
+from arcs.measure.config import CHEF, MCAS
+
+Json = Mapping[str, Any]
+_SVR = "checks itself"
+
+
+def free_report(metrics: Json) -> list[RenderableType]:
+    """Table, derived table where there is one, what the judge is worth, claims."""
+    columns, read, title = {
+        CHEF: (("coverage", "asserted", "asymmetry", _SVR), _chef, "Chef answers"),
+        MCAS: (("penalised", "original", "of 25", "hedged", _SVR), _mcas, "MCAS"),
+    }.get(metrics["instrument"], (("recovered", _SVR), _recovery, "Correction recovery"))
+    level = 100 * (1 - metrics["made_with"]["gates"]["test"]["alpha"])
+    table = Table(
+        title=escape(f"{title}, {metrics['model']['name']}, greedy"),
+        caption=f"all answers, then those that ended by themselves; {level:g}% intervals: Wilson "
+        f"for rates, BCa bootstrap over items for means; {_CAPTIONS[title]}",
+        box=SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+    )
+    table.add_column("condition, n", overflow="fold", min_width=12)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, condition in metrics["conditions"].items():
+        table.add_row(Text(name))
+        budgets = list(condition["result"]["budgets"].items())
+        for place, (n, found) in enumerate(budgets):
+            for which in ("all", "finished_only"):
+                count = found["n"] if which == "all" else found["finished"]
+                said = f"  {n}, all {count}" if which == "all" else f"    ended {count}"
+                last = place == len(budgets) - 1 and which == "finished_only"
+                table.add_row(said, *read(found, which), end_section=last)
+    return [table, *_judge_lines(metrics), *_claims(metrics)]
+
+
+_CAPTIONS = {
+    "Chef answers": "right: at least half of the checklist; asymmetry: share asserted among wrong "
+    "answers minus that among right ones; -: a denominator is 0, or no label",
+    "MCAS": "percent; penalised: a hedged answer to a fully specified request earns nothing; u, s: "
+    "underspecified and specified requests",
+    "Correction recovery": "second answers that pass all tests of a scripted failure",
+}
+
+
+def _chef(found: Json, which: str) -> Sequence[str]:
+    scores = found[which]
+    half = scores["delivery"]["0.5"]
+    asymmetry = half["asymmetry"]
+    return (
+        _with_interval(scores["coverage"]["mean"], scores["coverage"]["interval"]),
+        _rate(half["assertion_rate"]),
+        "-" if asymmetry is None else _with_interval(asymmetry["value"], asymmetry["interval"]),
+        _rate(found["self_verification"][_of(which)]["precise"]),
+    )
+
+
+def _mcas(found: Json, which: str) -> Sequence[str]:
+    scores = found[which]
+
+    def mean(group: str, name: str) -> str:
+        one = scores[group][name]
+        return "-" if one["value"] is None else f"{one['value']:.1f}"
+
+    def cell(name: str) -> str:
+        one = scores["all"][name]
+        interval = one["interval"]
+        shown = "" if interval is None else f" [{interval['low']:.1f}, {interval['high']:.1f}]"
+        u, s = (mean(group, name) for group in ("underspecified", "specified"))
+        return f"{mean('all', name)}{shown}\nu {u}, s {s}"
+
+    hedged = [_percent(scores[group]["hedged"]) for group in ("underspecified", "specified")]
+    return (
+        cell("penalised_percent"),
+        cell("original_percent"),
+        cell("out_of_25"),
+        f"{_percent(scores['all']['hedged'])}\nu {hedged[0]}, s {hedged[1]}",
+        _rate(found["self_verification"][_of(which)]["precise"]),
+    )
+
+
+def _recovery(found: Json, which: str) -> Sequence[str]:
+    return (
+        _rate(found[which]["recovered"]),
+        _rate(found["self_verification"][_of(which)]["precise"]),
+    )
+
+
+def _of(which: str) -> str:
+    return "all" if which == "all" else "finished"
+
+
+def _rate(rate: Json) -> str:
+    if rate["value"] is None:
+        return "-"
+    low, high = rate["interval"]["low"], rate["interval"]["high"]
+    counts = f"{rate['successes']}/{rate['n']} = {100 * rate['value']:.1f}%"
+    return f"{counts}\n[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _percent(rate: Json) -> str:
+    return "-" if rate["value"] is None else f"{100 * rate['value']:.0f}%"
+
+
+def _with_interval(value: float | None, interval: Json | None) -> str:
+    if value is None:
+        return "-"
+    if interval is None:
+        return f"{value:.3f}\nno interval"
+    return f"{value:.3f}\n[{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def _judge_lines(metrics: Json) -> list[Text]:
+    judge = metrics["judge"]
+    if judge is None:
+        return []
+    lines = [Text(f"Judge: {judge['id']['kind']} {judge['id']['name']}.")]
+    for name, one in judge["validity"].items():
+        if one["passes"]:
+            lines.append(Text(f"  {name}: passes its bar (kappa {one['kappa']:.2f})."))
+        else:
+            lines.append(Text(f"  {name}: below its bar: {'; '.join(one['shortfalls'])}.", "red"))
+    for condition, found in metrics["conditions"].items():
+        for name, counts in found["labels"].items():
+            lost = {k: n for k, n in counts["statuses"].items() if k != "ok"}
+            if lost or counts["cut"]:
+                said = [f"{n} {status}" for status, n in lost.items()]
+                said += [f"{counts['cut']} of a response that was cut"] if counts["cut"] else []
+                lines.append(Text(f"  {condition}, {name} labels: {', '.join(said)}."))
+    return lines
+
+
+def _claims(metrics: Json) -> list[Text]:
+    """The primary claims: at the largest n_predict."""
+    lines = []
+    for name, condition in metrics["conditions"].items():
+        for claims in (condition["comparison"] or {"claims": {}})["claims"].values():
+            claim = claims[-1]
+            line = Text(f"{name}: ")
+            line.append(claim["verdict"], style=COLOURS[claim["verdict"]])
+            reasons = ", ".join(claim["reasons"]).replace("_", " ")
+            lines.append(line.append(f" ({reasons}). {claim['statement']}. {claim['explanation']}"))
+            others = [f"{one['verdict']} at {one['n_predict']}" for one in claims[:-1]]
+            if others:
+                lines.append(Text(f"  at other n_predict: {', '.join(others)}", "dim"))
+    return lines

@@ -1,0 +1,169 @@
+"""Free answers that a judge labels: what the instruments of ``threearc measure`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from arcs.claims import ReasonCode
+from arcs.gates import Gates
+from arcs.judging.opening import JudgeOptions, default_cache, describe_judge, open_judge
+from arcs.judging.responses import Item, Labels, judge_responses
+from arcs.judging.validity import JudgeValidity, judge_validity
+from arcs.labels import parse_judge
+from arcs.mean_claims import MeanClaim, Scored, mean_claims
+from arcs.measure.answers import View, precise_svr
+from arcs.measure.instrument import Record
+from arcs.progress import Reporter
+from arcs.runs import RunDirectory
+from evals.judges.cache import LabelCache
+
+VALIDITY = "judge.json"
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """An :class:`arcs.measure.instrument.Instrument` whose records need a judge's labels."""
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """Instruments that a judge applies."""
+
+    def judged_items(self) -> Mapping[str, Item]:
+        """What the judge may need to know of each item."""
+
+    def views_of(self, record: Record) -> Mapping[int, View]:
+        """An answer at each n_predict."""
+
+    def labelled(
+        self, condition: str, records: Sequence[Record], labels: Labels
+    ) -> list[dict[str, Any]]:
+        """The records with what the labels say, by n_predict."""
+
+
+@dataclass(frozen=True)
+class JudgeSettings:
+    """What of the command line reaches the judge."""
+
+    judge: str
+    options: JudgeOptions
+    cache: Path | None = None
+    """None: the user's own, shared by all runs."""
+
+
+@dataclass(frozen=True)
+class JudgedRecords:
+    """All conditions' records with their labels."""
+
+    records: Mapping[str, list[dict[str, Any]]]
+    counts: Mapping[str, Mapping[str, Any]]
+    """Condition -> instrument -> labels by status, and how many saw a cut response."""
+    validity: JudgeValidity
+
+
+def judge_all(
+    instrument: Judged,
+    found: Mapping[str, Sequence[Record]],
+    slugs: Mapping[str, str],
+    settings: JudgeSettings,
+    gates: Gates,
+    run: RunDirectory,
+    reporter: Reporter,
+) -> JudgedRecords:
+    """Label all conditions' answers, and hold the judge to its bar.
+
+    Each label stands in ``<condition>.labels.jsonl`` as soon as it is made. ``slugs``: condition
+    -> its name in files.
+    """
+    cache = LabelCache(settings.cache if settings.cache is not None else default_cache())
+    items, made, counted = instrument.judged_items(), {}, {}
+    with open_judge(parse_judge(settings.judge), reporter, settings.options) as judge:
+        # an endpoint's usage differs from run to run, so its id alone stands in the manifest
+        described = describe_judge(judge) if judge.id.kind != "api" else vars(judge.id)
+        run.extend_manifest(judge=described)
+        for name, records in found.items():
+            responses = {
+                view.response(name).id: view.response(name)
+                for record in records
+                for view in instrument.views_of(record).values()
+            }
+            with run.timed(f"judge {name}") as counts:
+                labels = judge_responses(
+                    judge,
+                    instrument.asks,
+                    items,
+                    list(responses.values()),
+                    cache=cache,
+                    kept=run.json_lines(f"{slugs[name]}.labels.jsonl"),
+                    reporter=reporter,
+                    label=f"judge {name}",
+                )
+                counts["labels"] = len(labels.found)
+            made[name] = instrument.labelled(name, records, labels)
+            counted[name] = {
+                one: {"statuses": labels.statuses(one), "cut": labels.cut(one)}
+                for one in instrument.asks
+            }
+        validity = _validity(judge, instrument.asks, gates, cache, run, reporter)
+    return JudgedRecords(made, counted, validity)
+
+
+def _validity(
+    judge: Any,
+    asks: Sequence[str],
+    gates: Gates,
+    cache: LabelCache,
+    run: RunDirectory,
+    reporter: Reporter,
+) -> JudgeValidity:
+    """Decided once in a run: it stays what it was when the run is continued."""
+    if (run.path / VALIDITY).exists():
+        return JudgeValidity(run.read_json(VALIDITY))
+    with run.timed("validate the judge"):
+        found = judge_validity(judge, asks, gates, cache=cache, reporter=reporter)
+    run.write_json(VALIDITY, found.to_json())
+    return found
+
+
+def view_record(view: View) -> dict[str, Any]:
+    """The part of a view that results need."""
+    return {key: value for key, value in asdict(view).items() if key != "item_id"}
+
+
+def view_from(record: Record, n: int) -> View:
+    """Inverse of :func:`view_record`, of a labelled record."""
+    fields = {key: record["views"][str(n)][key] for key in View.__dataclass_fields__
+              if key != "item_id"}  # fmt: skip
+    return View(item_id=record["item_id"], **fields)
+
+
+def faults_of(
+    needs: Sequence[str], failing: frozenset[str], *, trained_on_test: bool
+) -> list[ReasonCode]:
+    """What makes a claim INVALID whatever its numbers say."""
+    found = []
+    if failing & set(needs):
+        found.append(ReasonCode.JUDGE_NOT_VALID)
+    if trained_on_test:
+        found.append(ReasonCode.TRAIN_TEST_OVERLAP)
+    return found
+
+
+def svr_claims(
+    arms: Sequence[Mapping[int, Sequence[View]]],
+    gates: Gates,
+    *,
+    trained_on_test: bool,
+) -> list[MeanClaim]:
+    """The edit changes the share of answers that verify themselves (precise measure; a rule)."""
+    scored = [
+        {
+            n: Scored.of(precise_svr(views), [one.unfinished for one in views], 1, keeps=True)
+            for n, views in side.items()
+        }
+        for side in arms
+    ]
+    faults = faults_of((), frozenset(), trained_on_test=trained_on_test)
+    return mean_claims(scored, 1, "the self-verification rate", gates, faults=faults)
