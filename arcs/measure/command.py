@@ -54,6 +54,7 @@ def start(
         if out is not None:
             raise UserError("--run continues a run and --out begins one: give one of them")
         config = _settings_of(run, flags)
+        settings = _asking(config, asking, cache)
         _arrange_blas(config, reporter)
         directory = RunDirectory.resume(run)
         directory.extend_manifest(versions=provenance.versions())
@@ -63,6 +64,7 @@ def start(
         if "instrument" not in flags:
             raise UserError(f"say what to measure: threearc measure {', '.join(INSTRUMENTS)}")
         config = parse(_absolute(flags))
+        settings = _asking(config, asking, cache)
         _arrange_blas(config, reporter)
         path = out if out is not None else default_path(config.instrument)
         directory = RunDirectory.create(
@@ -70,7 +72,6 @@ def start(
         )
         reporter.say(f"{config.instrument}, in {directory.path}")
     with directory:
-        settings = _asking(config, asking, cache)
         _go(config, directory, reporter, as_json, settings, begun_now=run is None)
 
 

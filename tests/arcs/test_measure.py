@@ -28,7 +28,6 @@ from arcs.trained_on import KEY, describe
 from backends import open_backend
 from backends.interface import Head
 from backends.lora import initial_weights, load_adapter, save_adapter
-from backends.memory import model_size
 from evals.items.load import built_in
 from evals.items.records import ShortAnswer
 from evals.meter import AXES
@@ -40,6 +39,7 @@ from models.errors import UserError
 from models.store import prepare
 from tests.support.adapters import ATTENTION, live_adapter
 from tests.support.hedging import LORA, trained
+from tests.support.measure_bench import MeasureBench as Bench
 from tests.support.tiny_models import build_tiny
 
 GATES = load_gates()
@@ -51,9 +51,18 @@ GATES = load_gates()
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"instrument": "mood"}, "^INSTRUMENT 'mood': give meter or short-answers$"),
+        (
+            {"instrument": "mood"},
+            "^INSTRUMENT 'mood': give meter, short-answers, chef, mcas or recovery$",
+        ),
         ({"instrument": "meter", "axes": ("anger",)}, "^--axis 'anger': give hedging, self_"),
         ({"instrument": "meter", "axes": ("hedging",) * 2}, "^--axis: hedging is given twice"),
+        ({"instrument": "chef", "n_predict": (9, 3)}, "^--n-predict: n_predict must rise"),
+        ({"instrument": "short-answers", "n_predict": (3, 9)}, "^--n-predict: short answers have"),
+        ({"instrument": "recovery", "judge": "lexical"}, "^--judge: recovery needs no judge"),
+        ({"instrument": "mcas"}, "^--judge: the lexical judge cannot apply MCAS"),
+        ({"instrument": "chef", "judge": "oracle"}, "^--judge: oracle: give lexical, gguf"),
+        ({"instrument": "chef", "allow_weak_sandbox": True}, "^--allow-weak-sandbox: nothing is"),
         ({"instrument": "meter", "n_predict": 9}, "^--n-predict: the meter generates nothing"),
         ({"instrument": "short-answers", "axes": ("hedging",)}, "^--axis: only the meter has"),
         ({"instrument": "meter", "limit": 0}, "^--limit: "),
@@ -134,46 +143,6 @@ def test_open_answers_that_could_turn_the_conclusion_make_it_invalid() -> None:
 
 
 # -- the command on a tiny model ------------------------------------------------------------------
-
-
-class Bench:
-    """A tiny model with a cache of its own, and two adapters for it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.runs = root, 0
-        self.model = build_tiny("llama", root / "model")
-        self.directory = prepare(str(self.model), cache=root / "cache")
-        self.live, self.zero = root / "live", root / "zero"
-        live = live_adapter(self.directory, LORA, kinds=ATTENTION)
-        save_adapter(self.live, LORA, live, self.directory)
-        nothing = initial_weights(LORA, model_size(self.directory).linear_modules, 0)
-        save_adapter(self.zero, LORA, nothing, self.directory)
-
-    def flags(self, instrument: str, **more: Any) -> dict[str, Any]:
-        return {
-            "instrument": instrument,
-            "model": str(self.model),
-            "backend": "torch",
-            "adapters": (self.live, self.zero),
-            "tempers": ("L1H2=0",),
-            **more,
-        }
-
-    def next_run(self) -> Path:
-        self.runs += 1
-        return self.root / f"run-{self.runs}"
-
-    def run(self, flags: dict[str, Any]) -> Path:
-        out = self.next_run()
-        self.start(flags, out=out)
-        return out
-
-    def start(
-        self, flags: dict[str, Any], *, out: Path | None = None, run: Path | None = None
-    ) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("THREEARC_CACHE", str(self.root / "cache"))
-            command.start(flags, out=out, run=run, as_json=True)
 
 
 @pytest.fixture(scope="module")

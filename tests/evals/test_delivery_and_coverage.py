@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from evals.coverage import Covered, coverage
-from evals.delivery import Delivery, Judged, Rate, delivery_table
+from evals.delivery import (
+    DERIVED,
+    Delivery,
+    Judged,
+    Rate,
+    delivery_shifts,
+    delivery_table,
+)
 
 
 def _answers(cr: int, hr: int, cw: int, hw: int) -> list[Judged]:
@@ -66,3 +74,35 @@ def test_coverage_is_a_share_of_all_claims_or_missing() -> None:
 def test_checklists_of_different_lengths_are_not_put_together() -> None:
     with pytest.raises(ValueError, match="different lengths"):
         coverage([Covered("a", (True,)), Covered("b", (True, False))])
+
+
+def test_differences_of_derived_rates_are_paired_and_missing_where_undefined() -> None:
+    rng = np.random.default_rng(3)
+    right = rng.random(150) < 0.5
+    base = [Judged(str(i), bool(r), True) for i, r in enumerate(right)]
+    # the edit hedges most wrong answers and few right ones
+    hedges = np.where(right, rng.random(150) < 0.1, rng.random(150) < 0.8)
+    edited = [
+        Judged(str(i), bool(r), not h) for i, (r, h) in enumerate(zip(right, hedges, strict=True))
+    ]
+    found = delivery_shifts(base, edited)
+    tables = [delivery_table(side) for side in (base, edited)]
+    for name in DERIVED:
+        shift = found[name]
+        assert shift is not None
+        values = [getattr(table, name) for table in tables]
+        numbers = [v[0] if isinstance(v, tuple) else v.value for v in values]
+        assert shift.value == pytest.approx(numbers[1] - numbers[0])
+        assert shift.interval.low <= shift.value <= shift.interval.high
+    asymmetry = found["asymmetry"]
+    assert asymmetry is not None and asymmetry.interval.high < -0.4
+    same = found["accuracy"]
+    assert same is not None and same.interval.low == same.interval.high == 0  # the same items
+    all_right = [Judged(str(i), True, True) for i in range(20)]
+    none = delivery_shifts(all_right, all_right)
+    assert none["asymmetry"] is None and none["hallucination_rate"] is None
+    assert none["over_hedging"] is not None
+    unlabelled = [Judged(one.item_id, None, True) for one in all_right]
+    assert delivery_shifts(all_right, unlabelled)["accuracy"] is None
+    with pytest.raises(ValueError, match="different items"):
+        delivery_shifts(all_right, all_right[::-1])
