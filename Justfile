@@ -25,7 +25,7 @@ arc1 *args: setup
 eval *args: setup
     @"{{threearc}}" eval "$@"
 
-# Dispositions from log-probabilities, or short answers, of a base and its edits; no judge.
+# Dispositions of a base and its edits: meter, short answers, recovery, Chef, MCAS.
 measure *args: setup
     @"{{threearc}}" measure "$@"
 

@@ -59,10 +59,14 @@ _TOLD = re.compile(
 """Told to somebody else."""
 
 
+def spoken(response: str, *, think_open: bool = False) -> str:
+    """The response without think text; ``think_open``: the prompt began the thoughts."""
+    return drop_thoughts(_CHANNEL.sub(" ", response), think_open=think_open).text
+
+
 def prose(response: str, *, think_open: bool = False) -> str:
     """The response without think text and code; ``think_open``: the prompt began the thoughts."""
-    spoken = drop_thoughts(_CHANNEL.sub(" ", response), think_open=think_open).text
-    return _CODE.sub(" ", spoken)
+    return _CODE.sub(" ", spoken(response, think_open=think_open))
 
 
 def verifies_as_published(response: str) -> bool:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from arcs import provenance
 from arcs.gates import load_gates
-from arcs.judging.opening import JudgeOptions, ask, describe_judge, open_judge
+from arcs.judging.opening import JudgeOptions, ask, cache_for, describe_judge, open_judge
 from arcs.judging.published import agreement, answers_in
 from arcs.judging.report import report
 from arcs.judging.validity import bar_of
@@ -21,7 +21,7 @@ from arcs.progress import Reporter
 from arcs.runs import canonical_json
 from evals.judges.cache import LabelCache
 from evals.judges.instruments import INSTRUMENTS
-from evals.judges.labels import Judge
+from evals.judges.labels import Judge, Question
 from evals.judges.lexical import APPLIES, LexicalJudge
 from evals.judges.recorded import RecordedJudge
 from evals.judges.references import Reference, references
@@ -51,7 +51,7 @@ def start(
     unknown = next((name for name in instruments if name not in INSTRUMENTS), None)
     if unknown is not None:
         raise UserError(f"--instrument {unknown}: choose one of {', '.join(INSTRUMENTS)}")
-    stored = LabelCache(cache) if cache is not None else None
+    stored = cache_for(source, cache)
     answers = None if published is None else answers_in(published)
     found, beside = [], []
     with open_judge(source, reporter, options) as opened:
@@ -90,6 +90,13 @@ def _applies(judge: Judge) -> tuple[str, ...]:
     return tuple(INSTRUMENTS)
 
 
+def stored_labels(judge: Judge, asked: Sequence[Question], cache: LabelCache | None) -> int:
+    """How many are in the cache already: reading them says nothing about the judge's speed."""
+    if cache is None:
+        return 0
+    return sum(cache.get(judge.id, question) is not None for question in asked)
+
+
 def _validated(
     judge: Judge,
     given: Sequence[Reference],
@@ -100,7 +107,9 @@ def _validated(
     repeats: bool,
 ) -> dict[str, Any]:
     name = given[0].question.instrument.name
-    asked, begun = [one.question for one in given], time.perf_counter()
+    asked = [one.question for one in given]
+    known = stored_labels(judge, asked, cache)
+    begun = time.perf_counter()
     first = ask(judge, asked, name, reporter, cache=cache)
     seconds = time.perf_counter() - begun
     again = turned = None
@@ -110,4 +119,4 @@ def _validated(
             reverse = [one.question for one in reordered(given)]
             turned = ask(judge, reverse, f"{name}, reordered", reporter, cache=cache)
     found = validate(judge, given, first, again=again, reordered=turned)
-    return {**found.to_json(bar), "labels_per_second": len(first) / seconds}
+    return {**found.to_json(bar), "labels_per_second": None if known else len(first) / seconds}

@@ -19,6 +19,9 @@ from models.errors import UserError
 CONTEXT = 2048
 """Ids of a local judge's prompt; longer responses are cut, and the label says so."""
 
+COSTS = ("api", "gguf")
+"""Judges whose labels take time or money."""
+
 
 @dataclass(frozen=True)
 class JudgeOptions:
@@ -74,7 +77,7 @@ def cached(judge: Judge, cache: LabelCache | None, *, attempt: int = 0) -> Judge
 
     The others cost nothing, and a recorded label depends on the question's id as well.
     """
-    if cache is None or judge.id.kind not in ("api", "gguf"):
+    if cache is None or judge.id.kind not in COSTS:
         return judge
     return CachedJudge(judge, cache, attempt=attempt)
 
@@ -114,6 +117,13 @@ def describe_judge(judge: Judge) -> dict[str, Any]:
     """Who judges, and how its labels are made, JSON-able."""
     said = getattr(judge, "describe", None)  # lexical and recorded judges are their id
     return {**vars(judge.id), **({} if said is None else said())}
+
+
+def cache_for(source: JudgeSource, path: Path | None) -> LabelCache | None:
+    """Where labels of this judge are kept: ``path``, or the user's own file where asking costs."""
+    if path is None and source.kind not in COSTS:
+        return None
+    return LabelCache(path if path is not None else default_cache())
 
 
 def default_cache() -> Path:

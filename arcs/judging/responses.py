@@ -14,12 +14,14 @@ from typing import Any, Protocol
 
 from arcs.judging.opening import cached
 from arcs.progress import Reporter
-from evals.humaneval.thinking import drop_thoughts
 from evals.items.records import Claim
 from evals.judges.cache import LabelCache
 from evals.judges.instruments import CERTAINTY, COVERAGE, INSTRUMENTS, Instrument
 from evals.judges.labels import Judge, JudgeId, Label, Question, Value, labelled
+from evals.self_verification import spoken
 from models.errors import UserError
+
+__all__ = ["Item", "Labels", "Response", "judge_responses", "question_id", "spoken"]
 
 
 class Kept(Protocol):
@@ -61,7 +63,7 @@ class Response:
     """Unique in a call, and the same on every run: labels are joined by it."""
     item_id: str
     text: str
-    """As the judge sees it: see :func:`spoken`."""
+    """As the judge sees it: what :func:`evals.self_verification.spoken` leaves of an answer."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,6 @@ class Labels:
 def question_id(response: Response, instrument: str) -> str:
     """Id of the question that ``instrument`` asks of a response; claims add ``#1``, ``#2``..."""
     return response.item_id if instrument == CERTAINTY.name else response.id
-
-
-def spoken(text: str, *, think_open: bool = False) -> str:
-    """What an answer says when its thoughts are left out; ``think_open``: the prompt began them."""
-    return drop_thoughts(text, think_open=think_open).text
 
 
 def judge_responses(

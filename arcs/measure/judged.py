@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from arcs.claims import ReasonCode
 from arcs.gates import Gates
-from arcs.judging.opening import JudgeOptions, default_cache, describe_judge, open_judge
+from arcs.judging.opening import JudgeOptions, cache_for, describe_judge, open_judge
 from arcs.judging.responses import Item, Labels, judge_responses
 from arcs.judging.validity import JudgeValidity, judge_validity
 from arcs.labels import parse_judge
@@ -50,7 +50,7 @@ class JudgeSettings:
     judge: str
     options: JudgeOptions
     cache: Path | None = None
-    """None: the user's own, shared by all runs."""
+    """None: the user's own file, shared by all runs."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,10 @@ def judge_all(
     Each label stands in ``<condition>.labels.jsonl`` as soon as it is made. ``slugs``: condition
     -> its name in files.
     """
-    cache = LabelCache(settings.cache if settings.cache is not None else default_cache())
+    source = parse_judge(settings.judge)
+    cache = cache_for(source, settings.cache)
     items, made, counted = instrument.judged_items(), {}, {}
-    with open_judge(parse_judge(settings.judge), reporter, settings.options) as judge:
+    with open_judge(source, reporter, settings.options) as judge:
         # an endpoint's usage differs from run to run, so its id alone stands in the manifest
         described = describe_judge(judge) if judge.id.kind != "api" else vars(judge.id)
         run.extend_manifest(judge=described)
@@ -114,7 +115,7 @@ def _validity(
     judge: Any,
     asks: Sequence[str],
     gates: Gates,
-    cache: LabelCache,
+    cache: LabelCache | None,
     run: RunDirectory,
     reporter: Reporter,
 ) -> JudgeValidity:

@@ -32,6 +32,18 @@ def test_the_lexical_judge_passes_and_the_document_says_how(tmp_path: Path) -> N
     assert (tmp_path / "labels.sqlite").stat().st_size > 0
 
 
+def test_the_papers_labels_stand_beside_and_decide_nothing(paper_artifacts: Path) -> None:
+    done = _judge("--json", "--instrument", "delivery", "--limit", "60", "--no-repeats",
+                  "--published", str(paper_artifacts))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert [one["n"] for one in document["published"]] == [60] * 4
+    retracted = document["published"][-1]
+    assert "retracted" in retracted["source"] and set(retracted["published_values"]) == {"ASSERT"}
+    assert retracted["kappa"] is None  # one value on both sides is no agreement beyond chance
+    assert document["instruments"]["delivery"]["passes"]
+
+
 def test_recorded_labels_below_the_bar_fail_it_in_words(tmp_path: Path) -> None:
     labels = tmp_path / "labels.jsonl"
     with labels.open("w") as out:

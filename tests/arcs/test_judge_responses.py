@@ -133,6 +133,7 @@ def test_thoughts_are_not_judged() -> None:
     assert spoken("<think>maybe, or not</think>It is so.") == "It is so."
     assert spoken("perhaps</think>Yes.", think_open=True) == "Yes."
     assert spoken("never closed", think_open=True) == ""
+    assert spoken("<|channel>thought\nmaybe<channel|>It is so.").strip() == "It is so."
 
 
 def test_validity_is_decided_on_the_references_that_ship() -> None:

@@ -201,6 +201,41 @@ def test_a_question_that_is_refused_after_others_were_answered_is_that_questions
     assert "HTTP 400" in labels[2].detail and "too long" in labels[2].detail
 
 
+def test_think_text_is_apart_from_the_answer() -> None:
+    texts = ["<think>YES? No, NO.</think>\nNO", "<think>It says YES", "ponder</think> YES"]
+    with serving(lambda n, _: said(texts[n])) as (url, _):
+        labels = judge(url, max_tokens=4000).label(questions(3))
+    assert [(one.status, one.value) for one in labels] == [
+        ("ok", "NO"), ("unparsed", None), ("ok", "YES"),
+    ]  # fmt: skip
+
+
+def test_an_answer_that_was_cut_says_so_and_other_lengths_are_another_judge() -> None:
+    def cut(*_: Any) -> Answer:
+        status, body, headers = said("<think>hm")
+        body["choices"][0]["finish_reason"] = "length"
+        return status, body, headers
+
+    with serving(cut) as (url, _):
+        (label,) = judge(url).label(questions(1))
+        assert judge(url, max_tokens=17).id != judge(url).id
+    assert label.status == "unparsed" and label.detail.startswith("cut at max_tokens 16: <think>")
+
+
+def test_what_it_used_is_described_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THREEARC_JUDGE_API_KEY", "the-secret")
+    prices = {"usd_per_million_input": 10.0, "usd_per_million_output": 1.0}
+    with serving(lambda *_: said("YES", (100, 2))) as (url, _):
+        asked = judge(url, **prices)
+        asked.label(questions(2))
+    found = asked.describe()
+    assert found["usage"]["usd"] == pytest.approx(2 * (100 * 10 + 2) / 1e6)
+    assert found["usage"]["input_tokens"] == 200 and "the-secret" not in json.dumps(found)
+    for wrong in ({"budget_usd": -1.0, **prices}, {"max_tokens": 0}):
+        with pytest.raises(UserError, match="a judge"):
+            judge(url, **wrong)
+
+
 def test_the_budget_stops_before_it_is_passed_by_more_than_one_request() -> None:
     heard: list[Any] = []
     prices = {"usd_per_million_input": 10.0, "usd_per_million_output": 0.0}
