@@ -231,7 +231,7 @@ def test_a_run_killed_while_its_endpoint_judges_ends_in_the_same_bytes(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     labels = out / "base.labels.jsonl"
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not (labels.exists() and labels.read_bytes().count(b"\n") >= 5):
         assert process.poll() is None, process.stderr and process.stderr.read().decode()
         assert time.monotonic() < until
