@@ -11,6 +11,7 @@ from arcs import provenance
 from arcs.arc1.config import Arc1Config, absolute_paths, parse, resolve
 from arcs.continuing import continuable
 from arcs.progress import Reporter
+from arcs.report.writing import write_report
 from arcs.runs import (
     MANIFEST,
     METRICS,
@@ -115,7 +116,10 @@ def _go(
         sys.stdout.write(canonical_json(metrics.model_dump(mode="json")))
     else:
         render(metrics)
-    reporter.say(f"Everything is in {directory.path} ({METRICS}, items.jsonl, manifest.json).")
+    page = write_report(directory.path)
+    reporter.say(
+        f"Everything is in {directory.path} ({page.name}, {METRICS}, items.jsonl, manifest.json)."
+    )
 
 
 def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) -> None:

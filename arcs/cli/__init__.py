@@ -65,11 +65,12 @@ def main(argv: list[str] | None = None) -> None:
         judge,
         measure,
         models,
+        report,
         reproduce,
     )
 
     del adapters, arc1, audit, bench, consistency, data, doctor, evaluate, measure, models
-    del judge, reproduce
+    del judge, report, reproduce
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status
     except UserError as error:

@@ -15,6 +15,7 @@ from arcs.continuing import continuable
 from arcs.evaluate.config import EvalConfig, as_begun, conditions_of, flag_of, parse
 from arcs.evaluate.report import report
 from arcs.progress import Reporter
+from arcs.report.writing import write_report
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
 from evals.benchmarks import Benchmark, load_benchmark
 from models.errors import UserError
@@ -109,4 +110,7 @@ def _go(
         sys.stdout.write(canonical_json(metrics))
     else:
         Console(highlight=False).print(report(metrics))
-    reporter.say(f"Everything is in {directory.path} ({METRICS}, items.jsonl, manifest.json).")
+    page = write_report(directory.path)
+    reporter.say(
+        f"Everything is in {directory.path} ({page.name}, {METRICS}, items.jsonl, manifest.json)."
+    )

@@ -27,6 +27,7 @@ from arcs.measure.config import (
 from arcs.measure.judged import JudgeSettings
 from arcs.measure.report import report
 from arcs.progress import Reporter
+from arcs.report.writing import write_report
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
 from backends import choose_backend, wants_fast_blas
 from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
@@ -149,4 +150,7 @@ def _go(
         sys.stdout.write(canonical_json(metrics))
     else:
         Console(highlight=False).print(report(metrics))
-    reporter.say(f"Everything is in {directory.path} ({METRICS}, *.jsonl by item, manifest.json).")
+    page = write_report(directory.path)
+    reporter.say(
+        f"Everything is in {directory.path} ({page.name}, {METRICS}, *.jsonl by item, manifest.json)."
+    )

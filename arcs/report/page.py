@@ -1,0 +1,196 @@
+"""A view as one HTML page: no network, no file beside it, no script but its own.
+
+Texts are untrusted. What the template shows is escaped by jinja; items travel as JSON in a
+script element that is not executed, with every character that HTML could read as markup
+escaped, and the script builds their text nodes. The page's policy lets only that one script
+run, by its hash, so that even markup that slipped through would do nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import jinja2
+from markupsafe import Markup
+
+from arcs.report.view import (
+    Block,
+    Facets,
+    Item,
+    Number,
+    Plot,
+    Select,
+    View,
+    as_tuple,
+    interval_text,
+    shown,
+)
+
+TEMPLATES = Path(__file__).parent / "templates"
+FACETS_FIRST = ("run", "condition", "n_predict", "outcome", "change", "cut", "label")
+"""Filters in this order, others after them by name."""
+_TICKS = (1, 2, 2.5, 5, 10)
+
+
+def page(view: View) -> str:
+    """The whole file."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"link": link, "interval": interval_text, "data_url": data_url,
+                            "axis": axis}  # fmt: skip
+    environment.globals["shown"] = shown
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html").render(
+        view=view,
+        style=_own((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=_own(script),
+        script_sha256=digest,
+        data=_own(items_json(view.items)),
+    )
+
+
+def _own(text: str) -> Markup:
+    """Our own text, or text made harmless: the only places where escaping is switched off."""
+    return Markup(text)
+
+
+def link(select: Select) -> str:
+    """The address of the items behind a number, within the page."""
+    pairs = [(name, value) for name, values in select.items() for value in as_tuple(values)]
+    return "#items?" + urlencode(pairs, quote_via=quote)
+
+
+def data_url(svg: str) -> str:
+    """A picture as an address; as an image an SVG can run nothing."""
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+# -- figures --------------------------------------------------------------------------------------
+
+
+def axis(plot: Plot) -> Mapping[str, Any]:
+    """Where everything of a plot lies, in percent of its width."""
+    low, high = _range(plot)
+
+    def at(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 3)
+
+    def row(label: str, number: Number, select: Select | None) -> Mapping[str, Any]:
+        ends = None
+        if number.low is not None and number.high is not None:
+            ends = (at(number.low), at(number.high))
+        return {"label": label, "number": number, "select": select, "at": at(number.value),
+                "ends": ends}  # fmt: skip
+
+    unit = plot.rows[0][1].unit
+    return {
+        "rows": [row(*one) for one in plot.rows],
+        "ticks": [(at(tick), shown(Number(tick, unit))) for tick in _ticks(low, high)],
+        "null": None if plot.null is None else at(plot.null),
+        "band": None if plot.band is None else tuple(max(0.0, min(100.0, at(one)))
+                                                     for one in plot.band),
+    }  # fmt: skip
+
+
+def _range(plot: Plot) -> tuple[float, float]:
+    values = [one for _, number, _ in plot.rows
+              for one in (number.value, number.low, number.high) if one is not None]  # fmt: skip
+    values += [] if plot.null is None else [plot.null]
+    values += list(plot.band or ())
+    low, high = min(values), max(values)
+    room = 0.06 * (high - low) or abs(high) or 1.0
+    return low - room, high + room
+
+
+def _ticks(low: float, high: float) -> Iterator[float]:
+    """Four to seven round numbers from ``low`` to ``high``."""
+    raw = (high - low) / 5
+    power = 10.0 ** int(f"{raw:e}".split("e")[1])
+    step = next(power * one for one in _TICKS if power * one >= raw)
+    first = -(-low // step)
+    for place in range(int(high // step - first) + 1):
+        yield round((first + place) * step, 12)
+
+
+# -- items ----------------------------------------------------------------------------------------
+
+
+class _Texts:
+    """Each text once: answers repeat their programs at every budget."""
+
+    def __init__(self) -> None:
+        self.all: list[str] = []
+        self._place: dict[str, int] = {}
+
+    def of(self, text: str) -> int:
+        if text not in self._place:
+            self._place[text] = len(self.all)
+            self.all.append(text)
+        return self._place[text]
+
+
+def items_json(items: Sequence[Item]) -> str:
+    """Items for the page's script, harmless inside a script element."""
+    texts = _Texts()
+    listed = [_item(item, texts) for item in items]
+    document = {"facets": facet_names(items), "items": listed, "texts": texts.all}
+    text = json.dumps(document, ensure_ascii=True, separators=(",", ":"))
+    # </script>, <!-- and entities cannot be written without these three
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def facet_names(items: Sequence[Item]) -> list[str]:
+    """Every facet that occurs."""
+    found = {"condition"} if items else set()
+    for item in items:
+        found |= item.facets.keys()
+        found |= {name for answer in item.answers for one in answer.states for name in one.facets}
+    return sorted(found, key=lambda name: (
+        FACETS_FIRST.index(name) if name in FACETS_FIRST else len(FACETS_FIRST), name
+    ))  # fmt: skip
+
+
+def _item(item: Item, texts: _Texts) -> Mapping[str, Any]:
+    return {
+        "id": item.id,
+        "p": None if item.prompt is None else texts.of(item.prompt),
+        "f": _facets(item.facets),
+        "b": _blocks(item.blocks, texts),
+        "a": [
+            {
+                "c": answer.condition,
+                "t": None if answer.text is None else texts.of(answer.text),
+                "m": [[utf16(answer.text or "", place), what] for place, what in answer.marks],
+                "s": [
+                    {"f": _facets(one.facets), "b": _blocks(one.blocks, texts)}
+                    for one in answer.states
+                ],
+            }
+            for answer in item.answers
+        ],
+    }
+
+
+def _facets(facets: Facets) -> Mapping[str, list[str]]:
+    return {name: list(as_tuple(value)) for name, value in facets.items()}
+
+
+def _blocks(blocks: Sequence[Block], texts: _Texts) -> list[list[Any]]:
+    return [[block.title, block.kind, texts.of(block.text)] for block in blocks]
+
+
+def utf16(text: str, place: int) -> int:
+    """Position in UTF-16 units, which scripts count, of a position in characters."""
+    return len(text[:place].encode("utf-16-le", "surrogatepass")) // 2

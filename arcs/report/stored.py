@@ -1,0 +1,80 @@
+"""A run directory as it lies there, read and never touched: no lock, no repair."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from arcs.runs import METRICS, TIMING, read_manifest
+from models.errors import UserError
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One run. It may be unfinished, or worked on by another process at this moment."""
+
+    path: Path
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Raises UserError where this is no run."""
+        return read_manifest(self.path)
+
+    @property
+    def kind(self) -> str:
+        """Which command made it: ``arc1``, ``eval``, ``measure``, ..."""
+        return str(self.manifest.get("arc", "unknown"))
+
+    @property
+    def name(self) -> str:
+        """The directory's."""
+        return self.path.resolve().name
+
+    @cached_property
+    def metrics(self) -> Mapping[str, Any] | None:
+        """None while the run is unfinished."""
+        return self._json(METRICS)
+
+    @cached_property
+    def timing(self) -> Mapping[str, Any] | None:
+        """Seconds and dates; None where there are none yet."""
+        return self._json(TIMING)
+
+    def has(self, name: str) -> bool:
+        """Whether the run has a file of this name."""
+        return (self.path / name).is_file()
+
+    def lines(self, name: str) -> Iterator[dict[str, Any]]:
+        """Records of a JSONL file; a last line that is not whole is left out.
+
+        Raises UserError for a damaged line.
+        """
+        path = self.path / name
+        raw = _read(path)
+        for number, line in enumerate(raw.split(b"\n")[:-1], start=1):
+            yield _object(line, f"{path}, line {number}")
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        return _object(_read(path), str(path)) if path.exists() else None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def _object(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(raw)
+    except ValueError as error:
+        raise UserError(f"{where}: not JSON ({error}); the run is damaged") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: not a JSON object; the run is damaged")
+    return value

@@ -1,0 +1,31 @@
+"""``report.html`` in a run's directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from arcs.report.kinds import view_of
+from arcs.report.page import page
+from arcs.runs import write_text_atomically
+from models.errors import UserError
+
+REPORT = "report.html"
+
+
+def write_report(run: Path) -> Path:
+    """Write the run's page beside its results; returns its path.
+
+    Raises UserError where there is no run, it is damaged, or the page cannot be written.
+    """
+    path = run / REPORT
+    write_page(path, page(view_of(run)))
+    return path
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page whole or not at all. Raises UserError where that cannot be done."""
+    try:
+        # a lone surrogate cannot be written; it can stand in names only, never in the items
+        write_text_atomically(path, text.encode("utf-8", "replace").decode("utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
