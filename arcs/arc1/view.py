@@ -87,7 +87,7 @@ def _rates(metrics: Mapping[str, Any]) -> Table:
                     parts.rate_cell(budget["trained"], edited),
                     parts.difference_cell(budget, edited),
                     parts.p_cell(budget["claim"]["p_value"]),
-                    parts.number_cell(Number.of(budget["minimum_detectable_effect"], "points")),
+                    parts.detectable_cell(budget["minimum_detectable_effect"]),
                     parts.p_cell(budget["interaction_p"]),
                     parts.verdict_cell(budget["claim"]),
                 ),

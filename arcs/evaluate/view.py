@@ -125,13 +125,14 @@ def _differences(metrics: Mapping[str, Any]) -> Table | None:
         return None
     several = metrics["config"]["samples"] > 1
     how = "BCa bootstrap interval, exact sign flips" if several else "Tango interval, exact McNemar"
+    samples = " (of more or fewer samples; links lead to the samples that changed)" * several
     return Table(
         name="difference",
         title="Differences of pass@1",
         columns=("difference", "p", "interaction p", "verdict at n"),
         rows=tuple(rows),
-        caption=f"{how}; +gained −lost problems; interaction p: budget by arm, against the largest "
-        "n_predict. An edit's verdict is the one at the largest n_predict.",
+        caption=f"{how}; +gained −lost problems{samples}; interaction p: budget by arm, against "
+        "the largest n_predict. An edit's verdict is the one at the largest n_predict.",
     )
 
 

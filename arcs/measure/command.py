@@ -152,5 +152,6 @@ def _go(
         Console(highlight=False).print(report(metrics))
     page = write_report(directory.path)
     reporter.say(
-        f"Everything is in {directory.path} ({page.name}, {METRICS}, *.jsonl by item, manifest.json)."
+        f"Everything is in {directory.path} ({page.name}, {METRICS}, *.jsonl by item, "
+        "manifest.json)."
     )

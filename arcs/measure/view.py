@@ -252,8 +252,9 @@ def _accuracies(metrics: Mapping[str, Any]) -> Table:
 def _accuracy(found: Mapping[str, Any], select: Select) -> tuple[Cell, ...]:
     n = found["n"]
     number = Number.of(found["accuracy"], "share", found["interval"], n)
+    behind = parts.passed_of(select, "right", found["right"])
     return (
-        parts.number_cell(number, f"{found['right']}/{n}", select={**select, "outcome": "right"}),
+        parts.number_cell(number, f"{found['right']}/{n}", select=behind),
         parts.count_cell(found["unparsed"], n=n, select={**select, "outcome": "unparsed"}),
         parts.count_cell(found["truncated"], n=n,
                          select={**select, "cut": (*parts.CUTS, "settled")}),

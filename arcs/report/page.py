@@ -69,7 +69,7 @@ def _own(text: str) -> Markup:
 def link(select: Select) -> str:
     """The address of the items behind a number, within the page."""
     pairs = [(name, value) for name, values in select.items() for value in as_tuple(values)]
-    return "#items?" + urlencode(pairs, quote_via=quote)
+    return "#items?" + urlencode(pairs, quote_via=quote, errors="replace")
 
 
 def data_url(svg: str) -> str:

@@ -47,10 +47,11 @@ def number_cell(
 
 def count_cell(count: int | None, *lines: str, n: int | None = None,
                select: Select | None = None) -> Cell:  # fmt: skip
-    """A count of items; "-" where it is not known."""
+    """A count of items, linked where there are any; "-" where it is not known."""
     if count is None:
         return MISSING
-    return Cell(f"{count:,}", lines, Number(float(count), "count", n=n), select)
+    number = Number(float(count), "count", n=n)
+    return Cell(f"{count:,}", lines, number, select if count else None)
 
 
 def p_cell(value: float | None) -> Cell:
@@ -68,7 +69,19 @@ def rate_cell(arm: Mapping[str, Any], select: Select) -> Cell:
     """pass@1 of one arm at one n_predict, linked to what passed."""
     counted = arm.get("answers", arm["n_items"]) - arm["missing"]
     number = Number.of(arm["pass_at_1"], "share", arm["interval"], counted)
-    return number_cell(number, f"{arm['passed']}/{counted}", select={**select, "outcome": "passed"})
+    behind = passed_of(select, "passed", arm["passed"])
+    return number_cell(number, f"{arm['passed']}/{counted}", select=behind)
+
+
+def passed_of(select: Select, outcome: str, count: int) -> Select:
+    """What a rate rests on: the answers of this outcome, or all where there is none."""
+    return {**select, "outcome": outcome} if count else select
+
+
+def detectable_cell(effect: float | None) -> Cell:
+    """The smallest true difference that so many items would show; it has no sign."""
+    number = Number.of(effect, "points")
+    return MISSING if number is None else Cell(f"{100 * number.value:.1f} pt", number=number)
 
 
 def difference_cell(budget: Mapping[str, Any], select: Select) -> Cell:

@@ -23,6 +23,7 @@ from arcs.measure.claim import claim_of
 from arcs.measure.config import conditions_of, parse
 from arcs.measure.meter import Meter
 from arcs.measure.report import report
+from arcs.report.kinds import view_of
 from arcs.runs import RunDirectory
 from arcs.trained_on import KEY, describe
 from backends import open_backend
@@ -40,6 +41,7 @@ from models.store import prepare
 from tests.support.adapters import ATTENTION, live_adapter
 from tests.support.hedging import LORA, trained
 from tests.support.measure_bench import MeasureBench as Bench
+from tests.support.report_links import check_counts
 from tests.support.tiny_models import build_tiny
 
 GATES = load_gates()
@@ -219,6 +221,10 @@ def test_the_report_shows_n_and_intervals(bench: Bench, capsys: pytest.CaptureFi
         run = bench.run(bench.flags(instrument, limit=20, **more))
         capsys.readouterr()
         metrics = json.loads((run / "metrics.json").read_text())
+        assert (run / "report.html").exists()
+        view = view_of(run)
+        assert check_counts(view) > 4 and len(view.items) == metrics["n_items"]
+        assert all(item.prompt is not None for item in view.items)
         console = Console(width=80, file=None)
         with console.capture() as shown:
             console.print(report(metrics))

@@ -135,7 +135,7 @@
   };
 
   // -- one item ------------------------------------------------------------------------------
-  const side = (item, answer, hits) => {
+  const side = (item, answer, hits, budget) => {
     const rows = item.rows.filter((row) => row.answer === answer);
     const box = make("div", { class: "side" }, make("h4", {}, answer.c));
     const chips = make("div", { class: "chips" }), below = make("div");
@@ -149,14 +149,16 @@
       );
     };
     for (const row of rows) {
-      const budget = one(row.state.f.n_predict);
+      const n_predict = one(row.state.f.n_predict);
       const chip = make("button", { type: "button", class: hits.has(row) ? "hit" : "", onclick: () => show(row) },
-        [budget && `n ${budget}:`, saying(row)].filter(Boolean).join(" ") || "answer");
+        [n_predict && `n ${n_predict}:`, saying(row)].filter(Boolean).join(" ") || "answer");
       chip.row = row;
       chips.append(chip);
     }
     box.append(chips, below);
-    const first = rows.filter((row) => hits.has(row)).pop() || rows[rows.length - 1];
+    // what was asked for; else the same n_predict as that, so that like stands beside like
+    const first = rows.filter((row) => hits.has(row)).pop()
+      || rows.find((row) => one(row.state.f.n_predict) === budget) || rows[rows.length - 1];
     if (first) show(first);
     return box;
   };
@@ -167,7 +169,7 @@
     if (item.p === null) box.append(make("p", { class: "tags" }, "prompt: -"));
     else box.append(make("p", { class: "block-title" }, "prompt"), make("pre", { tabindex: "0" }, ...visible(texts[item.p])));
     for (const each of item.b) box.append(make("details", {}, make("summary", {}, each[0]), block(each)));
-    box.append(make("div", { class: "sides" }, ...item.a.map((answer) => side(item, answer, hits))));
+    box.append(make("div", { class: "sides" }, ...item.a.map((answer) => side(item, answer, hits, one([...hits].pop().f.n_predict)))));
     return box;
   };
   const card = (match) => {

@@ -1,0 +1,367 @@
+"""The report: what it shows of each kind of run, and that texts stay texts."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from arcs.estimates import Estimate, judge_claim
+from arcs.report import command, generic
+from arcs.report.compare import compared
+from arcs.report.formats import harmless, to_csv, to_json, to_markdown
+from arcs.report.kinds import view_of
+from arcs.report.page import axis, items_json, link, page, utf16
+from arcs.report.view import (
+    Answer,
+    Block,
+    Cell,
+    ClaimCard,
+    Item,
+    Number,
+    Plot,
+    Row,
+    State,
+    Table,
+    View,
+)
+from arcs.report.writing import write_report
+from arcs.runs import METRICS, RunDirectory
+from evals.statistics import Interval
+from models.errors import UserError
+from tests.support.report_links import check_counts, selected
+from tests.support.stored_runs import HOSTILE, answer, arc1_run, problems
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight problems: one gained, one lost, one whose answer 64 tokens cut, hostile texts."""
+    chosen = problems(8)
+    base = [answer(one, passes=i in (0, 1, 2)) for i, one in enumerate(chosen)]
+    trained = [
+        answer(one, passes=i in (1, 2, 3), before=HOSTILE[i % 4], ids=100 if i == 2 else 40)
+        for i, one in enumerate(chosen)
+    ]
+    return arc1_run(tmp_path_factory.mktemp("report") / "arc1-x", base, trained)
+
+
+def test_every_number_of_arc1_leads_to_the_items_it_counts(run: Path) -> None:
+    view = view_of(run)
+    assert check_counts(view) >= 15
+    metrics = json.loads((run / METRICS).read_text())
+    first = view.claims[0]
+    assert first.verdict == metrics["claim"]["verdict"]
+    assert first.select is not None and first.number is not None
+    changed = {item for item, _ in selected(view, first.select)}
+    assert changed == {"HumanEval/0", "HumanEval/3"}
+    assert first.number.n == 8
+
+
+def test_an_answer_says_where_each_budget_ended(run: Path) -> None:
+    item = view_of(run).items[2]
+    base, trained = item.answers
+    assert base.marks == ()
+    ((place, what),) = trained.marks
+    assert what == "n_predict 64 ended here" and trained.text is not None
+    assert place == len(trained.text) * 64 // 100
+    small, large = trained.states
+    assert small.facets["cut"] == "unfinished" and small.facets["change"] == "lost"
+    assert large.facets["cut"] == "finished" and large.facets["change"] == "both pass"
+
+
+def test_a_program_is_shown_only_where_its_hash_proves_it(run: Path, tmp_path: Path) -> None:
+    item = view_of(run).items[0]
+    code = [b for b in item.answers[0].states[1].blocks if b.kind == "code"]
+    assert code and problems(1)[0].canonical_solution in code[0].text
+    forged = tmp_path / "forged"
+    forged.mkdir()
+    for name in ("manifest.json", METRICS):
+        (forged / name).write_text((run / name).read_text())
+    lines = [json.loads(line) for line in (run / "items.jsonl").read_text().split("\n")[:-1]]
+    for line in lines:
+        line["text"] = line["text"].replace("def ", "def  ")
+    (forged / "items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    states = [s for i in view_of(forged).items for a in i.answers for s in a.states]
+    assert not [b for s in states for b in s.blocks if b.kind == "code"]
+
+
+def test_prompts_of_a_changed_benchmark_are_not_shown(run: Path, tmp_path: Path) -> None:
+    chosen = problems(2)
+    given_answers = [answer(one, passes=True) for one in chosen]
+    other = arc1_run(tmp_path / "r", given_answers, given_answers,
+                     evaluation={"dataset": "HumanEval", "quantisation": "q8_0",
+                                 "dataset_sha256": "1" * 64})  # fmt: skip
+    view = view_of(other)
+    assert all(item.prompt is None and not item.blocks for item in view.items)
+    assert any("has changed since the run" in note for note in view.notes)
+    assert all(item.prompt for item in view_of(run).items)
+
+
+# -- texts stay texts -----------------------------------------------------------------------------
+
+
+class Elements(html.parser.HTMLParser):
+    """Tags, attributes and the content of scripts, as a browser would split them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.handlers: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1] == "script":
+            self.scripts[-1] += data
+
+
+def hostile_view(text: str) -> View:
+    number = Number(0.5, "points", 0.4, 0.6, 0.95, 3)
+    cell = Cell(text, (text,), number, {text or "x": text}, text)
+    return View(
+        title=text, kind=text, subtitle=text, finished=True,
+        claims=(ClaimCard(text, text, (text,), text, text, number, 0.5, {"a": text},
+                          ((text, text),)),),
+        notes=(text,),
+        tables=(Table(text, text, (text,), (Row(text, (cell,), text),), text, text),),
+        figures=(Plot(text, ((text, number, {"a": text}),), caption=text),),
+        items=(Item(text, text, (Answer(text, text, (State({"outcome": text, text: text},
+                    (Block(text, text),)),), ((0, text),)),), {"domain": text}),),
+        made_with={text: {text: [text, {text: text}], "y": text}},
+    )  # fmt: skip
+
+
+PLAIN = Elements(page(hostile_view("plain")))
+
+
+@settings(max_examples=25, deadline=None)
+@example(text=HOSTILE[0])
+@example(text=HOSTILE[1])
+@example(text=HOSTILE[2])
+@example(text=HOSTILE[3])
+@example(text="\ud800")
+@example(text='" autofocus onfocus=alert(1) x="')
+@given(text=st.text(min_size=1, max_size=30))
+def test_whatever_a_model_says_adds_no_markup(text: str) -> None:
+    shown = page(hostile_view(text))
+    found = Elements(shown)
+    assert found.tags == PLAIN.tags and not found.handlers
+    assert "</script" not in found.scripts[0]
+    data = json.loads(found.scripts[0])
+    assert text in data["texts"]  # and nothing of it is lost
+    assert data["items"][0]["id"] == text
+
+
+def test_the_page_runs_its_own_script_only_and_asks_for_nothing() -> None:
+    shown = page(hostile_view("x"))
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', shown)
+    assert policy is not None and policy[1].startswith("default-src 'none'")
+    assert "unsafe-inline'; script-src 'sha256-" in policy[1]
+    assert not re.search(r'(?:src|href)="(?!#|data:)', shown)
+    assert "innerHTML" not in shown and "http://" not in shown.replace("http://www.w3.org", "")
+
+
+@given(text=st.text(), place=st.integers(0, 40))
+def test_places_in_a_text_are_those_of_the_script(text: str, place: int) -> None:
+    place = min(place, len(text))
+    units = text.encode("utf-16-le", "surrogatepass")
+    assert units[: 2 * utf16(text, place)].decode("utf-16-le", "surrogatepass") == text[:place]
+
+
+def test_a_text_that_occurs_often_is_stored_once() -> None:
+    state = State({"outcome": "wrong"}, (Block("program", "print(1)\n" * 50, "code"),) * 9)
+    items = [Item(f"i{i}", "the same", (Answer("base", "so", (state,)),)) for i in range(5)]
+    assert len(json.loads(items_json(items))["texts"]) == 3
+
+
+# -- figures and addresses ------------------------------------------------------------------------
+
+
+@given(
+    values=st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=5),
+    width=st.floats(0, 1e5),
+)
+@example(values=[0.0], width=0.0)
+def test_everything_of_a_plot_lies_within_it(values: list[float], width: float) -> None:
+    rows = tuple(
+        (str(i), Number(v, "number", v - width, v + width, 0.95), None)
+        for i, v in enumerate(values)
+    )
+    drawn = axis(Plot("p", rows, null=0.0))
+    for row in drawn["rows"]:
+        low, high = row["ends"]
+        assert 0 <= low <= row["at"] <= high <= 100
+    assert 0 <= drawn["null"] <= 100
+    assert 1 <= len(drawn["ticks"]) <= 12
+    assert all(-1e-6 <= place <= 100 + 1e-6 for place, _ in drawn["ticks"])
+
+
+def test_an_address_keeps_what_it_selects() -> None:
+    from urllib.parse import parse_qsl
+
+    select = {"condition": "L1H2=0,L3H1=0.5 & more", "outcome": ("a+b", "c d")}
+    query = link(select).removeprefix("#items?")
+    assert parse_qsl(query) == [("condition", select["condition"]), ("outcome", "a+b"),
+                                ("outcome", "c d")]  # fmt: skip
+
+
+# -- any kind of run ------------------------------------------------------------------------------
+
+
+def unknown_run(path: Path, metrics: dict[str, Any] | None) -> Path:
+    with RunDirectory.create(path, {"arc": "arc9", "config": {"model": "m", "seed": 3}}) as run:
+        if metrics is not None:
+            run.write_json(METRICS, metrics)
+    return path
+
+
+def test_a_kind_that_nobody_shows_still_has_its_verdicts_and_numbers(tmp_path: Path) -> None:
+    estimate = Estimate("AUC", 0.7, Interval(0.6, 0.8, 0.95), "DeLong", 40, 0.5)
+    claim = judge_claim("the axis is read", estimate, 0.05).to_json()
+    run = unknown_run(tmp_path / "arc9-a", {"axes": {"hedging": {"claim": claim}}, "layer": 7})
+    (run / "figures").mkdir()
+    (run / "figures" / "auc_by_layer.svg").write_text("<svg><script>1</script></svg>")
+    view = view_of(run)
+    (card,) = view.claims
+    assert (card.verdict, card.about) == ("SUPPORTED", "axes / hedging")
+    assert card.number == Number(0.7, "number", 0.6, 0.8, 0.95, 40)
+    shown = write_report(run).read_text()
+    assert "<script>1" not in shown and 'src="data:image/svg+xml;base64,' in shown
+    assert "auc by layer" in shown and "layer" in shown
+
+
+def test_an_unfinished_run_says_so(tmp_path: Path) -> None:
+    view = view_of(unknown_run(tmp_path / "arc9-b", None))
+    assert not view.finished and "not finished" in view.notes[0]
+    assert "No result yet." in page(view)
+
+
+def test_an_object_with_a_claim_speaks_by_it(run: Path) -> None:
+    metrics = json.loads((run / METRICS).read_text())
+    assert len(list(generic.claims_in(metrics, main_only=True))) == 1
+    assert len(list(generic.claims_in(metrics))) == 3
+
+
+# -- several runs, other formats ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, View]:
+    chosen = problems(8)
+    base = [answer(one, passes=i in (0, 1, 2)) for i, one in enumerate(chosen)]
+    trained = [answer(one, passes=True) for one in chosen]
+    other = arc1_run(tmp_path_factory.mktemp("report") / "arc1-y", base, trained,
+                     config={"seed": 5})  # fmt: skip
+    return {"arc1-x": view_of(run), "arc1-y": view_of(other)}
+
+
+def test_runs_are_compared_number_by_number_and_answer_by_answer(two: dict[str, View]) -> None:
+    both = compared(two)
+    assert check_counts(both) >= 25  # the links lead to the right run's items
+    made = next(table for table in both.tables if table.name == "made with")
+    seeds = next(row for row in made.rows if row.label == "settings.seed")
+    assert [cell.text for cell in seeds.cells] == ["0", "5"]
+    rates = next(table for table in both.tables if table.name == "pass@1")
+    row = next(row for row in rates.rows if row.label == "n_predict 128: trained")
+    assert [cell.number and cell.number.value for cell in row.cells] == [3 / 8, 1.0]
+    names = [answer.condition for answer in both.items[0].answers]
+    assert names == ["arc1-x: base", "arc1-x: trained", "arc1-y: base", "arc1-y: trained"]
+    assert len(both.items) == 8
+
+
+def test_an_id_with_another_prompt_is_another_item() -> None:
+    def view(prompt: str) -> View:
+        item = Item("q1", prompt, (Answer("base", "a", (State({}),)),))
+        return View("t", "k", "s", True, items=(item,))
+
+    both = compared({"one": view("2 + 2?"), "two": view("3 + 3?")})
+    assert [item.id for item in both.items] == ["q1 (one)", "q1 (two)"]
+
+
+def test_formats_hold_the_same_numbers(two: dict[str, View]) -> None:
+    document = json.loads(to_json(two))
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "report.schema.json").read_text())
+    assert set(document) == set(schema["properties"])
+    rows = list(csv.DictReader(io.StringIO(to_csv(two))))
+    numbers = [one for run in document["runs"] for one in run["numbers"]]
+    listed = [row for row in rows if row["table"] != "claims"]
+    assert [float(row["value"]) for row in listed] == [one["value"] for one in numbers]
+    assert [row["low"] for row in listed if row["low"] == ""]  # missing is empty
+    claims = [row for row in rows if row["table"] == "claims"]
+    assert [row["verdict"] for row in claims] == [
+        one["verdict"] for run in document["runs"] for one in run["claims"]
+    ]
+    text = to_markdown(compared(two))
+    assert text.startswith("# 2 runs compared\n") and "37.5% \\[" in text
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "@x", "-2"])
+def test_a_spreadsheet_takes_no_text_for_a_formula(text: str) -> None:
+    assert harmless(text) == "'" + text
+    assert harmless(-2.5) == -2.5
+
+
+def test_markdown_of_a_name_is_the_name() -> None:
+    view = hostile_view("<img src=x>|[a](javascript:1)\n# b")
+    text = to_markdown(view)
+    assert "<img" not in text.replace("\\<img", "") and "\n# b" not in text
+    assert "\\[a\\](" in text
+
+
+# -- the command ----------------------------------------------------------------------------------
+
+
+def test_the_command_writes_a_page_and_prints_the_rest(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.start([run], kind="html", out=None)
+    assert (run / "report.html").read_text().startswith("<!doctype html>")
+    capsys.readouterr()
+    command.start([run], kind="csv", out=None)
+    assert capsys.readouterr().out.startswith("run,kind,table,row,column,value")
+    command.start([run], kind="json", out=tmp_path / "x.json")
+    assert json.loads((tmp_path / "x.json").read_text())["runs"][0]["run"] == "arc1-x"
+
+
+@pytest.mark.parametrize(
+    ("paths", "kind", "message"),
+    [
+        (["nowhere"], "html", "nowhere: no run here"),
+        ([], "html", "^threearc report needs a run"),
+        (["x"], "pdf", "^--format pdf: give one of html, md, csv, json$"),
+    ],
+)
+def test_a_mistake_is_one_line(paths: list[str], kind: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        command.start([Path(one) for one in paths], kind=kind, out=None)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_run_is_named_with_its_line(run: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for name in ("manifest.json", METRICS):
+        (damaged / name).write_text((run / name).read_text())
+    (damaged / "items.jsonl").write_text("{}x\n{}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", "from arcs.cli import main; main()", "report", str(damaged)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "items.jsonl, line 1: not JSON" in done.stderr

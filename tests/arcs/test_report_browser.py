@@ -1,0 +1,226 @@
+"""The page in a real browser: Debian's Chromium, from disk, without a network.
+
+Where no Chromium is installed these tests are skipped, but not in CI, which installs one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from arcs.report.page import page
+from arcs.report.view import Answer, Item, State, View
+from arcs.report.writing import write_page, write_report
+from tests.support.stored_runs import HOSTILE, answer, arc1_run, problems
+
+WIDTHS = (360, 900, 1440)
+TITLE = "document.title"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A running browser that can reach nothing but files."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None and not os.environ.get("CI"):
+        pytest.skip("no chromium (apt-get install chromium)")
+    assert found is not None, "CI installs chromium"
+    with sync_api.sync_playwright() as playwright:
+        # root, as in containers, has no sandbox for the browser itself
+        browser = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox"] if os.geteuid() == 0 else []
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight problems, their answers full of markup; one gained, one lost, one cut at 64."""
+    chosen = problems(8)
+    base = [answer(one, passes=i in (0, 1, 2)) for i, one in enumerate(chosen)]
+    trained = [
+        answer(one, passes=i in (1, 2, 3), before=HOSTILE[i % 4], ids=100 if i == 2 else 40)
+        for i, one in enumerate(chosen)
+    ]
+    path = arc1_run(tmp_path_factory.mktemp("browser") / HOSTILE[1].replace("/", "_"), base,
+                    trained)  # fmt: skip
+    write_report(path)
+    return path
+
+
+Opened = Callable[..., Any]
+
+
+@pytest.fixture
+def opened(chromium: Any) -> Iterator[Opened]:
+    """Open a file; at the end nothing may have gone wrong, and nothing been asked for."""
+    context = chromium.new_context(offline=True)
+    troubles: list[str] = []
+    requests: list[str] = []
+
+    def open_(path: Path, fragment: str = "", width: int = 1440, dark: bool = False) -> Any:
+        tab = context.new_page()
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.emulate_media(color_scheme="dark" if dark else "light")
+        tab.on("pageerror", lambda error: troubles.append(str(error)))
+        tab.on("console", lambda message: troubles.append(message.text))
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.goto(path.resolve().as_uri() + fragment)
+        return tab
+
+    yield open_
+    context.close()
+    assert troubles == []
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+
+
+def test_hostile_answers_are_shown_and_do_nothing(run: Path, opened: Opened) -> None:
+    tab = opened(run / "report.html")
+    title = tab.evaluate(TITLE)
+    for summary in tab.query_selector_all(".item > summary"):
+        summary.click()
+    for chip in tab.query_selector_all(".chips button"):
+        chip.click()
+    tab.wait_for_timeout(100)
+    assert tab.evaluate(TITLE) == title != "owned"
+    shown = tab.inner_text("#list")
+    assert HOSTILE[0] in shown and HOSTILE[1] in shown
+    assert "U+202E" in shown and "\u202e" not in shown  # what turns text around is spelt out
+    assert tab.query_selector("#list script, #list img, #list svg") is None
+
+
+def test_a_planted_script_is_stopped_by_the_policy(run: Path, chromium: Any, tmp_path: Path):
+    """If escaping failed one day: the same page with a script in its middle."""
+    whole = (run / "report.html").read_text()
+    planted = tmp_path / "planted.html"
+    evil = '<script>{0}</script><img src=x onerror="{0}">'.format("document.title='owned'")
+    planted.write_text(whole.replace("<main", evil + "<main", 1))
+    tab = chromium.new_page()
+    tab.goto(planted.as_uri())
+    tab.wait_for_timeout(100)
+    assert tab.evaluate(TITLE) != "owned"
+    assert tab.query_selector(".item") is not None  # the page's own script runs
+    planted.write_text(planted.read_text().replace('http-equiv="Content-Security-Policy"', "x"))
+    tab.goto(planted.as_uri())
+    tab.wait_for_timeout(100)
+    assert tab.evaluate(TITLE) == "owned"  # the policy it was
+    tab.close()
+
+
+def test_every_link_of_a_number_shows_as_many_answers_as_it_says(run: Path, opened: Opened) -> None:
+    tab = opened(run / "report.html")
+    cells = tab.query_selector_all("#results td > a")
+    counts = [one for one in cells if one.inner_text().isdecimal()]
+    assert len(counts) > 8
+    for one in counts:
+        one.click()
+        said = tab.inner_text("#matches")
+        assert f", {one.inner_text()} of 32 answers" in said, (one.get_attribute("href"), said)
+    tab.click(".value a")  # the verdict's: what was gained and lost
+    assert sorted(tab.locator(".item .id").all_inner_texts()) == ["HumanEval/0", "HumanEval/3"]
+
+
+def test_an_address_opens_at_the_items_it_names(run: Path, opened: Opened) -> None:
+    tab = opened(run / "report.html", "#items?condition=trained&n_predict=64&cut=unfinished")
+    assert tab.inner_text("#matches").startswith("1 of 8 items, 1 of 32 answers")
+    assert tab.locator(".item[open]").count() == 1
+    sides = tab.locator(".side h4").all_inner_texts()
+    assert sides == ["base", "trained"]
+    pressed = tab.locator('.chips [aria-pressed="true"]').all_inner_texts()
+    assert [text.split(":")[0] for text in pressed] == ["n 64", "n 64"]
+    cut = tab.locator(".side:nth-child(2) .cut")
+    assert cut.inner_text() == "✂ n_predict 64 ended here"
+    boxes = [one.bounding_box() for one in tab.query_selector_all(".side")]
+    assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] < boxes[1]["x"]  # side by side
+
+
+def test_it_can_be_used_without_a_mouse(run: Path, opened: Opened) -> None:
+    tab = opened(run / "report.html")
+    focused = "document.activeElement.closest('.item')?.querySelector('.id').textContent"
+    tab.keyboard.press("j")
+    tab.keyboard.press("j")
+    assert tab.evaluate(focused) == "HumanEval/1"
+    tab.keyboard.press("k")
+    assert tab.evaluate(focused) == "HumanEval/0"
+    tab.keyboard.press("Enter")
+    assert tab.locator(".item[open]").count() == 1
+    tab.keyboard.press("/")
+    tab.keyboard.type("HumanEval/7")
+    assert tab.inner_text("#matches").startswith("1 of 8 items")
+    tab.keyboard.press("Escape")
+    tab.keyboard.press("x")
+    assert tab.inner_text("#matches").startswith("8 items")
+    tab.keyboard.press("?")
+    assert tab.locator("dialog[open]").count() == 1
+    tab.keyboard.press("Escape")
+    before = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    tab.keyboard.press("t")
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    tab.keyboard.press("Tab")
+    assert tab.evaluate("document.activeElement.matches(':focus-visible')")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_fits_every_width_and_can_be_read(run: Path, opened: Opened, dark: bool) -> None:
+    tab = opened(run / "report.html", "#items?condition=trained&n_predict=64&cut=unfinished",
+                 dark=dark)  # fmt: skip
+    for width in WIDTHS:
+        tab.set_viewport_size({"width": width, "height": 900})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        if not os.environ.get("THREEARC_SCREENSHOTS"):
+            continue
+        folder = Path(os.environ["THREEARC_SCREENSHOTS"])
+        tab.screenshot(path=folder / f"{width}-{'dark' if dark else 'light'}.png", full_page=True)
+    for selector in (".badge", ".why", "a", ".caption", "td small", ".cut", "pre"):
+        assert contrast(tab, selector) >= 4.5, selector  # WCAG 2.2, 1.4.3
+
+
+def contrast(tab: Any, selector: str) -> float:
+    """Of the first such element's text with what is painted behind it."""
+    ink, paper = tab.evaluate(
+        """(selector) => {
+          const of = (text) => text.match(/[\\d.]+/g).map(Number);
+          let node = document.querySelector(selector), ink = of(getComputedStyle(node).color);
+          for (; node; node = node.parentElement) {
+            const paper = of(getComputedStyle(node).backgroundColor);
+            if (paper.length < 4 || paper[3] > 0) return [ink, paper];
+          }
+          return [ink, [255, 255, 255]];
+        }""",
+        selector,
+    )
+
+    def luminance(colour: list[float]) -> float:
+        parts = [one / 255 for one in colour[:3]]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(ink), luminance(paper)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_thousands_of_items_come_in_pages(opened: Opened, tmp_path: Path) -> None:
+    def answers(i: int) -> tuple[Answer, ...]:
+        states = tuple(State({"n_predict": n, "outcome": "passed" if i % 3 else "wrong"})
+                       for n in ("256", "512"))  # fmt: skip
+        text = f"answer {i} " * 40
+        return Answer("base", text, states), Answer("edited", text + "!", states)
+
+    items = tuple(Item(f"task/{i}", f"prompt {i}", answers(i)) for i in range(5000))
+    path = tmp_path / "large.html"
+    write_page(path, page(View("large", "eval", "", True, items=items)))
+    tab = opened(path)
+    assert tab.locator(".item").count() == 20
+    assert "page 1 of 250" in tab.inner_text("#pages")
+    tab.keyboard.press("]")
+    assert tab.locator(".item .id").first.inner_text() == "task/20"
+    tab.click("#pages button:text('last')")
+    assert tab.locator(".item .id").last.inner_text() == "task/4999"
+    tab.goto(path.as_uri() + "#items?outcome=wrong&n_predict=512&condition=edited")
+    assert tab.inner_text("#matches").startswith("1,667 of 5,000 items, 1,667 of 20,000 answers")

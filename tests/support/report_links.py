@@ -1,0 +1,43 @@
+"""Every number of a report leads to the items that it counts."""
+
+from __future__ import annotations
+
+from arcs.report.view import Select, State, View, as_tuple
+
+
+def selected(view: View, select: Select) -> list[tuple[str, State]]:
+    """Item ids and states that a link shows: all facets on one state."""
+    found = []
+    for item in view.items:
+        for answer in item.answers:
+            for state in answer.states:
+                facets = {"condition": answer.condition, **item.facets, **state.facets}
+                if all(
+                    set(as_tuple(facets.get(name, ()))) & set(as_tuple(values))
+                    for name, values in select.items()
+                ):
+                    found.append((item.id, state))
+    return found
+
+
+def check_counts(view: View) -> int:
+    """Assert that each linked count is the number of states behind it; returns how many were."""
+    checked = 0
+    for table in view.tables:
+        for key, cell in table.numbers():
+            number = cell.number
+            if cell.select is None or number is None or number.unit == "p":
+                continue
+            behind = len(selected(view, cell.select))
+            if number.unit == "count":
+                assert behind == number.value, (key, cell, behind)
+                checked += 1
+            elif number.unit == "share":
+                n = number.n or 0
+                assert behind == (round(number.value * n) or n), (key, cell, behind)
+                checked += 1
+            elif number.unit == "points":
+                gained, lost = cell.lines[-1].replace("−", "").replace("+", "").split()
+                assert behind == int(gained) + int(lost), (key, cell, behind)
+                checked += 1
+    return checked

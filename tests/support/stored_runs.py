@@ -1,0 +1,106 @@
+"""A finished Arc 1 run on disk without an engine: texts and what running them gave are given,
+every number is made from them by the code that makes it in a real run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from arcs import provenance
+from arcs.arc1 import evaluation, metrics
+from arcs.arc1.config import resolve
+from arcs.arc1.metrics import Decoding
+from arcs.gates import load_gates
+from arcs.runs import METRICS, RunDirectory
+from arcs.verdicts import compare
+from evals.benchmarks import load_benchmark
+from evals.humaneval.execution import Execution
+from evals.humaneval.extraction import extract
+from evals.humaneval.problems import Problem
+
+BUDGETS = (64, 128)
+HOSTILE = (
+    "</script><script>document.title='owned'</script><!--<script>",
+    "<img src=x onerror=\"document.title='owned'\"> &lt;b&gt; ${1} {{7*7}} {% raw %}",
+    "x\u2028y\u202egnp.exe\u2066 \x00\x1b[31m \U0001f600\ufffd",
+    "]]></style><svg/onload=document.title='owned'>",
+)
+
+
+@dataclass(frozen=True)
+class Given:
+    """What one arm says about one problem: ends after ``ids`` of the generated ids."""
+
+    text: str
+    passes: bool
+    ids: int = 40
+
+
+def answer(problem: Problem, *, passes: bool, before: str = "", ids: int = 40) -> Given:
+    """A fenced program, right or wrong; ``before`` stands ahead of it."""
+    body = problem.canonical_solution if passes else "    return None\n"
+    return Given(f"{before}\n```python\n{problem.prompt}{body}```\n", passes, ids)
+
+
+def problems(count: int) -> tuple[Problem, ...]:
+    return load_benchmark("humaneval").problems[:count]
+
+
+def arc1_run(path: Path, base: Sequence[Given], trained: Sequence[Given], **manifest: Any) -> Path:
+    """Write the run's files; problem i is answered by ``base[i]`` and ``trained[i]``."""
+    chosen = problems(len(base))
+    config = resolve({"limit": len(base), "n_predict": BUDGETS, **manifest.pop("config", {})}, None)
+    given = [
+        _cut(arm, problem, one, n)
+        for arm, side in (("base", base), ("trained", trained))
+        for problem, one in zip(chosen, side, strict=True)
+        for n in BUDGETS
+    ]
+    executions = _executions(given, {"base": base, "trained": trained}, chosen)
+    table = evaluation.results(given, executions)
+    comparison = compare(
+        table["base"], table["trained"], load_gates(), base_settings="s", edited_settings="s"
+    )
+    document = {
+        **provenance.first_manifest("arc1", config.model_dump(mode="json"), ["threearc", "arc1"]),
+        "model": {"name": "prepared answers", "fingerprint": "0" * 64},
+        "evaluation": {**load_benchmark("humaneval").describe("chat"), "quantisation": "q8_0"},
+        **manifest,
+    }
+    with RunDirectory.create(path, document) as run, run.timed("decode"):
+        evaluation.write_items(
+            path / "items.jsonl", evaluation.item_records(given, executions, table)
+        )
+        decoding = {arm: Decoding(tokens=100, near_ties=2) for arm in ("base", "trained")}
+        made = metrics.build(config, document, comparison, None, decoding)
+        run.write_json(METRICS, made.model_dump(mode="json"))
+    return path
+
+
+def _cut(arm: str, problem: Problem, given: Given, n: int) -> evaluation.Answer:
+    """The text within n ids, as many characters for each."""
+    truncated = given.ids > n
+    text = given.text[: len(given.text) * n // given.ids] if truncated else given.text
+    item = SimpleNamespace(problem=problem, prompt=SimpleNamespace(sample=0), key=problem.task_id)
+    extraction = extract(text, problem, style="chat", think_open=False)
+    return evaluation.Answer(arm, item, n, text, truncated, False, extraction)  # type: ignore[arg-type]
+
+
+def _executions(
+    given: Sequence[evaluation.Answer],
+    sides: Mapping[str, Sequence[Given]],
+    chosen: Sequence[Problem],
+) -> dict[tuple[str, str], Execution]:
+    found = {}
+    for one in given:
+        if one.code_sha is not None:
+            stated = sides[one.arm][chosen.index(one.item.problem)]
+            passed = stated.passes and not one.truncated
+            detail = "ok" if passed else f"AssertionError: {HOSTILE[0]}"
+            found[one.item.problem.task_id, one.code_sha] = Execution(
+                "passed" if passed else "wrong", detail
+            )
+    return found
