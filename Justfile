@@ -29,6 +29,14 @@ eval *args: setup
 measure *args: setup
     @"{{threearc}}" measure "$@"
 
+# One page for a run, or for several compared: verdicts, tables, figures, transcripts. (no engine)
+report *args: setup-logs
+    @"{{threearc}}" report "$@"
+
+# The runs on disk: list, show, diff, rm. (no engine)
+runs *args: setup-logs
+    @"{{threearc}}" runs "$@"
+
 # Which published numbers of the paper follow from its published files? (no engine needed)
 reproduce *args: setup-logs
     @"{{threearc}}" reproduce "$@"

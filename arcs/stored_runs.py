@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -132,7 +132,9 @@ def list_runs(folder: Path, *, as_json: bool) -> None:
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("run", "kind", "model", "begun (UTC)", "state", "verdicts", "size"):
-        table.add_column(name, justify="right" if name == "size" else "left", overflow="fold")
+        whole = name in ("begun (UTC)", "verdicts", "size")
+        justify: Literal["left", "right"] = "right" if name == "size" else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(
             Text(row.name), Text(row.kind), Text(row.model or "-"),
@@ -196,14 +198,15 @@ def _print_tree(console: Console, title: str, values: Mapping[str, Any]) -> None
 
 def diff(paths: Sequence[Path], *, as_json: bool) -> None:
     """Print what differs in how runs were made."""
-    from arcs.report.command import views_of
+    from arcs.report.command import names_apart
 
     if len(paths) < 2:
         raise UserError("threearc runs diff needs at least two runs")
-    views = views_of(paths)
-    found = differences(views)
+    names = names_apart(paths)
+    found = differences(
+        {name: generic.made_with(StoredRun(path)) for name, path in zip(names, paths, strict=True)}
+    )
     if as_json:
-        names = list(views)
         rows = [
             {"setting": key, "values": dict(zip(names, values, strict=True))}
             for key, values in found.items()
@@ -215,7 +218,7 @@ def diff(paths: Sequence[Path], *, as_json: bool) -> None:
         console.print("Nothing differs but dates and seconds.")
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("setting", *views):
+    for name in ("setting", *names):
         table.add_column(Text(name), overflow="fold")
     for key, values in found.items():
         table.add_row(Text(key), *(Text(value) for value in values))

@@ -41,13 +41,18 @@ def start(paths: Sequence[Path], *, kind: str, out: Path | None) -> None:
 
 
 def views_of(paths: Sequence[Path]) -> dict[str, View]:
-    """The runs by names that tell them apart. Raises UserError for one that is given twice."""
+    """What each run shows, by its name."""
+    return dict(zip(names_apart(paths), map(view_of, paths), strict=True))
+
+
+def names_apart(paths: Sequence[Path]) -> list[str]:
+    """Names of runs that tell them apart. Raises UserError for one that is given twice."""
     resolved = [path.resolve() for path in paths]
     twice = next((p for p, one in zip(paths, resolved, strict=True) if resolved.count(one) > 1),
                  None)  # fmt: skip
     if twice is not None:
         raise UserError(f"{twice} is given twice")
-    return dict(zip(names_of(resolved), map(view_of, paths), strict=True))
+    return names_of(resolved)
 
 
 def _text(views: Mapping[str, View], kind: str) -> str:

@@ -23,7 +23,7 @@ def compared(runs: Mapping[str, View]) -> View:
     Numbers are matched by table, row and column, items by id and prompt: an id that stands for
     another prompt in another run stays apart.
     """
-    differing = differences(runs)
+    differing = differences({name: view.made_with for name, view in runs.items()})
     return View(
         title=f"{len(runs)} runs compared",
         kind="comparison",
@@ -64,16 +64,19 @@ def _figures(runs: Mapping[str, View]) -> Iterator[Plot]:
 # -- how they were made ---------------------------------------------------------------------------
 
 
-def differences(runs: Mapping[str, View]) -> dict[str, tuple[str, ...]]:
-    """Leaves of how the runs were made that are not the same in all; values as text, by run."""
+def differences(made_with: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Leaves of how runs were made that are not the same in all; values as text, by run.
+
+    ``made_with``: by run, as in :class:`arcs.report.view.View`.
+    """
     flat = [
         {
             key: text
-            for section, value in view.made_with.items()
+            for section, value in made.items()
             if section not in VOLATILE
             for key, text in leaves(value, section)
         }
-        for view in runs.values()
+        for made in made_with.values()
     ]
     keys = sorted({key for one in flat for key in one}, key=_settings_first)
     found = {key: tuple(one.get(key, ABSENT) for one in flat) for key in keys}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from arcs.runs import canonical_json
 
 SCHEMA = "threearc-report-1"
 COLUMNS = ("run", "kind", "table", "row", "column", "value", "low", "high", "level", "n", "unit")
+_MEANS_SOMETHING = re.compile(r"[\\`*<&#]|(?<!\w)_|_(?!\w)|\](?=[(\[:])")
 CLAIM_COLUMNS = ("verdict", "reasons", "statement")
 
 
@@ -132,8 +134,8 @@ def _cell(text: str) -> str:
 
 
 def _inline(text: str) -> str:
-    """Text on one line, in which Markdown and HTML mean nothing."""
-    kept = " ".join(text.split())
-    for mark in "\\`*_[]<&#":
-        kept = kept.replace(mark, "\\" + mark)
-    return kept
+    """Text on one line, in which Markdown and HTML mean nothing.
+
+    An underscore within a word and a bracket that begins no link mean nothing anyway.
+    """
+    return _MEANS_SOMETHING.sub(r"\\\g<0>", " ".join(text.split()))

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from arcs.report import generic
 from arcs.report.stored import StoredRun
 from arcs.report.view import View
 
-BUILDERS: Mapping[str, str] = {
-    "arc1": "arcs.arc1.view",
-    "eval": "arcs.evaluate.view",
-    "measure": "arcs.measure.view",
+BUILDERS: Mapping[str, tuple[str, str]] = {
+    "arc1": ("threearc-arc1-1", "arcs.arc1.view"),
+    "eval": ("threearc-eval-1", "arcs.evaluate.view"),
+    "measure": ("threearc-measure-1", "arcs.measure.view"),
 }
-"""Kind of run (``arc`` of its manifest) -> module with ``view(run: StoredRun) -> View``, which is
-called for finished runs only."""
+"""Kind of run (``arc`` of its manifest) -> ``schema_version`` of the metrics that the module can
+show, and the module, with ``view(run: StoredRun) -> View``, which is called for finished runs
+of that schema only."""
 
 
 def view_of(path: Path) -> View:
     """What a run shows. Raises UserError where there is no run, or it is damaged.
 
-    A kind that no module shows, and a run that is not finished, still get what stands in the
-    manifest, the claims in their metrics and the metrics as they are.
+    A kind or schema that no module shows, and a run that is not finished, still get what stands in
+    the manifest, the claims in their metrics and the metrics as they are.
     """
     run = StoredRun(path)
-    module = BUILDERS.get(run.kind)
-    if module is None or run.metrics is None:
+    schema, module = BUILDERS.get(run.kind, (None, ""))
+    if run.metrics is None or schema is None:
         return generic.view(run)
+    found = run.metrics.get("schema_version")
+    if found != schema:
+        view = generic.view(run)
+        note = (
+            f"Tables and transcripts are not shown: metrics.json has schema {found}, not {schema}."
+        )
+        return replace(view, notes=(*view.notes, note))
     build: Callable[[StoredRun], View] = importlib.import_module(module).view
     return build(run)

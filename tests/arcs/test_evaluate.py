@@ -32,6 +32,7 @@ from arcs.instrument import (
     settings_sha256,
 )
 from arcs.progress import Reporter
+from arcs.report.kinds import view_of
 from arcs.runs import RunDirectory
 from backends.adapters.proof import Comparison, Proof
 from backends.interface import Completion, Head, Prompt
@@ -40,6 +41,7 @@ from backends.lora import save_adapter
 from evals.humaneval.problems import Problem
 from models.errors import UserError
 from tests.support.eval_bench import LORA, Bench
+from tests.support.report_links import check_counts
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 EVERY_CONDITION = tuple(ConditionResult.model_fields)
@@ -347,6 +349,17 @@ def test_every_condition_stands_beside_what_it_is_an_edit_of(
     assert not [
         path for path in (bench.root / "all" / "files").glob("*.gguf") if "L0H1" in path.name
     ]
+
+
+def test_every_number_of_the_report_leads_to_its_items(
+    bench: Bench, metrics: dict[str, Any]
+) -> None:
+    assert (bench.root / "all" / "report.html").exists()
+    view = view_of(bench.root / "all")
+    assert check_counts(view) > 10
+    edits = [name for name, one in metrics["quantisations"]["q8_0"].items() if one["comparison"]]
+    assert len(view.claims) == len(edits) * len(metrics["quantisations"])
+    assert view.items[0].answers[0].condition.startswith("base")
 
 
 def test_the_schema_in_the_docs_is_the_schema_of_the_code_and_of_a_result(

@@ -28,6 +28,7 @@ from arcs.evaluate.config import as_begun, parse
 from arcs.evaluate.fast import changed_texts, spread
 from arcs.evaluate.prefix import template_prefix
 from arcs.evaluate.report import report
+from arcs.report.kinds import view_of
 from backends.interface import Completion
 from backends.llamacpp.context import describe_prefix
 from evals.benchmarks import load_benchmark
@@ -35,6 +36,7 @@ from models.chat import ChatEncoder
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.store import prepare
+from tests.support.report_links import check_counts
 from tests.support.tiny_models import build_tiny
 
 SAMPLED: dict[str, Any] = {"samples": 3, "temperature": 1.5, "top_p": 0.98, "seed": 5}
@@ -210,6 +212,8 @@ def test_samples_are_kept_apart_and_judged_by_item(tiny: Tiny, sampled: Mapping[
     items = [json.loads(line) for line in (tiny.root / "sampled/items.jsonl").open()]
     assert len(items) == 3 * 2 * 4 * 3  # conditions, budgets, problems, samples
     assert {one.get("sample", 0) for one in items} == {0, 1, 2}
+    view = view_of(tiny.root / "sampled")
+    assert len(view.items) == 12 and check_counts(view, differences=False) >= 6
 
 
 def test_a_first_sample_is_what_one_sample_draws(tiny: Tiny, sampled: Mapping[str, Any]) -> None:

@@ -99,7 +99,7 @@ def test_it_asks_before_it_removes(
     if gone:
         stored_runs.remove([folder / "b"], yes=False, as_json=False)
     else:
-        with pytest.raises(UserError, match="^nothing is removed$"):
+        with pytest.raises(UserError, match=r"^nothing is removed$"):
             stored_runs.remove([folder / "b"], yes=False, as_json=False)
     assert (folder / "b").exists() is not gone
     assert (folder / "a").exists()
