@@ -15,6 +15,8 @@ RUN = "run"
 VOLATILE = frozenset({"timing", "command", "metrics"})
 """Sections that differ between any two runs, or are shown elsewhere."""
 ABSENT = "-"
+FEW = 12
+"""Differences that are shown at once; more are folded, so that the numbers stay in sight."""
 
 
 def compared(runs: Mapping[str, View]) -> View:
@@ -111,6 +113,7 @@ def _settings(runs: Mapping[str, View], found: Mapping[str, Sequence[str]]) -> T
             Row(key, tuple(Cell(_short(text)) for text in values)) for key, values in found.items()
         ),
         caption="Everything else that the manifests hold is the same, dates and seconds aside.",
+        folded=len(found) > FEW,
     )
 
 
