@@ -38,10 +38,12 @@ from arcs.report.view import (
 )
 from arcs.report.writing import write_report
 from arcs.runs import METRICS, RunDirectory
+from evals.items.load import built_in
+from evals.items.records import ShortAnswer
 from evals.statistics import Interval
 from models.errors import UserError
 from tests.support.report_links import check_counts, selected
-from tests.support.stored_runs import HOSTILE, answer, arc1_run, problems
+from tests.support.stored_runs import HOSTILE, answer, arc1_run, problems, short_answers_run
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,21 @@ def test_prompts_of_a_changed_benchmark_are_not_shown(run: Path, tmp_path: Path)
     assert all(item.prompt is None and not item.blocks for item in view.items)
     assert any("has changed since the run" in note for note in view.notes)
     assert all(item.prompt for item in view_of(run).items)
+
+
+def test_every_number_of_short_answers_leads_to_the_questions_it_counts(tmp_path: Path) -> None:
+    items = built_in("short_answers", ShortAnswer)[:6]
+    right = [item.answers[0] for item in items]
+    said = {"base": [*right[:3], "", "zzz", "zzz"], "edit": [right[0], "zzz", *right[2:5], "zzz"]}
+    view = view_of(short_answers_run(tmp_path / "short", said))
+    assert check_counts(view) >= 8
+    (card,) = view.claims
+    assert card.select is not None
+    changes = [state.facets["change"] for _, state in selected(view, card.select)]
+    assert sorted(changes) == ["gained", "gained", "lost"]
+    both = selected(view, {"condition": "edit", "change": "both right"})
+    assert [item for item, _ in both] == [items[0].id, items[2].id]
+    assert [item.prompt for item in view.items] == [item.prompt for item in items]
 
 
 # -- texts stay texts -----------------------------------------------------------------------------

@@ -1,10 +1,10 @@
-"""A finished Arc 1 run on disk without an engine: texts and what running them gave are given,
+"""Finished runs on disk without an engine: texts and what running them gave are given,
 every number is made from them by the code that makes it in a real run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,13 +13,19 @@ from arcs import provenance
 from arcs.arc1 import evaluation, metrics
 from arcs.arc1.config import resolve
 from arcs.arc1.metrics import Decoding
+from arcs.evaluate.config import BASE
 from arcs.gates import load_gates
+from arcs.measure.config import conditions_of, parse
+from arcs.measure.short_answers import ShortAnswers
 from arcs.runs import METRICS, RunDirectory
 from arcs.verdicts import compare
 from evals.benchmarks import load_benchmark
+from evals.exact_match import score
 from evals.humaneval.execution import Execution
 from evals.humaneval.extraction import extract
 from evals.humaneval.problems import Problem
+from evals.items.load import built_in, items_sha256
+from evals.items.records import ShortAnswer
 
 BUDGETS = (64, 128)
 HOSTILE = (
@@ -104,3 +110,55 @@ def _executions(
                 "passed" if passed else "wrong", detail
             )
     return found
+
+
+def short_answers_run(path: Path, said: Mapping[str, Sequence[str]], n_predict: int = 8) -> Path:
+    """A finished measurement of short answers: question i is answered by ``said[condition][i]``.
+
+    The first condition is the base; the others stand for adapters of that name.
+    """
+    count = len(next(iter(said.values())))
+    items = built_in("short_answers", ShortAnswer)[:count]
+    instrument = ShortAnswers(items, (), None, n_predict)  # type: ignore[arg-type]
+    edits = tuple(Path("/adapters") / name for name in said if name != BASE)
+    config = parse({"instrument": "short-answers", "adapters": edits, "n_predict": n_predict})
+    gates = load_gates()
+    described = {"n_predict": n_predict, "items_sha256": items_sha256(items)}
+    document = {
+        **provenance.first_manifest("measure", config.model_dump(mode="json"), ["threearc"]),
+        "model": {"name": "prepared answers"},
+        "backend": "scripted",
+        "measurement": described,
+        "gates": gates.to_json(),
+    }
+    records = {
+        name: [
+            {**asdict(score(item, text, (), truncated=False)), "kind": item.kind, "ids": [],
+             "near_ties": 0}
+            for item, text in zip(items, texts, strict=True)
+        ]
+        for name, texts in said.items()
+    }  # fmt: skip
+    with RunDirectory.create(path, document) as run:
+        for condition in conditions_of(config):
+            for record in records[condition.name]:
+                run.json_lines(f"{condition.slug}.jsonl").append(record)
+        run.write_json(METRICS, {
+            "schema_version": "threearc-measure-1",
+            "instrument": config.instrument,
+            "model": document["model"],
+            "n_items": count,
+            "conditions": {
+                name: {
+                    "result": instrument.summarise(rows, gates),
+                    "against": None if name == BASE else BASE,
+                    "comparison": None if name == BASE
+                    else instrument.compare(records[BASE], rows, gates),
+                }
+                for name, rows in records.items()
+            },
+            "config": document["config"],
+            "made_with": {k: v for k, v in document.items()
+                          if k not in ("config", "command", "arc")},
+        })  # fmt: skip
+    return path
