@@ -6,7 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from arcs.report.stored import StoredRun
-from arcs.report.view import ClaimCard, Number, Picture, Unit, View
+from arcs.report.view import (
+    Cell,
+    ClaimCard,
+    Number,
+    Picture,
+    Row,
+    Table,
+    Unit,
+    View,
+    interval_text,
+    shown,
+)
 
 RESULT_KEYS = ("config", "command", "arc", "schema", "begun")
 """Of the manifest: shown elsewhere."""
@@ -26,6 +37,7 @@ def view(run: StoredRun) -> View:
         finished=metrics is not None,
         claims=tuple(claims_in(metrics or {})),
         notes=notes,
+        tables=tuple(_numbers(metrics or {})),
         figures=pictures(run),
         made_with=made,
         settings=settings_of(run),
@@ -149,6 +161,43 @@ def card_of(claim: Mapping[str, Any], *, about: str = "", unit: Unit = "points",
         facts=tuple(_facts(claim)),
         **more,
     )
+
+
+VALUES = ("value", "rate", "mean", "delta", "difference", "accuracy", "auc", "estimate")
+"""Keys under which a number stands beside its ``interval``."""
+
+
+def _numbers(metrics: Mapping[str, Any]) -> Iterator[Table]:
+    """Every number that stands beside its interval, by its path in the metrics."""
+    rows = tuple(
+        Row(label, (Cell(shown(number), (interval_text(number),), number),))
+        for label, number in _found(metrics, ())
+    )
+    if rows:
+        yield Table(
+            "numbers", "Numbers with intervals", ("value",), rows, head="in metrics.json",
+            caption="By their path in metrics.json, as stored; shares are not in percent.",
+        )  # fmt: skip
+
+
+def _found(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Number]]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = {str(place): inner for place, inner in enumerate(value)}
+    if not isinstance(value, Mapping) or path in (("config",), ("made_with",)):
+        return
+    interval = value.get("interval")
+    name = next((one for one in VALUES if isinstance(value.get(one), (int, float))), None)
+    if (
+        name is not None
+        and isinstance(interval, Mapping)
+        and interval.keys() >= {"low", "high", "level"}
+    ):
+        n = value.get("n", value.get("n_items"))
+        number = Number.of(value[name], "number", interval, n if isinstance(n, int) else None)
+        if number is not None:
+            yield " / ".join(path) or name, number
+    for key, inner in value.items():
+        yield from _found(inner, (*path, str(key)))
 
 
 def _facts(claim: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -34,9 +34,7 @@ def view_of(path: Path) -> View:
     found = run.metrics.get("schema_version")
     if found != schema:
         view = generic.view(run)
-        note = (
-            f"Tables and transcripts are not shown: metrics.json has schema {found}, not {schema}."
-        )
+        note = f"Its transcripts are not shown: metrics.json has schema {found}, not {schema}."
         return replace(view, notes=(*view.notes, note))
     build: Callable[[StoredRun], View] = importlib.import_module(module).view
     return build(run)

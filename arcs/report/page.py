@@ -9,6 +9,7 @@ run, by its hash, so that even markup that slipped through would do nothing.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,23 @@ _TICKS = (1, 2, 2.5, 5, 10)
 
 def page(view: View) -> str:
     """The whole file."""
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            view=view,
+            style=_own((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+            script=_own(script),
+            script_sha256=digest,
+            data=_own(items_json(view.items)),
+        )
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -50,15 +68,7 @@ def page(view: View) -> str:
     environment.filters |= {"link": link, "interval": interval_text, "data_url": data_url,
                             "axis": axis}  # fmt: skip
     environment.globals["shown"] = shown
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html").render(
-        view=view,
-        style=_own((TEMPLATES / "page.css").read_text(encoding="utf-8")),
-        script=_own(script),
-        script_sha256=digest,
-        data=_own(items_json(view.items)),
-    )
+    return environment
 
 
 def _own(text: str) -> Markup:

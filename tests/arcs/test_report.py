@@ -7,8 +7,6 @@ import html.parser
 import io
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from arcs.cli import main
 from arcs.estimates import Estimate, judge_claim
 from arcs.report import command, generic
 from arcs.report.compare import compared
@@ -40,6 +39,7 @@ from arcs.report.writing import write_report
 from arcs.runs import METRICS, RunDirectory
 from evals.items.load import built_in
 from evals.items.records import ShortAnswer
+from evals.judges.labels import JudgeId, Label
 from evals.statistics import Interval
 from models.errors import UserError
 from tests.support.report_links import check_counts, selected
@@ -123,6 +123,44 @@ def test_every_number_of_short_answers_leads_to_the_questions_it_counts(tmp_path
     both = selected(view, {"condition": "edit", "change": "both right"})
     assert [item for item, _ in both] == [items[0].id, items[2].id]
     assert [item.prompt for item in view.items] == [item.prompt for item in items]
+
+
+def test_what_a_judge_said_stands_at_the_answer_it_was_said_of(tmp_path: Path) -> None:
+    judge = JudgeId("api", "a judge", "http://localhost")
+
+    def label(question: str, status: Any, value: Any, **more: Any) -> dict[str, Any]:
+        return Label(question, "coverage", judge, "p", "t", status, value, **more).to_json()
+
+    path = short_answers_run(tmp_path / "free", {"base": ["x"]})  # its files, with others put in
+    metrics = json.loads((path / METRICS).read_text())
+    metrics["instrument"] = "chef"
+    metrics["made_with"]["measurement"] = {"n_predict": [4, 8]}
+    (path / METRICS).write_text(json.dumps(metrics))
+    rows = [
+        {"item_id": "i1", "ids": [1] * 6, "finish_reason": "stop", "text": "six ids"},
+        {"item_id": "i2", "ids": [1] * 8, "finish_reason": "length", "text": "cut at eight"},
+        {"item_id": "i3", "ids": [1] * 3, "finish_reason": "stop", "text": "short"},
+    ]
+    labels = [
+        label("base/i1@8#1", "error", None, detail="time-out"),
+        label("base/i1@8#1", "ok", "YES", detail="as it says", cut_characters=1200),
+        label("base/i1@8#2", "unparsed", None, detail="<b>well</b>"),
+        label("base/i3@4", "ok", "NO", probability=0.75),
+    ]
+    for name, found in (("base.jsonl", rows), ("base.labels.jsonl", labels)):
+        (path / name).write_text("".join(json.dumps(one) + "\n" for one in found))
+    one, two, three = view_of(path).items
+    small, large = one.answers[0].states
+    assert small.facets == {"n_predict": "4", "outcome": "cut"} and not small.blocks
+    assert large.facets["label"] == ("coverage=YES", "coverage=unparsed")
+    assert [block.text for block in large.blocks] == [
+        "YES\nas it says\n1,200 characters of the answer were not shown to it",
+        "no label: unparsed\n<b>well</b>",
+    ]
+    assert large.blocks[0].title.endswith("on coverage#1")
+    assert [state.facets["outcome"] for state in two.answers[0].states] == ["cut", "cut"]
+    assert two.answers[0].marks == ((12, "n_predict 8 ended here"),)
+    assert [state.facets["label"] for state in three.answers[0].states] == [("coverage=NO",)] * 2
 
 
 # -- texts stay texts -----------------------------------------------------------------------------
@@ -259,6 +297,10 @@ def test_a_kind_that_nobody_shows_still_has_its_verdicts_and_numbers(tmp_path: P
     (card,) = view.claims
     assert (card.verdict, card.about) == ("SUPPORTED", "axes / hedging")
     assert card.number == Number(0.7, "number", 0.6, 0.8, 0.95, 40)
+    (table,) = view.tables
+    assert [(row.label, row.cells[0].number) for row in table.rows] == [
+        ("axes / hedging / claim / estimate", card.number)
+    ]
     shown = write_report(run).read_text()
     assert "<script>1" not in shown and 'src="data:image/svg+xml;base64,' in shown
     assert "auc by layer" in shown and "layer" in shown
@@ -272,7 +314,8 @@ def test_metrics_of_another_schema_are_shown_as_they_are(run: Path, tmp_path: Pa
     del metrics["budgets"]
     (old / METRICS).write_text(json.dumps(metrics))
     view = view_of(old)
-    assert view.claims[0].statement == metrics["claim"]["statement"] and not view.tables
+    assert view.claims[0].statement == metrics["claim"]["statement"]
+    assert [table.name for table in view.tables] == ["numbers"] and not view.items
     assert "has schema threearc-arc1-0, not threearc-arc1-1" in view.notes[0]
 
 
@@ -383,15 +426,16 @@ def test_a_mistake_is_one_line(paths: list[str], kind: str, message: str) -> Non
     assert "\n" not in str(caught.value)
 
 
-def test_a_damaged_run_is_named_with_its_line(run: Path, tmp_path: Path) -> None:
+def test_a_damaged_run_is_named_with_its_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     for name in ("manifest.json", METRICS):
         (damaged / name).write_text((run / name).read_text())
     (damaged / "items.jsonl").write_text("{}x\n{}\n")
-    done = subprocess.run(
-        [sys.executable, "-c", "from arcs.cli import main; main()", "report", str(damaged)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.count("\n") == 1 and "items.jsonl, line 1: not JSON" in done.stderr
+    with pytest.raises(SystemExit) as caught:
+        main(["report", str(damaged)])
+    said = capsys.readouterr()
+    assert caught.value.code == 2 and said.out == ""
+    assert said.err.count("\n") == 1 and "items.jsonl, line 1: not JSON" in said.err

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from arcs.report.page import page
-from arcs.report.view import Answer, Item, State, View
+from arcs.report.view import Answer, Block, Item, State, View
 from arcs.report.writing import write_page, write_report
 from tests.support.stored_runs import HOSTILE, answer, arc1_run, problems
 
@@ -60,7 +60,7 @@ Opened = Callable[..., Any]
 @pytest.fixture
 def opened(chromium: Any) -> Iterator[Opened]:
     """Open a file; at the end nothing may have gone wrong, and nothing been asked for."""
-    context = chromium.new_context(offline=True)
+    context = chromium.new_context(offline=True, reduced_motion="reduce")
     troubles: list[str] = []
     requests: list[str] = []
 
@@ -203,6 +203,30 @@ def contrast(tab: Any, selector: str) -> float:
 
     light, dark = sorted((luminance(ink), luminance(paper)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_labels_are_filters_and_the_judges_words_are_read(opened: Opened, tmp_path: Path) -> None:
+    def said(i: int) -> tuple[Answer, ...]:
+        label = f"hedging={'yes' if i % 2 else 'no'}"
+        words = Block("api:judge on hedging", f"{label} {HOSTILE[0]}", "words")
+        return (Answer("base", "so", (State({"label": (label, "tone=4")}, (words,)),)),)
+
+    items = tuple(Item(f"q/{i}", None, said(i)) for i in range(6))
+    path = tmp_path / "labels.html"
+    write_page(path, page(View("labels", "measure", "", True, items=items)))
+    tab = opened(path)
+    tab.click(".facet > summary:has-text('label')")
+    yes, no = (tab.locator(".facet label", has_text=f"hedging={one}") for one in ("yes", "no"))
+    yes.locator("input").check()
+    assert tab.inner_text("#matches").startswith("3 of 6 items")
+    no.locator("input").check()  # either of two values of one filter
+    assert tab.inner_text("#matches").startswith("6 of 6 items")
+    yes.locator("input").uncheck()
+    assert tab.evaluate("location.hash") == "#items?label=hedging%3Dno"
+    tab.keyboard.press("Escape")
+    assert tab.locator(".facet[open]").count() == 0
+    tab.locator(".item > summary").first.click()
+    assert tab.inner_text(".item .words") == f"hedging=no {HOSTILE[0]}"
 
 
 def test_thousands_of_items_come_in_pages(opened: Opened, tmp_path: Path) -> None:

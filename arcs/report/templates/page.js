@@ -28,7 +28,7 @@
   $("help-button").addEventListener("click", () => help.showModal());
 
   const go = (id) => { const to = $(id); if (to) to.scrollIntoView(); };
-  const typing = (target) => target.matches("input, textarea, select, [contenteditable]");
+  const typing = (target) => target.matches("input[type=search]");
   const keys = { v: () => go("verdict"), i: () => go("items"), t: turn, "?": () => help.showModal() };
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
