@@ -17,19 +17,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from arcs.evaluate.report import COLOURS
 from arcs.report import generic
 from arcs.report.compare import differences
 from arcs.report.parts import verdict_line
 from arcs.report.stored import StoredRun
 from arcs.runs import MANIFEST, METRICS, canonical_json
 from models.errors import UserError
-
-COLOURS = {
-    "SUPPORTED": "bold green",
-    "REFUTED": "bold cyan",
-    "INCONCLUSIVE": "bold yellow",
-    "INVALID": "bold red",
-}
 
 
 @dataclass(frozen=True)

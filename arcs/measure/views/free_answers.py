@@ -1,0 +1,67 @@
+"""Free answers that a judge labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from arcs.measure.config import conditions_of, parse
+from arcs.measure.views.shared import Record
+from arcs.report import generic, judged
+from arcs.report.stored import StoredRun
+from arcs.report.view import (
+    Answer,
+    Item,
+    State,
+    View,
+)
+from evals.judges.labels import Label
+
+
+def free_answers(run: StoredRun, metrics: Mapping[str, Any]) -> View:
+    """Claims and numbers as they stand in the metrics, and the answers with their labels.
+
+    Budgets are those of ``measurement.n_predict``. Where smaller ones cut the text is known to the
+    tokenizer only, so the page shows the longest text, and what was said of each.
+    """
+    found = generic.view(run)
+    conditions = conditions_of(parse(metrics["config"]))
+    budgets = _budgets(metrics)
+    answers: dict[str, list[Answer]] = {}
+    for one in conditions:
+        if not run.has(f"{one.slug}.jsonl"):
+            continue
+        labels = judged.labels_of(run, f"{one.slug}.labels.jsonl")
+        for row in run.lines(f"{one.slug}.jsonl"):
+            answers.setdefault(row["item_id"], []).append(_free(one.name, row, budgets, labels))
+    items = tuple(Item(item_id, None, tuple(said)) for item_id, said in answers.items())
+    return replace(found, items=items)
+
+
+def _budgets(metrics: Mapping[str, Any]) -> tuple[int, ...]:
+    found = (metrics["made_with"].get("measurement") or {}).get("n_predict", ())
+    return (found,) if isinstance(found, int) else tuple(found)
+
+
+def _free(
+    condition: str, row: Record, budgets: Sequence[int], labels: Mapping[str, Sequence[Label]]
+) -> Answer:
+    """One answer at each n_predict; labels hang at the smallest at which it is the same text."""
+    states = []
+    for n in budgets:
+        length = len(row["ids"])
+        cut = length > n or (row["finish_reason"] == "length" and length >= n)
+        first = n if length > n else min(one for one in budgets if one >= length)
+        said = labels.get(f"{condition}/{row['item_id']}@{first}", ())
+        facets: dict[str, str | tuple[str, ...]] = {
+            "n_predict": str(n),
+            "outcome": "cut" if cut else "finished",
+        }
+        if said:
+            facets["label"] = judged.facet_of(said)
+        states.append(State(facets, tuple(judged.blocks_of(said))))
+    marks: tuple[tuple[int, str], ...] = ()
+    if row["finish_reason"] == "length" and budgets:
+        marks = ((len(row["text"]), f"n_predict {budgets[-1]} ended here"),)
+    return Answer(condition, row["text"], tuple(states), marks)
