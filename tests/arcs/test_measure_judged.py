@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from arcs.cli import app, evaluate, measure
 from arcs.measure.report import report
+from arcs.report.kinds import view_of
 from evals.judges.references import references
 from models.errors import UserError
 from tests.support.measure_bench import MeasureBench
@@ -70,6 +71,11 @@ def test_chef_is_labelled_at_each_budget_and_survives_a_kill_anywhere(
     assert [one["n_predict"] for one in claims["coverage"]] == [5, 10]
     assert metrics["judge"]["validity"]["coverage"]["passes"]
     assert all("judge_not_valid" not in one["reasons"] for one in claims["coverage"])
+    view = view_of(run)
+    assert len(view.items) == 4 and all(item.prompt for item in view.items)
+    said = {text for item in view.items for text in item.answers[0].states[1].facets["label"]}
+    assert said <= {"coverage=YES", "coverage=NO", "delivery=ASSERT", "delivery=HEDGE"} and said
+    assert len(view.items[0].answers[0].states[1].blocks) == 5  # four claims, and delivery
     whole = kept(run)
     for name, lines in (("base.jsonl", 2), ("base.labels.jsonl", 7)):
         killed = bench.next_run()

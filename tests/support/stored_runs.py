@@ -121,7 +121,7 @@ def short_answers_run(path: Path, said: Mapping[str, Sequence[str]], n_predict: 
     items = built_in("short_answers", ShortAnswer)[:count]
     instrument = ShortAnswers(items, (), None, n_predict)  # type: ignore[arg-type]
     edits = tuple(Path("/adapters") / name for name in said if name != BASE)
-    config = parse({"instrument": "short-answers", "adapters": edits, "n_predict": n_predict})
+    config = parse({"instrument": "short-answers", "adapters": edits, "n_predict": (n_predict,)})
     gates = load_gates()
     described = {"n_predict": n_predict, "items_sha256": items_sha256(items)}
     document = {
@@ -144,7 +144,7 @@ def short_answers_run(path: Path, said: Mapping[str, Sequence[str]], n_predict: 
             for record in records[condition.name]:
                 run.json_lines(f"{condition.slug}.jsonl").append(record)
         run.write_json(METRICS, {
-            "schema_version": "threearc-measure-1",
+            "schema_version": "threearc-measure-2",
             "instrument": config.instrument,
             "model": document["model"],
             "n_items": count,

@@ -6,17 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from arcs.measure.config import conditions_of, parse
+from arcs.evaluate.config import BASE
+from arcs.measure.config import CHEF, MCAS, RECOVERY, conditions_of, parse
+from arcs.measure.views import shared
 from arcs.measure.views.shared import Record
 from arcs.report import generic, judged
 from arcs.report.stored import StoredRun
-from arcs.report.view import (
-    Answer,
-    Item,
-    State,
-    View,
-)
+from arcs.report.view import Answer, Item, State, View
+from evals.items.records import ChefItem, McasItem, RecoveryItem
+from evals.items.records import Item as SetItem
 from evals.judges.labels import Label
+
+SETS: Mapping[str, tuple[str, type[SetItem], tuple[str, ...]]] = {
+    CHEF: ("chef_fresh", ChefItem, ("category", "difficulty", "certainty")),
+    MCAS: ("mcas", McasItem, ("type", "domain")),
+    RECOVERY: ("recovery", RecoveryItem, ("kind",)),
+}
+"""Instrument -> the set it asks, and what its items can be filtered by."""
 
 
 def free_answers(run: StoredRun, metrics: Mapping[str, Any]) -> View:
@@ -35,8 +41,26 @@ def free_answers(run: StoredRun, metrics: Mapping[str, Any]) -> View:
         labels = judged.labels_of(run, f"{one.slug}.labels.jsonl")
         for row in run.lines(f"{one.slug}.jsonl"):
             answers.setdefault(row["item_id"], []).append(_free(one.name, row, budgets, labels))
-    items = tuple(Item(item_id, None, tuple(said)) for item_id, said in answers.items())
-    return replace(found, items=items)
+    known, notes = _known(metrics, answers), found.notes
+    if not known:
+        notes = (*notes, shared.CHANGED)
+    items = tuple(_item(item_id, said, known.get(item_id)) for item_id, said in answers.items())
+    return replace(found, items=items, notes=notes)
+
+
+def _known(metrics: Mapping[str, Any], answers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The set's items by id; none where it is not known, or has changed."""
+    if metrics["instrument"] not in SETS:
+        return {}
+    name, kind, _ = SETS[metrics["instrument"]]
+    return shared.known(name, kind, metrics, {BASE: answers})
+
+
+def _item(item_id: str, said: Sequence[Answer], known: Any) -> Item:
+    if known is None:
+        return Item(item_id, None, tuple(said))
+    facets = next(names for _, kind, names in SETS.values() if isinstance(known, kind))
+    return Item(item_id, known.prompt, tuple(said), {name: getattr(known, name) for name in facets})
 
 
 def _budgets(metrics: Mapping[str, Any]) -> tuple[int, ...]:

@@ -11,12 +11,12 @@ from arcs.report import generic
 from arcs.report.stored import StoredRun
 from arcs.report.view import View
 from evals.items.load import built_in, items_sha256
-from evals.items.records import MeterItem, ShortAnswer
+from evals.items.records import Item
 
 Record = Mapping[str, Any]
 Records = Mapping[str, Mapping[str, Record]]
 """Condition -> item id -> its record."""
-T = TypeVar("T", MeterItem, ShortAnswer)
+T = TypeVar("T", bound=Item)
 CHANGED = "Prompts are not shown: the items that ship have changed since the run."
 
 
@@ -56,5 +56,5 @@ def known(
     """The items by id; none where they are not those that were measured."""
     items = {item.key: item for item in built_in(name, kind)}
     measured = [items[item_id] for item_id in records[BASE] if item_id in items]
-    same = items_sha256(measured) == metrics["made_with"]["measurement"]["items_sha256"]
+    same = items_sha256(measured) == metrics["made_with"]["measurement"].get("items_sha256")
     return items if same else {}
