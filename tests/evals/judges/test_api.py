@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("openai")
 
-from evals.judges.api import ApiJudge, ApiSettings, BudgetSpent
+from evals.judges.api import ApiJudge, ApiSettings, BudgetSpent, CreditSpent
 from evals.judges.instruments import COVERAGE
 from evals.judges.labels import Question
 from models.errors import UserError
@@ -321,3 +321,21 @@ def test_one_label_a_question() -> None:
     (one,) = questions(1)
     with pytest.raises(ValueError, match="q0 is asked twice of coverage"):
         judge("http://127.0.0.1:9/v1").label([one, one])
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (402, {"error": {"message": "Insufficient credits"}}, {}),
+        (429, {"error": {"message": "quota", "code": "insufficient_quota"}}, {}),
+    ],
+    ids=["402", "quota"],
+)
+def test_an_empty_account_stops_the_run_and_is_no_label(refusal: Answer) -> None:
+    heard: list[Any] = []
+    with (
+        serving(lambda n, _: said("YES") if n < 2 else refusal) as (url, seen),
+        pytest.raises(CreditSpent, match="no credit left.*add credit and continue"),
+    ):
+        judge(url).label(questions(20), on_label=heard.append)
+    assert len(seen) == 3 and [one.status for one in heard] == ["ok", "ok"]
