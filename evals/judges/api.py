@@ -29,6 +29,7 @@ from evals.judges.labels import (
     require_distinct,
 )
 from models.chat import Message
+from models.errors import UserError
 
 __all__ = ["KEY_VARIABLES", "ApiJudge", "ApiSettings", "BudgetSpent", "CreditSpent"]
 
@@ -116,6 +117,9 @@ class ApiJudge:
             reply = self._endpoint.ask([Message("user", question.prompt())], stop)
         except Stopped:
             return labelled(question, self.id, "error", detail="stopped")
+        except UserError:
+            stop.set()  # nothing more is sent, even before the caller hears of it
+            raise
         except Failed as failure:
             return labelled(question, self.id, "error", detail=str(failure))
         return self._read(question, reply)

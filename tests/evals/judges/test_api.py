@@ -335,7 +335,7 @@ def test_an_empty_account_stops_the_run_and_is_no_label(refusal: Answer) -> None
     heard: list[Any] = []
     with (
         serving(lambda n, _: said("YES") if n < 2 else refusal) as (url, seen),
-        pytest.raises(CreditSpent, match="no credit left.*add credit and continue"),
+        pytest.raises(CreditSpent, match=r"no credit left.*add credit and continue"),
     ):
         judge(url).label(questions(20), on_label=heard.append)
     assert len(seen) == 3 and [one.status for one in heard] == ["ok", "ok"]
