@@ -52,6 +52,14 @@ class JudgeGate:
 
 
 @dataclass(frozen=True)
+class VerifierGate:
+    """What the Chef verifier must reach before its score may be used."""
+
+    ranked_right: float
+    """Smallest share of the shipped test pairs ranked right."""
+
+
+@dataclass(frozen=True)
 class Gates:
     """One gates file."""
 
@@ -59,6 +67,7 @@ class Gates:
     test: ErrorRates
     validity: ValidityGate
     judge: JudgeGate
+    verifier: VerifierGate
     sha256: str
     """Of the file's bytes."""
 
@@ -81,12 +90,13 @@ def load_gates(path: Path = DEFAULT_GATES) -> Gates:
         raise UserError(f"cannot read the gates file {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the gates file {path} is not TOML: {error}") from error
-    _check_keys(path, "", tables, ("smallest_effect", "test", "validity", "judge"))
+    _check_keys(path, "", tables, ("smallest_effect", "test", "validity", "judge", "verifier"))
     return Gates(
         SmallestEffect(**_numbers(path, tables, "smallest_effect", SmallestEffect)),
         ErrorRates(**_numbers(path, tables, "test", ErrorRates)),
         ValidityGate(**_numbers(path, tables, "validity", ValidityGate)),
         JudgeGate(**_numbers(path, tables, "judge", JudgeGate)),
+        VerifierGate(**_numbers(path, tables, "verifier", VerifierGate)),
         hashlib.sha256(content).hexdigest(),
     )
 

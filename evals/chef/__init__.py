@@ -1,0 +1,1 @@
+"""Cooking answers held against the reference that ships (evals/items/data/french_cuisine.toml)."""
