@@ -60,6 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         bench,
         consistency,
         data,
+        data_generate,
         doctor,
         evaluate,
         judge,
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     del adapters, arc1, audit, bench, consistency, data, doctor, evaluate, measure, models
-    del judge, report, reproduce
+    del data_generate, judge, report, reproduce
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status
     except UserError as error:

@@ -98,7 +98,7 @@ KINDS: Mapping[str, Kind] = {
             ("type", "kind", "split", "category", "difficulty", "dispositions"),
             answers=lambda r: (r.chosen, r.rejected),
         ),
-        Kind("prompt", PromptItem, "prompt alone", ("set", "category")),
+        Kind("prompt", PromptItem, "prompt alone", ("set", "category", "difficulty", "split")),
         Kind(
             "response", RecordedResponse, "recorded answer",
             ("model", "condition", "finish_reason", "flags"),

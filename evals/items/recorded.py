@@ -54,6 +54,11 @@ class PromptItem(Item):
     """Which collection it belongs to."""
     category: str = ""
     topic: str = ""
+    difficulty: Literal["easy", "medium", "hard"] | None = None
+    split: Literal["train", "held_out"] | None = None
+    """Decided before anything is generated; None where nobody has."""
+    generator: str = ""
+    """Who or what wrote the prompt."""
     source: Source | None = None
 
 

@@ -1,0 +1,1 @@
+"""Training data written by teachers: prompts, four stages, failures, pairs, boundary cases."""

@@ -1,0 +1,135 @@
+"""A teacher behind an OpenAI-compatible endpoint (:mod:`evals.endpoint`)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from arcs.teachers.asking import Answer, OnAnswer, OnFailure, Question
+from arcs.teachers.roster import Teacher
+from evals.endpoint import Endpoint, EndpointSettings, Failed, Purse, Reply, Stopped, cost
+from evals.humaneval.thinking import drop_thoughts
+from models.errors import UserError
+
+
+@dataclass(frozen=True)
+class TeacherSettings(EndpointSettings):
+    """How a teacher's endpoint is asked."""
+
+    name: str = ""
+    keys: tuple[str, ...] = ("OPENAI_API_KEY",)
+
+    @property
+    def who(self) -> str:
+        """Who is asked."""
+        return f"teacher {self.name}"
+
+    @property
+    def url_name(self) -> str:
+        """Where the URL stands."""
+        return f"teachers.{self.name}.url"
+
+    @property
+    def key_variables(self) -> tuple[str, ...]:
+        """As the teacher file says."""
+        return self.keys
+
+
+class EndpointTeacher:
+    """See :class:`Asked`: as many requests at a time as the teacher file allows."""
+
+    def __init__(
+        self,
+        name: str,
+        teacher: Teacher,
+        *,
+        purse: Purse | None,
+        sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        """Raises as :class:`evals.endpoint.Endpoint`."""
+        self._teacher = teacher
+        self.settings = TeacherSettings(
+            base_url=str(teacher.url), model=teacher.model, concurrency=teacher.concurrency,
+            timeout=teacher.timeout, tries=teacher.tries, back_off=teacher.back_off,
+            requests_per_minute=teacher.requests_per_minute,
+            usd_per_million_input=teacher.usd_per_million_input,
+            usd_per_million_output=teacher.usd_per_million_output,
+            name=name, keys=teacher.key_variables,
+        )  # fmt: skip
+        self.endpoint = Endpoint(self.settings, purse=purse, sleep=sleep)
+
+    def answer(
+        self, questions: Sequence[Question], keep: OnAnswer, fail: OnFailure, stop: threading.Event
+    ) -> None:
+        """See :meth:`Asked.answer`. Requests under way when it stops are waited for and kept."""
+        with ThreadPoolExecutor(self.settings.concurrency) as pool:
+            waiting = {pool.submit(self._ask, one, stop): one for one in questions}
+            trouble: BaseException | None = None
+            while waiting:
+                try:
+                    done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                except BaseException as error:  # noqa: BLE001 (Ctrl-C: what is under way is paid for)
+                    trouble, done = error, set()
+                    stop.set()
+                for future in done:
+                    found = self._settle(future, waiting.pop(future), keep, fail)
+                    if found is not None:
+                        trouble = trouble or found
+                        stop.set()
+                if stop.is_set():
+                    for future in [one for one in waiting if one.cancel()]:
+                        del waiting[future]
+        if trouble is not None:
+            raise trouble
+
+    @staticmethod
+    def _settle(
+        future: Future[Answer], question: Question, keep: OnAnswer, fail: OnFailure
+    ) -> BaseException | None:
+        try:
+            keep(question, future.result())
+        except Stopped:
+            return None
+        except Failed as failure:
+            fail(question, str(failure))
+        except BaseException as error:  # noqa: BLE001 (raised when the others have ended)
+            return error
+        return None
+
+    def _ask(self, question: Question, stop: threading.Event) -> Answer:
+        try:
+            reply = self.endpoint.ask(
+                question.messages, stop, max_tokens=question.max_tokens,
+                temperature=question.temperature, extra=self._teacher.extra,
+            )  # fmt: skip
+        except UserError:
+            stop.set()  # nothing more is sent, even before the caller hears of it
+            raise
+        return self._answered(reply)
+
+    def _answered(self, reply: Reply) -> Answer:
+        said = drop_thoughts(reply.text, think_open=False)
+        inside = reply.text if said.text != reply.text else None
+        told = reply.input_tokens is not None and reply.output_tokens is not None
+        return Answer(
+            text=said.text.strip(),
+            thoughts="\n".join(filter(None, (reply.thoughts, inside))) or None,
+            finish_reason=reply.finish_reason,
+            unclosed=said.unclosed,
+            model=reply.model,
+            input_tokens=reply.input_tokens,
+            output_tokens=reply.output_tokens,
+            usd=cost(self.settings, reply.input_tokens or 0, reply.output_tokens or 0)
+            if told
+            else None,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """See :meth:`Asked.describe`."""
+        return {
+            "kind": "endpoint", "url": self.settings.base_url, "model": self.settings.model,
+            "licence": self._teacher.licence, "extra": dict(self._teacher.extra),
+        }  # fmt: skip
