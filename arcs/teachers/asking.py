@@ -56,7 +56,7 @@ class Asked(Protocol):
     def answer(
         self, questions: Sequence[Question], keep: OnAnswer, fail: OnFailure, stop: threading.Event
     ) -> None:
-        """Answer all; ``keep`` and ``fail`` see each as it ends, from the calling thread.
+        """Answer all; ``keep`` and ``fail`` see each as it ends, from any thread.
 
         Raises UserError where going on is of no use; all answers paid for have been kept.
         """

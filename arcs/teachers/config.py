@@ -13,7 +13,7 @@ from arcs.continuing import validated
 ARC = "data-generate"
 Profile = Literal["quick", "standard", "paper"]
 SIZES: Mapping[Profile, Mapping[str, int]] = {
-    "quick": {"gold": 10, "failure_traces": 6, "counterexamples": 6, "boundary": 4, "fresh": 8},
+    "quick": {"gold": 8, "failure_traces": 4, "counterexamples": 4, "boundary": 4, "fresh": 8},
     "standard": {"gold": 150, "failure_traces": 150, "counterexamples": 150, "boundary": 60,
                  "fresh": 60},
     # PAPER.md 2.9: 700 prompts asked for, a trace and a pair of each, at most 150, 193

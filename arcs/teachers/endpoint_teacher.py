@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,51 +64,40 @@ class EndpointTeacher:
     def answer(
         self, questions: Sequence[Question], keep: OnAnswer, fail: OnFailure, stop: threading.Event
     ) -> None:
-        """See :meth:`Asked.answer`. Requests under way when it stops are waited for and kept."""
+        """See :meth:`Asked.answer`. Requests under way when it stops are waited for and kept.
+
+        A thread keeps its answer before it asks again, so that a kill loses no more answers than
+        requests were under way.
+        """
         with ThreadPoolExecutor(self.settings.concurrency) as pool:
-            waiting = {pool.submit(self._ask, one, stop): one for one in questions}
-            trouble: BaseException | None = None
-            while waiting:
-                try:
-                    done, _ = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                except BaseException as error:  # noqa: BLE001 (Ctrl-C: what is under way is paid for)
-                    trouble, done = error, set()
-                    stop.set()
-                for future in done:
-                    found = self._settle(future, waiting.pop(future), keep, fail)
-                    if found is not None:
-                        trouble = trouble or found
-                        stop.set()
-                if stop.is_set():
-                    for future in [one for one in waiting if one.cancel()]:
-                        del waiting[future]
-        if trouble is not None:
-            raise trouble
+            futures = [pool.submit(self._one, one, keep, fail, stop) for one in questions]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+            except BaseException:
+                stop.set()
+                for future in futures:
+                    future.cancel()
+                wait(futures)  # what is under way has been paid for
+                raise
 
-    @staticmethod
-    def _settle(
-        future: Future[Answer], question: Question, keep: OnAnswer, fail: OnFailure
-    ) -> BaseException | None:
-        try:
-            keep(question, future.result())
-        except Stopped:
-            return None
-        except Failed as failure:
-            fail(question, str(failure))
-        except BaseException as error:  # noqa: BLE001 (raised when the others have ended)
-            return error
-        return None
-
-    def _ask(self, question: Question, stop: threading.Event) -> Answer:
+    def _one(
+        self, question: Question, keep: OnAnswer, fail: OnFailure, stop: threading.Event
+    ) -> None:
         try:
             reply = self.endpoint.ask(
                 question.messages, stop, max_tokens=question.max_tokens,
                 temperature=question.temperature, extra=self._teacher.extra,
             )  # fmt: skip
+        except Stopped:
+            return
+        except Failed as failure:
+            fail(question, str(failure))
         except UserError:
             stop.set()  # nothing more is sent, even before the caller hears of it
             raise
-        return self._answered(reply)
+        else:
+            keep(question, self._answered(reply))
 
     def _answered(self, reply: Reply) -> Answer:
         said = drop_thoughts(reply.text, think_open=False)

@@ -12,11 +12,11 @@ from arcs.data.kinds import KINDS
 from arcs.teachers.plan import Kind, Wanted
 from arcs.teachers.preference import preferred
 from arcs.teachers.replies import Stored
-from arcs.training_data.quality import distinct_ngram_share, words
+from arcs.training_data.quality import distinct_ngram_share, ngrams, words
 from evals.chef.verifier import verify
 from evals.items.load import SETS, built_in
 from evals.judges.lexicon import hedges
-from evals.overlap import near_duplicates, shared_ngrams
+from evals.overlap import WORDS, near_duplicates
 from evals.text_ends import looks_unfinished
 
 SHORTEST, LONGEST = 100, 3000
@@ -199,21 +199,24 @@ def _duplicate(made: Made, context: Context) -> str | None:
 def _contaminated(made: Made, context: Context) -> str | None:
     del context
     texts = [made.response, made.other] if made.wanted.kind == "counterexample" else [made.response]
-    shared = shared_ngrams(texts, _evaluated())
-    return f"shares with an evaluation set: {next(iter(shared.values()))}" if shared else None
+    shared = (" ".join(gram) for text in texts for gram in ngrams(text, WORDS)
+              if gram in _evaluated())  # fmt: skip
+    found = next(shared, None)
+    return f"shares with an evaluation set: {found}" if found else None
 
 
 @cache
-def _evaluated() -> tuple[str, ...]:
-    """Prompts and answers of every set that ships for evaluation."""
-    found = []
+def _evaluated() -> frozenset[tuple[str, ...]]:
+    """Word 8-grams of the prompts and answers of every set that ships for evaluation."""
+    found: set[tuple[str, ...]] = set()
     for name, model in SETS.items():
         if name == "chef_train":  # the training distribution of the probes
             continue
         kind = next(one for one in KINDS.values() if one.model is model)
         for item in built_in(name, model):
-            found += [*kind.prompts(item), *kind.answers(item)]
-    return tuple(found)
+            for text in (*kind.prompts(item), *kind.answers(item)):
+                found.update(ngrams(text, WORDS))
+    return frozenset(found)
 
 
 RULES: tuple[Rule, ...] = (

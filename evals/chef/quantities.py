@@ -23,7 +23,10 @@ def temperatures(sentence: str, reference: Reference) -> Iterator[Statement]:
     sentence names elsewhere can contradict a number only if it stands just before it, and if the
     number is the sentence's only one.
     """
-    whole, several = _entries(sentence, reference), len(readings(sentence, "temperature")) > 1
+    found_in_all = len(readings(sentence, "temperature"))
+    if not found_in_all:
+        return
+    whole, several = _entries(sentence, reference), found_in_all > 1
     before = ""
     for clause in clauses(sentence):
         near = _entries(clause, reference)

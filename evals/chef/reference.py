@@ -91,6 +91,8 @@ def contains(found: Sequence[str], phrase: Phrase) -> bool:
 
 def places_of(found: Sequence[str], phrase: Phrase) -> list[int]:
     """Where ``phrase`` begins in ``found``."""
+    if phrase[0] not in found:  # most are not, and this is quick
+        return []
     size, wanted = len(phrase), list(phrase)
     return [i for i in range(len(found) - size + 1) if list(found[i : i + size]) == wanted]
 

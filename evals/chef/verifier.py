@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from evals.chef.facts import derivatives, ingredients, regions, techniques
 from evals.chef.quantities import cuts, temperatures, times
-from evals.chef.reference import Reference, load_reference
+from evals.chef.reference import load_reference
 from evals.chef.statements import Statement
 from evals.chef.text import plain, sentences
 
@@ -55,9 +56,10 @@ class Verification:
         }
 
 
-def verify(answer: str, reference: Reference | None = None) -> Verification:
+@lru_cache(maxsize=4096)  # filters and provenance ask the same of one text
+def verify(answer: str) -> Verification:
     """Check an answer against the reference."""
-    known = reference or load_reference()
+    known = load_reference()
     found = [
         statement
         for sentence in sentences(plain(answer))

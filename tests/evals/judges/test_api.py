@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -18,56 +13,7 @@ from evals.judges.api import ApiJudge, ApiSettings, BudgetSpent, CreditSpent
 from evals.judges.instruments import COVERAGE
 from evals.judges.labels import Question
 from models.errors import UserError
-
-Answer = tuple[int, Any, dict[str, str]]
-"""Status, body (a string is sent as it is), headers."""
-
-
-def said(text: str | None, tokens: tuple[int, int] | None = (100, 2)) -> Answer:
-    message = {"role": "assistant", "content": text}
-    body: dict[str, Any] = {
-        "id": "x", "object": "chat.completion", "created": 0, "model": "m",
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-    }  # fmt: skip
-    if tokens is not None:
-        usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1]}
-        body["usage"] = {**usage, "total_tokens": sum(tokens)}
-    return 200, body, {}
-
-
-@contextmanager
-def serving(answer: Callable[[int, dict[str, Any]], Answer]) -> Iterator[tuple[str, list[Any]]]:
-    """A server whose n-th request (from 0) gets ``answer(n, body)``; yields URL and requests."""
-    seen: list[Any] = []
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            with lock:
-                number = len(seen)
-                seen.append((body, self.headers.get("authorization"), time.monotonic()))
-            status, content, headers = answer(number, body)
-            sent = content if isinstance(content, str) else json.dumps(content)
-            try:
-                self.send_response(status)
-                for name, value in {"content-type": "application/json", **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(sent.encode())
-            except OSError:
-                pass  # the client has hung up
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/v1", seen
-    finally:
-        server.shutdown()
-        server.server_close()
+from tests.support.chat_server import Answer, said, serving
 
 
 def judge(url: str, waits: list[float] | None = None, **settings: Any) -> ApiJudge:

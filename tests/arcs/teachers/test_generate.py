@@ -1,0 +1,366 @@
+"""The whole pipeline against real HTTP servers on loopback, able and misbehaving ones."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("openai")
+
+from arcs import provenance
+from arcs.data.lines import read_good
+from arcs.progress import Reporter
+from arcs.runs import RunDirectory
+from arcs.teachers import prompting
+from arcs.teachers.config import ARC, GenerateConfig
+from arcs.teachers.pipeline import run_generate
+from evals.endpoint import BudgetSpent, CreditSpent
+from models.errors import UserError
+from tests.support.chat_server import Answer, said, serving, teacher
+
+SIZES = {"gold": 6, "failure_traces": 3, "counterexamples": 3, "boundary": 3, "fresh": 3}
+Reply = Callable[[int, dict[str, Any]], Answer]
+
+
+@pytest.fixture(autouse=True)
+def few_held_out_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two held-out prompts in place of 2,000: what is tested here is not their number."""
+    asked = {"set": {"item": ("How many grams of salt does a litre of brine for olives take?",)}}
+    monkeypatch.setattr(prompting, "held_out_sets", lambda: asked)
+
+
+def roster(tmp_path: Path, url: str, **more: Any) -> Path:
+    settings = {
+        "kind": "endpoint", "url": url, "model": "writer", "licence": "mit", "concurrency": 3,
+        "timeout": 5.0, "back_off": 0.0, "usd_per_million_input": 10.0,
+        "usd_per_million_output": 0.0, **more,
+    }  # fmt: skip
+    lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    path = tmp_path / "teachers.toml"
+    path.write_text("[teachers.t]\n" + "\n".join(lines) + '\n[roles]\ndefault = "t"\n')
+    return path
+
+
+def generate(tmp_path: Path, url: str, out: str = "run", **settings: Any) -> dict[str, Any]:
+    more = settings.pop("teacher", {})
+    config = GenerateConfig(teachers=str(roster(tmp_path, url, **more)), **{**SIZES, **settings})
+    path = tmp_path / out
+    if (path / "manifest.json").exists():
+        run = RunDirectory.resume(path)
+    else:
+        run = RunDirectory.create(
+            path, provenance.first_manifest(ARC, config.model_dump(mode="json"), [])
+        )
+    with run:
+        return run_generate(config, run, Reporter(quiet=True), sleep=lambda _: None)
+
+
+def able(_: int, body: dict[str, Any]) -> Answer:
+    return said(teacher(body), (100, 10))
+
+
+def results(run: Path) -> dict[str, bytes]:
+    """Every file that a finished run promises, but for the order in which answers came."""
+    names = ("metrics.json", "dropped.jsonl", "prompts.jsonl", "fresh_prompts.jsonl")
+    files = [run / name for name in names] + sorted((run / "records").iterdir())
+    return {str(path.relative_to(run)): path.read_bytes() for path in files}
+
+
+def test_four_types_of_records_with_splits_and_provenance(tmp_path: Path) -> None:
+    with serving(able) as (url, seen):
+        metrics = generate(tmp_path, url)
+    run = tmp_path / "run"
+    kept = {kind: one["kept"] for kind, one in metrics["records"].items()}
+    assert kept == {"gold": 6, "failure_trace": 3, "boundary": 3, "counterexample": 3}
+    # 4 stages a gold record, 3 a trace, 4 a pair (plan, answer, both orders), 1 a boundary case
+    assert len(seen) == 6 * 4 + 3 * 3 + 3 * 4 + 3
+    prompts = {one.id: one for one in read_good(run / "prompts.jsonl").records}
+    for path in (run / "records").glob("*.jsonl"):
+        for record in read_good(path).records:
+            made = record.provenance
+            prompt = prompts[made["prompt_id"]]
+            assert (record.prompt, record.split) == (prompt.prompt, prompt.split)
+            assert made["licences"] == ["mit"] and made["stages"]
+    trace = read_good(run / "records/failure_traces.jsonl").records[0]
+    assert trace.attempt and trace.critique and "VERDICT" not in trace.critique
+    pair = read_good(run / "records/counterexamples.jsonl").records[0]
+    gold = {one.id: one for one in read_good(run / "records/gold.jsonl").records}
+    assert pair.chosen == gold[pair.provenance["chosen_from"]].response and pair.error
+    assert {one.split for one in prompts.values()} == {"train", "held_out"}
+    assert metrics["usd"] == pytest.approx(len(seen) * 100 * 10 / 1e6)
+    assert metrics["prompts"]["generator_not_independent"] is True
+
+
+def test_each_stage_sees_what_it_should(tmp_path: Path) -> None:
+    with serving(able) as (url, seen):
+        generate(tmp_path, url, failure_traces=0, counterexamples=0, boundary=1, gold=5)
+    asked = [body["messages"][-1]["content"] for body, *_ in seen]
+    answers = {one: teacher({"messages": [{"content": one}]}) for one in asked}
+    first = next(one for one in asked if one.endswith(("?", ".")) and "\n" not in one)
+    second = next(one for one in asked if "Check the first answer" in one and first in one)
+    third = next(one for one in asked if "What in the first answer" in one and first in one)
+    last = next(one for one in asked if "Write the final answer" in one and first in one)
+    assert answers[first] in second and answers[first] in third
+    assert answers[second] not in third
+    assert all(answers[one] in last for one in (first, second, third))
+
+
+def test_serial_shows_the_third_stage_the_second(tmp_path: Path) -> None:
+    with serving(able) as (url, seen):
+        generate(tmp_path, url, failure_traces=0, counterexamples=0, boundary=1, gold=5,
+                 serial=True)  # fmt: skip
+    asked = [body["messages"][-1]["content"] for body, *_ in seen]
+    checks = [teacher({"messages": [{"content": one}]}) for one in asked if "A first answer" in one]
+    thirds = [one for one in asked if "A check of it" in one]
+    assert len(thirds) == 5 and all(any(check in one for check in checks) for one in thirds)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (429, {"error": "slow down"}, {"retry-after": "1"}),
+        (500, "oops", {}),
+        (200, '{"choices": [{"message": {"cont', {}),
+        "slow",
+    ],
+    ids=["429", "500", "cut json", "slow"],
+)
+def test_what_may_pass_is_tried_again_and_changes_nothing(tmp_path: Path, bad: Any) -> None:
+    small = {"gold": 5, "failure_traces": 1, "counterexamples": 1, "boundary": 1}
+
+    def flaky(n: int, body: dict[str, Any]) -> Answer:
+        if n % 7 != 3:
+            return able(n, body)
+        if bad != "slow":
+            return bad
+        time.sleep(1.0)
+        return able(n, body)
+
+    with serving(able) as (url, _):
+        generate(tmp_path, url, "good", **small)
+    with serving(flaky) as (url, _):
+        generate(tmp_path, url, "flaky", teacher={"timeout": 0.5}, **small)
+    good, other = results(tmp_path / "good"), results(tmp_path / "flaky")
+    assert good == other
+
+
+def test_what_never_comes_is_dropped_with_its_reason_and_asked_again_later(tmp_path: Path) -> None:
+    healthy = threading.Event()
+
+    def half(n: int, body: dict[str, Any]) -> Answer:
+        if "Check the first answer" in body["messages"][-1]["content"] and not healthy.is_set():
+            return 500, "oops", {}
+        return able(n, body)
+
+    with serving(half) as (url, seen):
+        metrics = generate(tmp_path, url, teacher={"tries": 2})
+        assert metrics["records"]["gold"]["kept"] == 0 and metrics["failed"] == 6
+        dropped = [json.loads(one) for one in (tmp_path / "run/dropped.jsonl").open()]
+        rules = Counter((one["kind"], one["rule"]) for one in dropped)
+        assert rules["gold", "failed"] == 6 and rules["counterexample", "chosen_dropped"] == 3
+        assert "deliberate: HTTP 500, 2 tries" in dropped[0]["detail"]
+        healthy.set()
+        before = len(seen)
+        metrics = generate(tmp_path, url, teacher={"tries": 2})
+    assert metrics["records"]["gold"]["kept"] == 6 and metrics["failed"] == 0
+    again = [body["messages"][-1]["content"] for body, *_ in seen[before:]]
+    assert sum("Check the first answer" in one for one in again) == 6
+    assert len(again) == 6 * 2 + 3 * 4  # what was missing, nothing else
+
+
+def test_an_empty_answer_is_an_error_and_nothing_stands_in(tmp_path: Path) -> None:
+    def thinks(n: int, body: dict[str, Any]) -> Answer:
+        if "Write the final answer" not in body["messages"][-1]["content"]:
+            return able(n, body)
+        return said(None, thoughts="A fine answer could be given here, with butter.")
+
+    with serving(thinks) as (url, seen):
+        metrics = generate(tmp_path, url)
+        paid = len(seen)
+        generate(tmp_path, url)  # it was paid for: not asked again
+    assert len(seen) == paid
+    assert metrics["records"]["gold"]["kept"] == metrics["records"]["counterexample"]["kept"] == 0
+    rules = {one["rule"]: one["dropped"] for one in metrics["records"]["gold"]["filters"]}
+    assert rules["empty"] == 6
+    text = "".join(path.read_text() for path in (tmp_path / "run/records").iterdir())
+    assert "with butter" not in text
+
+
+def test_thoughts_are_kept_apart_and_a_cut_answer_is_dropped(tmp_path: Path) -> None:
+    def aloud(n: int, body: dict[str, Any]) -> Answer:
+        asked = body["messages"][-1]["content"]
+        if "Write the corrected answer" in asked:
+            return said(teacher(body), reason="length")
+        return said(f"<think>secret thought</think>{teacher(body)}")
+
+    with serving(aloud) as (url, seen):
+        metrics = generate(tmp_path, url)
+    assert metrics["records"]["gold"]["kept"] == 6
+    rules = {o["rule"]: o["dropped"] for o in metrics["records"]["failure_trace"]["filters"]}
+    assert rules["unfinished"] == 3
+    sent = "".join(json.dumps(body) for body, *_ in seen)
+    records = "".join(path.read_text() for path in (tmp_path / "run/records").iterdir())
+    assert "secret thought" not in sent + records
+    assert "secret thought" in (tmp_path / "run/replies.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("orders", "found"),
+    [(("A", "A"), "tie"), (("B", "A"), "rejected"), (("TIE", "B"), "tie"),
+     (("A is better", "B"), "unparsed")],
+)  # fmt: skip
+def test_a_pair_is_kept_only_if_both_orders_prefer_the_chosen(
+    tmp_path: Path, orders: tuple[str, str], found: str
+) -> None:
+    def biased(n: int, body: dict[str, Any]) -> Answer:
+        right = teacher(body)
+        if right not in ("A", "B"):
+            return able(n, body)
+        return said(orders[0] if right == "A" else orders[1])
+
+    with serving(biased) as (url, _):
+        metrics = generate(tmp_path, url)
+    assert metrics["records"]["counterexample"]["kept"] == 0
+    dropped = [json.loads(one) for one in (tmp_path / "run/dropped.jsonl").open()]
+    reasons = [one["detail"] for one in dropped if one["rule"] == "preference"]
+    assert len(reasons) == 3 and all(one.startswith(f"{found}:") for one in reasons)
+
+
+def test_an_empty_account_stops_the_run_which_goes_on_with_no_answer_paid_twice(
+    tmp_path: Path,
+) -> None:
+    paid: Counter[str] = Counter()
+    credit = [20]
+    lock = threading.Lock()
+
+    def meter(n: int, body: dict[str, Any]) -> Answer:
+        with lock:
+            if credit[0] == 0:
+                return 402, {"error": {"message": "Insufficient credits"}}, {}
+            credit[0] -= 1
+            paid[json.dumps(body)] += 1
+        return able(n, body)
+
+    with serving(able) as (url, _):
+        generate(tmp_path, url, "whole")
+    with serving(meter) as (url, _):
+        with pytest.raises(CreditSpent, match="add credit and continue"):
+            generate(tmp_path, url, "stopped")
+        assert len((tmp_path / "stopped/replies.jsonl").read_text().splitlines()) == 20
+        credit[0] = 1000
+        generate(tmp_path, url, "stopped")
+    assert set(paid.values()) == {1}
+    assert results(tmp_path / "whole") == results(tmp_path / "stopped")
+
+
+def test_the_budget_is_never_passed_even_with_requests_side_by_side(tmp_path: Path) -> None:
+    # an answer costs 0.001 dollars; the most that one can cost is a token for each byte sent
+    def counted(_: int, body: dict[str, Any]) -> Answer:
+        time.sleep(0.01)
+        return said(teacher(body), (100, 10))
+
+    with serving(counted) as (url, seen):
+        with pytest.raises(BudgetSpent, match="raise --budget and continue"):
+            generate(tmp_path, url, budget=0.03, teacher={"concurrency": 8})
+        assert 3 <= len(seen) <= 30
+        stored = len((tmp_path / "run/replies.jsonl").read_text().splitlines())
+        assert stored == len(seen)
+        generate(tmp_path, url, budget=10.0, teacher={"concurrency": 8})
+    bodies = Counter(json.dumps(body) for body, *_ in seen)
+    assert set(bodies.values()) == {1}
+
+
+def test_a_budget_needs_prices(tmp_path: Path) -> None:
+    path = roster(tmp_path, "http://127.0.0.1:9/v1")
+    kept = [one for one in path.read_text().splitlines() if "usd" not in one]
+    path.write_text("\n".join(kept))
+    config = GenerateConfig(teachers=str(path), budget=1.0)
+    with (
+        RunDirectory.create(tmp_path / "run", {}) as run,
+        pytest.raises(UserError, match="teacher t has no prices"),
+    ):
+        run_generate(config, run, Reporter(quiet=True))
+
+
+def test_a_teacher_writes_prompts_and_another_the_fresh_ones(tmp_path: Path) -> None:
+    def writer(n: int, body: dict[str, Any]) -> Answer:
+        asked = body["messages"][-1]["content"]
+        text = teacher(body)
+        if "JSON array" not in asked:
+            return able(n, body)
+        if "sauces" in asked and "(easy:" in asked and "easy" in asked:
+            return said("Sure! Here they are:\n```json\n" + text + "\n```")
+        return said(text)
+
+    with serving(writer) as (url, seen):
+        path = roster(tmp_path, url)
+        path.write_text(
+            path.read_text().replace("[roles]", '[teachers.other]\nkind = "endpoint"\n'
+            f'url = "{url}"\nmodel = "second"\nlicence = "mit"\n[roles]\n'
+            'prompt_writer = "t"\nfresh_writer = "other"')
+        )  # fmt: skip
+        config = GenerateConfig(teachers=str(path), **SIZES)
+        with RunDirectory.create(tmp_path / "run", {}) as run:
+            metrics = run_generate(config, run, Reporter(quiet=True), sleep=lambda _: None)
+    prompts = metrics["prompts"]
+    assert prompts["found"] == {"gold": 6, "boundary": 3, "fresh": 3}
+    assert prompts["generators"] == ["writer"] and prompts["fresh_generators"] == ["second"]
+    assert prompts["generator_not_independent"] is False
+    asked = [body["messages"][-1]["content"] for body, *_ in seen]
+    first_answer = next(i for i, one in enumerate(asked) if "JSON array" not in one)
+    assert not any("JSON array" in one for one in asked[first_answer:])  # prompts come first
+
+
+def test_kill_9_and_going_on_give_the_same_files_and_no_answer_twice(tmp_path: Path) -> None:
+    answered: list[str] = []
+    hold, held = threading.Event(), threading.Event()
+
+    def held_at_15(n: int, body: dict[str, Any]) -> Answer:
+        if n == 15 and not hold.is_set():
+            held.set()
+            hold.wait(60)
+            return 500, "killed meanwhile", {}
+        answered.append(json.dumps(body))
+        return able(n, body)
+
+    small = {"gold": 5, "failure_traces": 2, "counterexamples": 2, "boundary": 1, "fresh": 1}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in small.items()]
+    command = [sys.executable, "-c", "from arcs.cli import main; main()", "data", "generate"]
+    out = tmp_path / "killed"
+    with serving(held_at_15) as (url, _):
+        file = roster(tmp_path, url, concurrency=1)
+        begun = subprocess.Popen(
+            [*command, "--teachers", str(file), "--out", str(out), *flags],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert held.wait(120), "the run did not get to its 16th question"
+        begun.send_signal(signal.SIGKILL)
+        begun.wait()
+        hold.set()
+        assert not (out / "metrics.json").exists()
+        with (out / "replies.jsonl").open("ab") as torn:
+            torn.write(b'{"job": "gold-0001/ea')
+        done = subprocess.run(
+            [*command, "--run", str(out), "--json"], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    assert max(Counter(answered).values()) == 1
+    with serving(able) as (url, _):
+        roster(tmp_path, url, concurrency=1)
+        whole = subprocess.run(
+            [*command, "--teachers", str(file), "--out", str(tmp_path / "whole"), *flags],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert whole.returncode == 0, whole.stderr
+    assert results(out) == results(tmp_path / "whole")
+    assert json.loads(done.stdout) == json.loads((out / "metrics.json").read_text())
