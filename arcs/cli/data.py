@@ -52,12 +52,29 @@ def show(
     start(name, kind=kind, item=item, limit=limit, as_json=json_output)
 
 
-@data.command(epilog="Example: threearc data stats mcas --json")
-def stats(name: _Name, kind: _Kind = None, json_output: _Json = False) -> None:
-    """Count categories; measure lengths, diversity and near duplicates within."""
+@data.command(
+    epilog="""
+Examples:\n
+  threearc data stats mcas --json\n
+  threearc data stats dispositions_code --model SmolLM2-135M-Instruct --max-length 512
+"""
+)
+def stats(
+    name: _Name,
+    kind: _Kind = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Of training data: count tokens as this model's trainer does."),
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens above which a record is too long; 1024.")
+    ] = None,
+    json_output: _Json = False,
+) -> None:
+    """Count categories; measure lengths, diversity, style, licences, near duplicates within."""
     from arcs.data.command import stats as start
 
-    start(name, kind=kind, as_json=json_output)
+    start(name, kind=kind, model=model, max_length=max_length, as_json=json_output)
 
 
 @data.command(
@@ -72,7 +89,7 @@ def validate(
     kind: _Kind = None,
     json_output: _Json = False,
 ) -> None:
-    """List every bad line. Exits with status 1 when there is any."""
+    """List every bad line, and of a generated folder what does not fit. Exits 1 for any."""
     from arcs.data.command import validate as start
 
     start(path, kind=kind, as_json=json_output)
@@ -106,6 +123,31 @@ def split(
 
     plan = Plan(_numbers(fractions), _words(names), seed, by, stratify)
     make_split(name, plan, kind=kind, out=out, as_json=json_output)
+
+
+@data.command(
+    epilog="""
+Examples:\n
+  threearc data mix generated/records/gold.jsonl dispositions_cooking:100 --out mixed.jsonl\n
+  threearc data mix a.jsonl:0.5 b.jsonl --one-per-prompt --out mixed.jsonl
+"""
+)
+def mix(
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Two or more training sets or files, each with :N records or :SHARE."),
+    ],
+    out: Annotated[Path, typer.Option(help="New file.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the permutations.")] = 0,
+    one_per_prompt: Annotated[
+        bool, typer.Option("--one-per-prompt", help="Pass over prompts that an earlier set has.")
+    ] = False,
+    json_output: _Json = False,
+) -> None:
+    """Mix training files in stated amounts; the mixture is described beside it."""
+    from arcs.data.command import mix_sets
+
+    mix_sets(names, seed=seed, out=out, one_per_prompt=one_per_prompt, as_json=json_output)
 
 
 @data.command(

@@ -1,4 +1,4 @@
-"""``threearc data generate`` and ``threearc data mix``."""
+"""``threearc data generate``."""
 
 from __future__ import annotations
 

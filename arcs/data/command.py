@@ -1,20 +1,23 @@
-"""What ``threearc data show``, ``stats``, ``validate``, ``split`` and ``check-overlap`` do."""
+"""What ``threearc data`` does: show, stats, validate, split, mix, check-overlap."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from arcs.data import report
 from arcs.data.kinds import Kind, key_of, kind_named
 from arcs.data.lines import Contents, Problem, read
+from arcs.data.mixing import MIXED, mix, part
 from arcs.data.overlaps import overlaps
 from arcs.data.sets import BUILT_IN, DataSet, generator_not_independent, open_set
 from arcs.data.splitting import Plan, Split, split
 from arcs.data.statistics import statistics
+from arcs.data.style import MAX_LENGTH, style, token_lengths
 from arcs.data.writing import SCHEMA, write_folder
 from arcs.runs import canonical_json
 from models.errors import UserError
@@ -48,21 +51,37 @@ def show(
     _print(document, as_json, lambda: report.records(document, more))
 
 
-def stats(name: str, *, kind: str | None, as_json: bool) -> None:
-    """Print what a set looks like in numbers."""
+def stats(
+    name: str, *, kind: str | None, model: str | None, max_length: int | None, as_json: bool
+) -> None:
+    """Print what a set looks like in numbers; of training data also what it would teach.
+
+    ``model``: whose tokenizer counts tokens; None: they are not counted.
+    """
     found = open_set(name, kind)
     document = {
         "schema": SCHEMA, "name": found.name, "sha256": found.contents.sha256,
         **statistics(found.records, found.kind).to_json(),
     }  # fmt: skip
+    if found.kind.name in MIXED:
+        document |= {"style": style(found.records).to_json(), "tokens": None}
+        if model is not None:
+            document["tokens"] = _tokens(found, model, max_length or MAX_LENGTH)
+    elif model is not None or max_length is not None:
+        raise UserError(f"--model, --max-length: only training data has them, not {name}")
     _print(document, as_json, lambda: report.numbers(document))
 
 
 def validate(path: Path, *, kind: str | None, as_json: bool) -> None:
     """Print every bad line of a file, or of the JSONL files of a folder; exit 1 for any."""
     chosen = None if kind is None else kind_named(kind)
-    found = [_checked(file, chosen) for file in _files(path)]
+    from arcs.teachers.checking import files_of, is_generated, problems_of
+
+    generated = is_generated(path)
+    found = [_checked(file, chosen) for file in (files_of(path) if generated else _files(path))]
     problems = [problem for _, listed in found for problem in listed]
+    if generated and not problems:
+        problems = list(problems_of(path))
     document = {
         "schema": SCHEMA,
         "files": [report.file_row(contents, listed) for contents, listed in found],
@@ -74,6 +93,15 @@ def validate(path: Path, *, kind: str | None, as_json: bool) -> None:
     _print(document, as_json, lambda: report.checked(document))
     if problems:
         sys.exit(1)
+
+
+def mix_sets(
+    names: Sequence[str], *, seed: int, out: Path, one_per_prompt: bool, as_json: bool
+) -> None:
+    """Write a mixture of training sets and say what is in it."""
+    made = mix([part(one) for one in names], seed=seed, out=out, one_per_prompt=one_per_prompt)
+    document = {"schema": SCHEMA, **made}
+    _print(document, as_json, lambda: report.mixed(document))
 
 
 def check_overlap(names: Sequence[str], *, kind: str | None, as_json: bool) -> None:
@@ -104,6 +132,15 @@ def make_split(name: str, plan: Plan, *, kind: str | None, out: Path, as_json: b
     files[MANIFEST] = canonical_json(document).encode()
     write_folder(out, files)
     _print(document, as_json, lambda: report.parts(document, str(out)))
+
+
+def _tokens(found: DataSet, model: str, max_length: int) -> dict[str, Any]:
+    from models.chat import ChatEncoder
+    from models.store import prepare
+
+    directory = prepare(model)
+    encoder = ChatEncoder(directory)
+    return asdict(token_lengths(found.records, encoder, directory.name, max_length))
 
 
 def _row(found: DataSet) -> dict[str, Any]:

@@ -88,7 +88,56 @@ def numbers(document: Mapping[str, Any]) -> Group:
         Text(f"  {one['first']}  {one['second']}  {one['similarity']:.2f}")
         for one in document["nearest"]
     ]
+    parts += map(Text, _taught(document))
     return Group(*parts)
+
+
+def _taught(document: Mapping[str, Any]) -> Iterator[str]:
+    """What training data would teach beside its content."""
+    found = document.get("style")
+    if found is None:
+        return
+    opener, share = found["commonest_opener"]
+    yield (
+        f"answers trained towards: code {found['code']:.1%}, hedged {found['hedged']:.1%}, "
+        f"self-checked {found['self_checked']:.1%}, Markdown {found['markdown']:.1%}, emoji "
+        f"{found['emoji']:.1%} of {found['n']}"
+    )
+    uniform = "-" if found["uniformity"] is None else f"{found['uniformity']:.3f}"
+    yield (
+        f"style: uniformity {uniform} (1: all alike), lengths vary by "
+        f'{found["length_variation"]:.0%}, commonest opener "{opener}" {share:.1%}, '
+        f"{found['near_duplicates']} pairs of near duplicates"
+    )
+    licences = ", ".join(f"{name} {n}" for name, n in found["licences"].items()) or "none stated"
+    yield f"licences of teachers: {licences}; {found['without_provenance']} without provenance"
+    tokens = document.get("tokens")
+    if tokens is None:
+        yield "tokens: not counted (--model MODEL)"
+    else:
+        ids = _quartiles(tokens["ids"])
+        yield (
+            f"tokens of prompt and answer, {tokens['model']}: {ids}; {tokens['truncated']} of "
+            f"{tokens['n']} ({tokens['truncated'] / tokens['n']:.1%}) longer than "
+            f"{tokens['max_length']}"
+        )
+
+
+def mixed(document: Mapping[str, Any]) -> Group:
+    """What a mixture holds."""
+    made = _table("", "set", "records", "taken", "licence")
+    for one in document["sources"]:
+        made.add_row(
+            one["name"], str(one["records"]), str(one["taken"]), one["licence"] or "unknown"
+        )
+    passed = sum(one["same_prompt_passed_over"] for one in document["sources"])
+    types = ", ".join(f"{name} {n}" for name, n in document["types"].items())
+    splits = ", ".join(f"{name} {n}" for name, n in document["split"].items())
+    return Group(
+        Text(f"{document['records']} records in {document['out']}, seed {document['seed']}"),
+        made,
+        Text(f"types: {types}; {splits}; passed over for their prompt: {passed}"),
+    )
 
 
 def file_row(contents: Contents | None, problems: Sequence[Problem]) -> dict[str, Any]:
