@@ -283,14 +283,13 @@ def drop(wanted: Wanted, done: Mapping[str, Stored], rule: str, detail: str) -> 
 
 def counts(kind: Kind, wanted: int, dropped: Sequence[Dropped]) -> list[Count]:
     """The table of one type: every rule that applies to it, with records before and dropped."""
-    names = list(BEFORE)
-    names += [rule.name for rule in RULES if kind in rule.kinds and rule.name not in names]
-    names.append("schema")
+    rules = [rule.name for rule in RULES if kind in rule.kinds]
+    names = [*BEFORE, *(name for name in rules if name not in BEFORE), "schema"]
     # "unfinished" speaks twice: for an attempt that broke off, and for the last stage
     found, left = [], wanted
     for name in names:
         n = sum(one.kind == kind and one.rule == name for one in dropped)
-        if n or name not in (*BEFORE, "schema"):
+        if n or name in rules:
             found.append(Count(kind, name, left, n))
         left -= n
     return found

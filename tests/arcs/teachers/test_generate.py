@@ -22,9 +22,14 @@ from arcs.data.lines import read_good
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from arcs.teachers import prompting
+from arcs.teachers.asking import Question
+from arcs.teachers.checking import files_of, is_generated, problems_of
 from arcs.teachers.config import ARC, GenerateConfig
+from arcs.teachers.engine_teacher import EngineTeacher, opened_gguf
 from arcs.teachers.pipeline import run_generate
+from arcs.teachers.roster import Teacher
 from evals.endpoint import BudgetSpent, CreditSpent
+from models.chat import Message
 from models.errors import UserError
 from tests.support.chat_server import Answer, said, serving, teacher
 
@@ -364,3 +369,94 @@ def test_kill_9_and_going_on_give_the_same_files_and_no_answer_twice(tmp_path: P
     assert whole.returncode == 0, whole.stderr
     assert results(out) == results(tmp_path / "whole")
     assert json.loads(done.stdout) == json.loads((out / "metrics.json").read_text())
+
+
+def test_a_generated_folder_is_checked_as_a_whole(tmp_path: Path) -> None:
+    with serving(able) as (url, _):
+        generate(tmp_path, url, require_licence="mit")
+    run = tmp_path / "run"
+    assert is_generated(run) and list(problems_of(run)) == []
+    assert {one.name for one in files_of(run)} >= {"prompts.jsonl", "gold.jsonl", "boundary.jsonl"}
+    gold = run / "records/gold.jsonl"
+    lines = gold.read_text().splitlines()
+    first = json.loads(lines[0])
+    first["split"] = "train" if first.get("split") == "held_out" else "held_out"
+    second = json.loads(lines[1])
+    second["provenance"]["licences"] = ["proprietary"]
+    third = {**json.loads(lines[2]), "prompt": "Another question, about nothing?"}
+    gold.write_text("".join(f"{json.dumps(one)}\n" for one in (first, second, third)))
+    said = [str(one) for one in problems_of(run)]
+    for number, what in enumerate(("its prompt in", "licence proprietary, and the run required mit",
+                                   "its prompt is not the text of"), start=1):  # fmt: skip
+        assert any(f"line {number}:" in one and what in one for one in said), what
+    assert any("changed since it was written" in one for one in said) and len(said) == 4
+
+
+@pytest.mark.parametrize("kind", ["gguf", "backend"])
+def test_a_teacher_may_be_a_model_of_ours_and_says_the_same_again(
+    tmp_path: Path, tiny_directory: Callable[..., Any], kind: str
+) -> None:
+    pytest.importorskip("llama_cpp" if kind == "gguf" else "torch")
+    how = 'quant = "f16"\nthreads = 1' if kind == "gguf" else 'backend = "torch"'
+    directory = tiny_directory("llama", max_position_embeddings=4096)
+    path = tmp_path / "teachers.toml"
+    path.write_text(
+        f'[teachers.tiny]\nkind = "{kind}"\nmodel = "{directory.path}"\n{how}\n'
+        'licence = "mit"\nmax_tokens = 8\n[roles]\ndefault = "tiny"\n'
+    )
+    found = []
+    for out in ("a", "b"):
+        config = GenerateConfig(teachers=str(path), gold=4, failure_traces=2, counterexamples=2,
+                                boundary=1, fresh=1)  # fmt: skip
+        with RunDirectory.create(tmp_path / out, {}) as run:
+            metrics = run_generate(config, run, Reporter(quiet=True))
+        found.append(results(tmp_path / out))
+        manifest = json.loads((tmp_path / out / "manifest.json").read_text())
+        identity = manifest["teacher.tiny"]
+        assert identity["fingerprint"] == directory.fingerprint
+        assert identity.get("quant", identity.get("dtype")) in ("f16", "float32")
+    # random weights say nothing in eight tokens that a filter would let through
+    assert all(one["kept"] == 0 for one in metrics["records"].values())
+    assert metrics["teachers"]["tiny"]["answers"] >= 4 * 4
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("which", ["tiny", pytest.param("embedded", marks=pytest.mark.slow)])
+def test_a_model_of_ours_behind_http_answers_as_it_does_in_this_process(
+    tmp_path: Path, which: str, request: pytest.FixtureRequest
+) -> None:
+    pytest.importorskip("llama_cpp")
+    if which == "tiny":
+        make = request.getfixturevalue("tiny_directory")
+        directory = make("llama", max_position_embeddings=4096)
+    else:
+        directory = request.getfixturevalue("smollm_directory")
+    settings = Teacher(kind="gguf", model="m", licence="mit", quant="f16", threads=1)
+    one_at_a_time = threading.Lock()
+    with opened_gguf(settings, directory, print) as opened:
+        engine = EngineTeacher(settings, lambda: opened, seed=0)
+
+        def ask(n: int, body: dict[str, Any]) -> Any:
+            messages = tuple(Message(one["role"], one["content"]) for one in body["messages"])
+            question = Question(f"http/{n}", messages, 0.0, min(12, body["max_tokens"]))
+            found: list[Any] = []
+            with one_at_a_time:
+                engine.answer([question], lambda _, a: found.append(a), lambda *_: None,
+                              threading.Event())  # fmt: skip
+            return found[0]
+
+        def served(n: int, body: dict[str, Any]) -> Answer:
+            answer = ask(n, body)
+            return said(answer.text, (answer.input_tokens, answer.output_tokens),
+                        reason=answer.finish_reason)  # fmt: skip
+
+        with serving(served) as (url, seen):
+            metrics = generate(tmp_path, url, gold=4, failure_traces=2, counterexamples=1,
+                               boundary=1, fresh=1,
+                               teacher={"concurrency": 2, "timeout": 60.0})  # fmt: skip
+        lines = [json.loads(one) for one in (tmp_path / "run/replies.jsonl").open()]
+        stored = {one["answer"]["text"] for one in lines}
+        assert {ask(1000 + i, body).text for i, (body, *_) in enumerate(seen)} == stored
+    assert metrics["teachers"]["t"]["answers"] == len(seen) == len(lines)
+    # twelve tokens end nowhere: nothing of it may pass for a record
+    assert all(one["kept"] == 0 for one in metrics["records"].values())
