@@ -49,7 +49,7 @@ class EngineTeacher:
                 return
             sampling = Sampling(
                 temperature=temperature, seed=self._seed,
-                repetition_penalty=self._teacher.repetition_penalty,
+                repetition_penalty=self._teacher.repetition_penalty, min_p=self._teacher.min_p,
             )  # fmt: skip
             self._decode(group, max_tokens, sampling, keep, fail)
 
@@ -131,7 +131,7 @@ def opened_gguf(
         identity = {
             "model": directory.name, "quant": quant, "gguf_sha256": file_sha256(path),
             "fingerprint": directory.fingerprint, "context": context, "width": WIDTH,
-            "repetition_penalty": teacher.repetition_penalty,
+            "repetition_penalty": teacher.repetition_penalty, "min_p": teacher.min_p,
         }  # fmt: skip
         yield model, ChatEncoder(directory), context, identity
 
@@ -151,6 +151,6 @@ def opened_backend(
     context = min(CONTEXT, read_geometry(directory.path).context_length)
     identity = {
         "model": directory.name, "backend": backend, "dtype": dtype, "context": context,
-        "fingerprint": directory.fingerprint, "repetition_penalty": teacher.repetition_penalty,
+        "fingerprint": directory.fingerprint, "repetition_penalty": teacher.repetition_penalty, "min_p": teacher.min_p,
     }  # fmt: skip
     yield model, ChatEncoder(directory), context, identity

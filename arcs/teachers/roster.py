@@ -57,6 +57,8 @@ class Teacher(BaseModel):
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     threads: int | None = Field(default=None, ge=1)
     repetition_penalty: float = Field(default=1.0, gt=0)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    """As in :class:`backends.interface.Sampling`; an endpoint gets its own through ``extra``."""
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:
@@ -65,8 +67,8 @@ class Teacher(BaseModel):
             "endpoint": {"url", "key_variables", "concurrency", "timeout", "tries", "back_off",
                          "requests_per_minute", "usd_per_million_input", "usd_per_million_output",
                          "extra"},
-            "gguf": {"quant", "threads", "repetition_penalty"},
-            "backend": {"backend", "dtype", "repetition_penalty"},
+            "gguf": {"quant", "threads", "repetition_penalty", "min_p"},
+            "backend": {"backend", "dtype", "repetition_penalty", "min_p"},
         }  # fmt: skip
         every = set().union(*ours.values())
         wrong = sorted(self.model_fields_set & (every - ours[self.kind]))
