@@ -49,7 +49,7 @@ audit *args: setup-logs
 adapters *args: setup
     @"{{threearc}}" adapters "$@"
 
-# The data sets: show, check, split, compare, import other people's. (no engine needed)
+# The data sets: show, check, split, mix, compare, import, have teachers write (generate).
 data *args: setup-logs
     @"{{threearc}}" data "$@"
 

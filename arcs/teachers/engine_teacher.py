@@ -151,6 +151,7 @@ def opened_backend(
     context = min(CONTEXT, read_geometry(directory.path).context_length)
     identity = {
         "model": directory.name, "backend": backend, "dtype": dtype, "context": context,
-        "fingerprint": directory.fingerprint, "repetition_penalty": teacher.repetition_penalty, "min_p": teacher.min_p,
+        "fingerprint": directory.fingerprint, "repetition_penalty": teacher.repetition_penalty,
+        "min_p": teacher.min_p,
     }  # fmt: skip
     yield model, ChatEncoder(directory), context, identity
