@@ -1,0 +1,275 @@
+"""The words of an Arc 2 verdict as rules with numbers (PAPER.md 4.9 gives the words, no rule).
+
+Each rule is asked of effects that are corrected over the sweep, and answers *holds*, *excluded*
+or *open*: that a test does not reject excludes nothing, only an interval does. A rise is a move
+toward the disposition. The claim is that damping the chosen heads brings the disposition about
+and keeps the content; :func:`verdict` says what the words make of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from arcs.arc2.effects import Effect
+from arcs.claims import Verdict
+
+
+class Word(StrEnum):
+    """What can be said of a sweep."""
+
+    FROZEN = "frozen"
+    WRONG_DIRECTION = "wrong direction"
+    NON_MONOTONIC = "non-monotonic"
+    CONTENT_DAMAGE = "content damage"
+    NOT_REPLICATED = "not replicated"
+    NO_SEPARABLE_AXIS = "no separable axis"
+    LIKE_RANDOM_HEADS = "no more than random heads"
+    CLEAN_POSITIVE = "clean positive"
+
+
+class State(StrEnum):
+    """Whether a word holds."""
+
+    HOLDS = "holds"
+    EXCLUDED = "excluded"
+    OPEN = "open"
+    NOT_TESTED = "not tested"
+
+
+SEPARATION = 0.5
+"""Smallest Cohen's d of a head that would matter (Cohen's "medium")."""
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """One word, whether it holds, and why."""
+
+    word: Word
+    state: State
+    because: str
+
+    def to_json(self) -> dict[str, str]:
+        """JSON-able form."""
+        return {"word": self.word.value, "state": self.state.value, "because": self.because}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that the words are decided from. Dampings are in order, the weakest first."""
+
+    axis: Sequence[Effect]
+    """Change of the axis at each lambda below 1; empty: no axis could be measured."""
+    steps: Sequence[Effect] = ()
+    """Change from each lambda to the next."""
+    trend: Effect | None = None
+    """Mean slope of the axis over damping."""
+    content: Sequence[Sequence[Effect]] = ()
+    """Change of accuracy at each lambda: as read, then for every way in which unfinished answers
+    could end; empty: nothing is right or wrong about these answers."""
+    content_floor: str | None = None
+    """Why a fall could not be seen: too few right answers to begin with."""
+    against_random: Effect | None = None
+    """Chosen heads minus random heads of the same layers, at the strongest damping."""
+    replicates: Sequence[Effect] = ()
+    """The change at the strongest damping, by seed or by half of the items."""
+    replicate_difference: Effect | None = None
+    """Between the two replicates that differ most."""
+    replicated_over: str = "halves of the items"
+    separable: bool | None = None
+    """Whether some head differs at a corrected p below alpha; None: no ranking."""
+    largest_separation: float | None = None
+    """Largest |d| that simultaneous intervals of all heads still hold; None: not in d."""
+    faults: Sequence[str] = field(default_factory=tuple)
+    """Why the instrument failed, in words; any makes the claim INVALID."""
+
+
+def _shown(effects: Sequence[Effect], kind: str) -> str:
+    names = [one.name for one in effects if getattr(one, kind)]
+    return ", ".join(names)
+
+
+def frozen(found: Evidence) -> Ruling:
+    """No effect that matters, at any lambda."""
+    moved = [one for one in found.axis if one.up or one.down]
+    if not found.axis:
+        return _not_tested(Word.FROZEN, "no axis was measured")
+    if all(one.within for one in found.axis):
+        return Ruling(Word.FROZEN, State.HOLDS, "every interval lies inside the smallest effect")
+    if moved:
+        return Ruling(Word.FROZEN, State.EXCLUDED, f"the axis moved at {_names(moved)}")
+    return Ruling(Word.FROZEN, State.OPEN, "no move is shown, and one that matters is not excluded")
+
+
+def wrong_direction(found: Evidence) -> Ruling:
+    """Away from the disposition at some lambda, and toward it at none."""
+    if not found.axis:
+        return _not_tested(Word.WRONG_DIRECTION, "no axis was measured")
+    down, up = _shown(found.axis, "down"), _shown(found.axis, "up")
+    if down and not up:
+        return Ruling(Word.WRONG_DIRECTION, State.HOLDS, f"it fell at {down}")
+    if all(one.not_below for one in found.axis):
+        return Ruling(Word.WRONG_DIRECTION, State.EXCLUDED, "a fall that matters is excluded")
+    return Ruling(Word.WRONG_DIRECTION, State.OPEN, "a fall is neither shown nor excluded")
+
+
+def non_monotonic(found: Evidence) -> Ruling:
+    """One step up and one step down as lambda falls, both shown."""
+    if len(found.steps) < 2:
+        return _not_tested(Word.NON_MONOTONIC, "fewer than two steps of lambda")
+    down, up = _shown(found.steps, "down"), _shown(found.steps, "up")
+    if down and up:
+        return Ruling(Word.NON_MONOTONIC, State.HOLDS, f"up at {up}, down at {down}")
+    if all(one.not_below for one in found.steps) or all(one.not_above for one in found.steps):
+        return Ruling(Word.NON_MONOTONIC, State.EXCLUDED, "no step back that matters")
+    return Ruling(Word.NON_MONOTONIC, State.OPEN, "a step back is neither shown nor excluded")
+
+
+def content_damage(found: Evidence) -> Ruling:
+    """Fewer right answers at some lambda, however unfinished answers would have ended."""
+    if found.content_floor is not None:
+        return _not_tested(Word.CONTENT_DAMAGE, found.content_floor)
+    if not found.content:
+        return _not_tested(Word.CONTENT_DAMAGE, "nothing is right or wrong about these answers")
+    states = {_content_state(effects) for effects in found.content}
+    if states == {State.HOLDS}:
+        where = _shown(found.content[0], "down")
+        return Ruling(Word.CONTENT_DAMAGE, State.HOLDS, f"accuracy fell at {where}")
+    if states == {State.EXCLUDED}:
+        return Ruling(Word.CONTENT_DAMAGE, State.EXCLUDED, "a fall that matters is excluded")
+    because = "a fall is neither shown nor excluded"
+    if len(states) > 1:
+        because = "it depends on how unfinished answers would have ended"
+    return Ruling(Word.CONTENT_DAMAGE, State.OPEN, because)
+
+
+def _content_state(effects: Sequence[Effect]) -> State:
+    if any(one.down for one in effects):
+        return State.HOLDS
+    return State.EXCLUDED if all(one.not_below for one in effects) else State.OPEN
+
+
+def not_replicated(found: Evidence) -> Ruling:
+    """Replicates disagree: their difference is shown, and not all point the same way."""
+    what = found.replicated_over
+    if len(found.replicates) < 2:
+        return _not_tested(Word.NOT_REPLICATED, "there is one replicate")
+    same = all(one.up for one in found.replicates) or all(one.down for one in found.replicates)
+    if same:
+        return Ruling(Word.NOT_REPLICATED, State.EXCLUDED, f"all {what} show it")
+    between = found.replicate_difference
+    if between is not None and (between.up or between.down):
+        return Ruling(Word.NOT_REPLICATED, State.HOLDS, f"{what} differ by more than matters")
+    return Ruling(Word.NOT_REPLICATED, State.OPEN, f"not all {what} show it, and none contradicts")
+
+
+def no_separable_axis(found: Evidence) -> Ruling:
+    """No head tells the cohorts apart by an amount that matters."""
+    if found.separable is None:
+        return _not_tested(Word.NO_SEPARABLE_AXIS, "nothing was ranked")
+    if found.separable:
+        because = "a head differs by more than the best of as many noise heads"
+        return Ruling(Word.NO_SEPARABLE_AXIS, State.EXCLUDED, because)
+    largest = found.largest_separation
+    if largest is not None and largest < SEPARATION:
+        because = f"every head's d lies within {SEPARATION:g}"
+        return Ruling(Word.NO_SEPARABLE_AXIS, State.HOLDS, because)
+    because = "no head stands out of the null of the maximum"
+    if largest is not None:
+        because += f", and d up to {largest:.2f} is not excluded"
+    return Ruling(Word.NO_SEPARABLE_AXIS, State.OPEN, because)
+
+
+def like_random_heads(found: Evidence) -> Ruling:
+    """The chosen heads do no more than random heads of the same layers."""
+    effect = found.against_random
+    if effect is None:
+        return _not_tested(Word.LIKE_RANDOM_HEADS, "no random heads were damped")
+    if effect.p_adjusted < effect.alpha and effect.value > 0:
+        return Ruling(Word.LIKE_RANDOM_HEADS, State.EXCLUDED, "they do more than random heads")
+    if effect.not_above:
+        return Ruling(Word.LIKE_RANDOM_HEADS, State.HOLDS, "more, by what matters, is excluded")
+    return Ruling(Word.LIKE_RANDOM_HEADS, State.OPEN, "more is neither shown nor excluded")
+
+
+def clean_positive(found: Evidence, others: Mapping[Word, Ruling]) -> Ruling:
+    """The axis moves toward the disposition, rising with damping, and nothing speaks against it."""
+    against = [
+        word
+        for word, ruling in others.items()
+        if ruling.state is State.HOLDS and word is not Word.NO_SEPARABLE_AXIS
+    ]
+    if against:
+        return Ruling(Word.CLEAN_POSITIVE, State.EXCLUDED, ", ".join(against))
+    rises = found.trend is not None and found.trend.p_adjusted < found.trend.alpha
+    needed = {
+        "a rise that matters": bool(_shown(found.axis, "up")),
+        "a rising trend": rises and found.trend is not None and found.trend.value > 0,
+        **{
+            f"{word} excluded": others[word].state is State.EXCLUDED
+            for word in (Word.CONTENT_DAMAGE, Word.NOT_REPLICATED, Word.LIKE_RANDOM_HEADS,
+                         Word.NO_SEPARABLE_AXIS)
+        },
+    }  # fmt: skip
+    missing = [name for name, there in needed.items() if not there]
+    if missing:
+        return Ruling(Word.CLEAN_POSITIVE, State.OPEN, "not shown: " + ", ".join(missing))
+    return Ruling(Word.CLEAN_POSITIVE, State.HOLDS, "all that is needed is shown")
+
+
+def rulings(found: Evidence) -> list[Ruling]:
+    """Every word, the clean positive last."""
+    made = [
+        rule(found)
+        for rule in (frozen, wrong_direction, non_monotonic, content_damage, not_replicated,
+                     no_separable_axis, like_random_heads)
+    ]  # fmt: skip
+    others = {one.word: one for one in made}
+    return [*made, clean_positive(found, others)]
+
+
+@dataclass(frozen=True)
+class Arc2Claim:
+    """The claim of a sweep and what became of it."""
+
+    statement: str
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    explanation: str
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {
+            "statement": self.statement,
+            "verdict": self.verdict.value,
+            "reasons": list(self.reasons),
+            "explanation": self.explanation,
+        }
+
+
+def verdict(statement: str, found: Evidence, made: Sequence[Ruling]) -> Arc2Claim:
+    """Validity first; then the clean positive: holds, is excluded, or is open."""
+    clean = next(one for one in made if one.word is Word.CLEAN_POSITIVE)
+    if found.faults:
+        return Arc2Claim(statement, Verdict.INVALID, tuple(found.faults), "; ".join(found.faults))
+    if clean.state is State.HOLDS:
+        return Arc2Claim(statement, Verdict.SUPPORTED, ("clean positive",), clean.because)
+    holding = tuple(
+        one.word.value for one in made if one.state is State.HOLDS and one is not clean
+    )
+    if clean.state is State.EXCLUDED:
+        because = "; ".join(
+            f"{one.word.value}: {one.because}" for one in made if one.state is State.HOLDS
+        )
+        return Arc2Claim(statement, Verdict.REFUTED, holding, because)
+    return Arc2Claim(statement, Verdict.INCONCLUSIVE, holding or ("open",), clean.because)
+
+
+def _not_tested(word: Word, because: str) -> Ruling:
+    return Ruling(word, State.NOT_TESTED, because)
+
+
+def _names(effects: Sequence[Effect]) -> str:
+    return ", ".join(one.name for one in effects)

@@ -1,0 +1,428 @@
+"""Where labels come from: prompts, and what is read of a model's answers to them.
+
+``exact-match``: short questions, compared exactly. ``execution``: small Python tasks, run in the
+sandbox; of the disposition self-improving the recovery tasks. ``meter``: the contexts of a meter
+axis, whose labels are log-probabilities. ``judge:lexical`` and ``judge:recorded:FILE``: cooking
+questions with checklists. Delivery (asserted or hedged) is read by the lexical rule everywhere but
+with a recorded judge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from arcs.arc1 import evaluation, problems
+from arcs.arc2.dispositions import Labelled
+from arcs.judging.held import Held, held_to_bar
+from arcs.progress import Reporter
+from arcs.runs import RunDirectory
+from backends.interface import Completion, Prompt
+from evals.benchmarks import load_benchmark
+from evals.coverage import Covered
+from evals.exact_match import encode_question, score
+from evals.humaneval.execution import Limits
+from evals.humaneval.problems import Problem
+from evals.humaneval.prompts import PromptStyle
+from evals.humaneval.sandbox import IsolationLevel
+from evals.items.load import built_in, items_sha256
+from evals.items.records import ChefItem, MeterItem, RecoveryItem, ShortAnswer
+from evals.items.short_answer import INSTRUCTION
+from evals.judges.instruments import COVERAGE, DELIVERY
+from evals.judges.labels import Judge, Label, Question
+from evals.judges.lexical import LexicalJudge
+from evals.meter import choose
+from evals.truncation import repetition_loop
+from models.chat import ChatEncoder, EncodedPrompt, Message
+
+EXECUTIONS = "executions.jsonl"
+COVERED = 0.5
+"""Share of a checklist from which an answer counts as right (PAPER.md 4.1)."""
+TOKENS = {"exact-match": 48, "execution": 256, "meter": 48, "judge": 256}
+"""n_predict of each kind of labels where none is given."""
+
+
+class Source(Protocol):
+    """Prompts, encoded once, and a way to label the answers."""
+
+    @property
+    def name(self) -> str:
+        """As on the command line."""
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """One an item, in order."""
+
+    @property
+    def held(self) -> Held | None:
+        """What was found of the judge behind the labels; None where no judge is asked."""
+
+    def label(self, completions: Sequence[Completion], seed: int | None) -> list[Labelled]:
+        """Label answers, in their order."""
+
+    def describe(self) -> dict[str, Any]:
+        """Items, hashes and rules, for the manifest."""
+
+
+def ids_sha256(prompts: Sequence[Prompt]) -> str:
+    """sha-256 (hex) over items and prompt ids, in order."""
+    digest = hashlib.sha256()
+    for one in prompts:
+        digest.update(repr((one.item_id, one.ids)).encode())
+    return digest.hexdigest()
+
+
+def _asked(item_id: str, encoded: EncodedPrompt) -> Prompt:
+    return Prompt(item_id, encoded.ids)
+
+
+def delivered(judge: Judge, questions: Sequence[tuple[str, str, str]]) -> list[Label]:
+    """Delivery labels of (id, question, answer)."""
+    return judge.label(
+        [
+            Question(item, DELIVERY, {"question": asked, "response": text})
+            for item, asked, text in questions
+        ]
+    )
+
+
+def _asserted(label: Label) -> bool | None:
+    return None if label.status != "ok" else label.value == "ASSERT"
+
+
+def _plain(
+    one: Completion, encoder: ChatEncoder, seed: int | None, asserted: bool | None, **more: Any
+) -> Labelled:
+    """An answer with what follows from its ids alone."""
+    truncated = one.finish_reason == "length"
+    loop = truncated and repetition_loop(one.ids) is not None
+    known: dict[str, Any] = {"right": None, "open": truncated and not loop, **more}
+    return Labelled(
+        item_id=one.item_id,
+        seed=seed,
+        text=encoder.decode(one.ids),
+        ids=one.ids,
+        truncated=truncated,
+        loop=loop,
+        asserted=asserted,
+        **known,
+    )
+
+
+@dataclass(frozen=True)
+class ExactMatch:
+    """The short questions."""
+
+    items: tuple[ShortAnswer, ...]
+    prompts: tuple[Prompt, ...]
+    encoder: ChatEncoder
+    name: str = "exact-match"
+    held: Held | None = None
+
+    @classmethod
+    def of(cls, encoder: ChatEncoder, limit: int | None) -> ExactMatch:
+        """The first ``limit`` questions (all if None); domains are interleaved."""
+        items = built_in("short_answers", ShortAnswer)[:limit]
+        prompts = tuple(_asked(one.id, encode_question(encoder, one)) for one in items)
+        return cls(items, prompts, encoder)
+
+    def label(self, completions: Sequence[Completion], seed: int | None) -> list[Labelled]:
+        """Compare exactly; delivery by the lexical rule."""
+        items = {one.id: one for one in self.items}
+        texts = [self.encoder.decode(one.ids) for one in completions]
+        questions = [
+            (one.item_id, items[one.item_id].prompt, text)
+            for one, text in zip(completions, texts, strict=True)
+        ]
+        made = []
+        for one, text, said in zip(
+            completions, texts, delivered(LexicalJudge(), questions), strict=True
+        ):
+            cut = one.finish_reason == "length"
+            found = score(items[one.item_id], text, one.ids, truncated=cut)
+            made.append(
+                _plain(one, self.encoder, seed, _asserted(said), right=found.right,
+                       open=found.open, detail=found.reading.value)
+            )  # fmt: skip
+        return made
+
+    def describe(self) -> dict[str, Any]:
+        """Questions and how they are read."""
+        return {
+            "labels": self.name,
+            "dataset": "short_answers",
+            "items": len(self.items),
+            "items_sha256": items_sha256(self.items),
+            "ids_sha256": ids_sha256(self.prompts),
+            "instruction": INSTRUCTION,
+            "right": "evals/items/short_answer.py",
+            "delivery": str(LexicalJudge().id),
+        }
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Python tasks, run in the sandbox."""
+
+    items: tuple[problems.Item, ...]
+    encoder: ChatEncoder
+    run: RunDirectory
+    level: IsolationLevel
+    limits: Limits
+    reporter: Reporter
+    n_predict: int
+    dataset: str
+    dataset_sha256: str
+    name: str = "execution"
+    held: Held | None = None
+    prompt_style: PromptStyle = "chat"
+
+    @classmethod
+    def of(
+        cls,
+        encoder: ChatEncoder,
+        limit: int | None,
+        run: RunDirectory,
+        level: IsolationLevel,
+        reporter: Reporter,
+        n_predict: int,
+        benchmark: str = "small",
+    ) -> Execution:
+        """Tasks of a benchmark, a fixed unordered choice."""
+        found = load_benchmark(benchmark)
+        chosen = problems.choose(found, limit)
+        items = tuple(problems.encode(encoder, one, "chat") for one in chosen)
+        return cls(items, encoder, run, level, Limits(), reporter, n_predict, found.title,
+                   found.dataset_sha256)  # fmt: skip
+
+    @classmethod
+    def recovery(
+        cls,
+        encoder: ChatEncoder,
+        limit: int | None,
+        run: RunDirectory,
+        level: IsolationLevel,
+        reporter: Reporter,
+        n_predict: int,
+    ) -> Execution:
+        """A failed first answer, what failed, and the request to put it right."""
+        records = built_in("recovery", RecoveryItem)[:limit]
+        items = []
+        for one in records:
+            encoded = encoder.encode_prompt(_second_turn(one))
+            ids_text = ",".join(map(str, encoded.ids))
+            items.append(
+                problems.Item(
+                    problem=_problem(one),
+                    prompt=Prompt(one.id, encoded.ids),
+                    think_open=encoded.think_open,
+                    prompt_sha=hashlib.sha256(ids_text.encode()).hexdigest(),
+                )
+            )
+        return cls(tuple(items), encoder, run, level, Limits(), reporter, n_predict, "recovery",
+                   items_sha256(records))  # fmt: skip
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """One an item."""
+        return tuple(one.prompt for one in self.items)
+
+    def label(self, completions: Sequence[Completion], seed: int | None) -> list[Labelled]:
+        """Run each distinct program once; what was run is kept in the run directory."""
+        items = {one.prompt.item_id: one for one in self.items}
+        settings = _Settings((self.n_predict,), self.prompt_style)
+        done = {one.item_id: one for one in completions}
+        given = list(
+            evaluation.answers(
+                "arc2", done, [items[name] for name in done], self.encoder, settings
+            )
+        )
+        store = self.run.json_lines(EXECUTIONS)
+        executions = evaluation.execute(
+            given, store, self.level, self.limits, os.cpu_count() or 1, self.reporter
+        )
+        results = evaluation.results(given, executions)["arc2"][self.n_predict] if given else []
+        questions = [
+            (one.item.problem.task_id, one.item.problem.prompt, one.text) for one in given
+        ]
+        made = []
+        for one, result, said in zip(
+            given, results, delivered(LexicalJudge(), questions), strict=True
+        ):
+            completion = done[one.item.prompt.item_id]
+            made.append(
+                _plain(completion, self.encoder, seed, _asserted(said), right=result.passed,
+                       open=result.unfinished, detail=str(result.outcome))
+            )  # fmt: skip
+        return made
+
+    def describe(self) -> dict[str, Any]:
+        """Tasks, and where they run."""
+        return {
+            "labels": self.name,
+            "dataset": self.dataset,
+            "dataset_sha256": self.dataset_sha256,
+            "items": len(self.items),
+            "ids_sha256": ids_sha256(self.prompts),
+            "right": "all tests pass",
+            "sandbox": {"level": self.level.name, "limits": self.limits.description()},
+            "delivery": str(LexicalJudge().id),
+        }
+
+
+@dataclass(frozen=True)
+class _Settings:
+    n_predict: tuple[int, ...]
+    prompt_style: PromptStyle
+
+
+def _second_turn(one: RecoveryItem) -> list[Message]:
+    feedback = (
+        f"That is not right yet. This test fails:\n\n```python\n{one.failing_test}\n```\n\n"
+        f"What the function gave: {one.observed}\n\nCorrect the function and show it whole, in one "
+        "```python block."
+    )
+    return [
+        Message("user", one.prompt),
+        Message("assistant", one.first_answer),
+        Message("user", feedback),
+    ]
+
+
+def _problem(one: RecoveryItem) -> Problem:
+    """The record in HumanEval's form; the tests call the function by its own name."""
+    body = "\n".join([f"{one.entry_point} = candidate", *one.tests])
+    return Problem(
+        task_id=one.id,
+        prompt=f"def {one.entry_point}(*args, **kwargs):\n",
+        entry_point=one.entry_point,
+        canonical_solution=one.reference,
+        test="def check(candidate):\n" + textwrap.indent(body, "    ") + "\n",
+    )
+
+
+@dataclass(frozen=True)
+class MeterContexts:
+    """The contexts of a meter axis; nothing is right or wrong about the answers."""
+
+    items: tuple[MeterItem, ...]
+    prompts: tuple[Prompt, ...]
+    encoder: ChatEncoder
+    axis: str
+    name: str = "meter"
+    held: Held | None = None
+
+    @classmethod
+    def of(cls, encoder: ChatEncoder, axis: str, limit: int | None) -> MeterContexts:
+        """The first ``limit`` items of the axis."""
+        items = tuple(choose(built_in("meter", MeterItem), (axis,), limit))
+        prompts = tuple(
+            _asked(
+                one.id,
+                encoder.encode_prompt([Message(turn.role, turn.content) for turn in one.context]),
+            )
+            for one in items
+        )
+        return cls(items, prompts, encoder, axis)
+
+    def label(self, completions: Sequence[Completion], seed: int | None) -> list[Labelled]:
+        """Delivery by the lexical rule; the contrasts are read apart."""
+        items = {one.id: one for one in self.items}
+        questions = [
+            (one.item_id, items[one.item_id].context[-1].content, self.encoder.decode(one.ids))
+            for one in completions
+        ]
+        said = delivered(LexicalJudge(), questions)
+        return [
+            _plain(one, self.encoder, seed, _asserted(label))
+            for one, label in zip(completions, said, strict=True)
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """Contexts."""
+        return {
+            "labels": self.name,
+            "dataset": "meter",
+            "axis": self.axis,
+            "items": len(self.items),
+            "items_sha256": items_sha256(self.items),
+            "ids_sha256": ids_sha256(self.prompts),
+            "delivery": str(LexicalJudge().id),
+        }
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Cooking questions with checklists, labelled by a judge."""
+
+    items: tuple[ChefItem, ...]
+    prompts: tuple[Prompt, ...]
+    encoder: ChatEncoder
+    judge: Judge
+    name: str
+    held: Held | None
+
+    @classmethod
+    def of(cls, encoder: ChatEncoder, kind: str, limit: int | None) -> Judged:
+        """``kind``: ``lexical`` or ``recorded:FILE``. Raises UserError as the judge."""
+        from evals.judges.recorded import RecordedJudge
+
+        judge: Judge = (
+            LexicalJudge()
+            if kind == "lexical"
+            else RecordedJudge(Path(kind.removeprefix("recorded:")))
+        )
+        items = built_in("chef_train", ChefItem)[:limit]
+        prompts = tuple(
+            _asked(one.id, encoder.encode_prompt([Message("user", one.prompt)])) for one in items
+        )
+        held = held_to_bar(judge, (COVERAGE.name, DELIVERY.name))
+        return cls(items, prompts, encoder, judge, f"judge:{kind.split(':')[0]}", held)
+
+    def label(self, completions: Sequence[Completion], seed: int | None) -> list[Labelled]:
+        """Coverage claim by claim, and delivery; a label that is missing stays missing."""
+        items = {one.id: one for one in self.items}
+        made = []
+        for one in completions:
+            item, text = items[one.item_id], self.encoder.decode(one.ids)
+            name = one.item_id if seed is None else f"{one.item_id}@{seed}"
+            claims = self.judge.label(
+                [
+                    Question(
+                        f"{name}#{place}",
+                        COVERAGE,
+                        {"question": item.prompt, "response": text, "claim": claim.claim},
+                        tuple(claim.accept),
+                    )
+                    for place, claim in enumerate(item.checklist, start=1)
+                ]
+            )
+            said = delivered(self.judge, [(name, item.prompt, text)])[0]
+            share = Covered(
+                one.item_id,
+                tuple(None if label.status != "ok" else label.value == "YES" for label in claims),
+            ).share
+            right = None if share is None else share >= COVERED
+            made.append(
+                _plain(one, self.encoder, seed, _asserted(said), right=right, coverage=share)
+            )
+        return made
+
+    def describe(self) -> dict[str, Any]:
+        """Questions, and who judges."""
+        return {
+            "labels": self.name,
+            "dataset": "chef_train",
+            "items": len(self.items),
+            "items_sha256": items_sha256(self.items),
+            "ids_sha256": ids_sha256(self.prompts),
+            "judge": str(self.judge.id),
+            "instruments": {one.name: one.sha256 for one in (COVERAGE, DELIVERY)},
+            "right": f"at least {COVERED:g} of the checklist",
+            "judge_held_to_the_bar": None if self.held is None else self.held.to_json(),
+        }
