@@ -1,1 +1,1 @@
-"""Arc 2: which attention heads carry a disposition, and can damping them move it and keep content?"""
+"""Arc 2: which attention heads carry a disposition, and does damping them move it alone?"""

@@ -146,9 +146,7 @@ def magnitude(
         found=found,
         n=_sizes(y),
         null=f"largest |d| of all heads, labels permuted {permutations} times",
-        stability=split_half(
-            lambda rows: cohen_d_columns(x[rows], y[rows]), y, top=top, seed=seed
-        ),
+        stability=split_half(lambda rows: cohen_d_columns(x[rows], y[rows]), y, top=top, seed=seed),
         intervals={reading.heads[at]: effect_interval(found.effects[at], *sizes) for at in shown},
         extra={
             reading.heads[at]: {
@@ -192,9 +190,7 @@ def directional(
         null=f"largest cross-fitted d of all heads, labels permuted {permutations} times in folds",
         stability=split_half(effects_of, y, top=top, splits=10, seed=seed),
         intervals={reading.heads[at]: effect_interval(found.effects[at], *sizes) for at in shown},
-        extra={
-            reading.heads[at]: _directions(reading.means[at], y, halves, sizes) for at in shown
-        },
+        extra={reading.heads[at]: _directions(reading.means[at], y, halves, sizes) for at in shown},
         simultaneous=_simultaneous(found, sizes),
     )
 
@@ -221,7 +217,9 @@ def causal(
         n=f"{n} items",
         null="largest |mean shift| of all heads, signs of items flipped, "
         f"{len(found.null) + 1} arrangements",
-        stability=split_half(lambda rows: shifts[rows].mean(axis=0), np.zeros(n), top=top, seed=seed),
+        stability=split_half(
+            lambda rows: shifts[rows].mean(axis=0), np.zeros(n), top=top, seed=seed
+        ),
         intervals={heads[at]: mean_interval(shifts[:, at], level) for at in shown},
         extra={heads[at]: {"items_up": float((shifts[:, at] > 0).sum())} for at in shown},
     )
@@ -288,7 +286,9 @@ def _directions(
 ) -> dict[str, float]:
     x = np.asarray(block, dtype=np.float64)
     means = x[y].mean(axis=0), x[~y].mean(axis=0)
-    differences = [x[rows][y[rows]].mean(axis=0) - x[rows][~y[rows]].mean(axis=0) for rows in halves]
+    differences = [
+        x[rows][y[rows]].mean(axis=0) - x[rows][~y[rows]].mean(axis=0) for rows in halves
+    ]
     return {
         "in_sample_d": in_sample_direction_effect(x, y),
         "in_sample_d_of_noise": expected_in_sample_direction_effect(

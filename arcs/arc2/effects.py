@@ -7,6 +7,7 @@ the texts part (PAPER.md 8.3 S8).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from arcs.sampled_arms import difference_interval
-from evals.meter_scores import sign_flip_p
+from evals.meter_scores import PERMUTATIONS
 from evals.statistics.bootstrap import bootstrap_mean
 from evals.statistics.multiplicity import holm
 from evals.statistics.paired import mcnemar_exact, tango_interval
+from evals.statistics.ranked_effects import ranked_means
 from evals.statistics.rates import Interval
 
 Values = Mapping[str, float]
@@ -68,9 +70,10 @@ class Effect:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
+        known = math.isfinite(self.interval.low) and math.isfinite(self.interval.high)
         return {
             "value": self.value,
-            "interval": self.interval.to_json(),
+            "interval": self.interval.to_json() if known else None,
             "p": self.p,
             "p_adjusted": self.p_adjusted,
             "n": self.n,
@@ -124,7 +127,9 @@ def _whole(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
 def _p(values: np.ndarray[tuple[int], np.dtype[np.float64]], is_rate: bool) -> float:
     if is_rate and _whole(values):
         return mcnemar_exact(int((values > 0).sum()), int((values < 0).sum()))
-    return sign_flip_p(values)
+    if len(values) < 2 or not values.any():
+        return 1.0
+    return float(ranked_means(values[:, None], permutations=PERMUTATIONS).corrected_p[0])
 
 
 def _interval(

@@ -68,7 +68,7 @@ class Evidence:
     """Mean slope of the axis over damping."""
     content: Sequence[Sequence[Effect]] = ()
     """Change of accuracy at each lambda: as read, then for every way in which unfinished answers
-    could end; empty: nothing is right or wrong about these answers."""
+    could end; or of the log-likelihood. Empty: the content was not measured."""
     content_floor: str | None = None
     """Why a fall could not be seen: too few right answers to begin with."""
     against_random: Effect | None = None
@@ -132,11 +132,11 @@ def content_damage(found: Evidence) -> Ruling:
     if found.content_floor is not None:
         return _not_tested(Word.CONTENT_DAMAGE, found.content_floor)
     if not found.content:
-        return _not_tested(Word.CONTENT_DAMAGE, "nothing is right or wrong about these answers")
+        return _not_tested(Word.CONTENT_DAMAGE, "the content was not measured")
     states = {_content_state(effects) for effects in found.content}
     if states == {State.HOLDS}:
         where = _shown(found.content[0], "down")
-        return Ruling(Word.CONTENT_DAMAGE, State.HOLDS, f"accuracy fell at {where}")
+        return Ruling(Word.CONTENT_DAMAGE, State.HOLDS, f"it fell at {where}")
     if states == {State.EXCLUDED}:
         return Ruling(Word.CONTENT_DAMAGE, State.EXCLUDED, "a fall that matters is excluded")
     because = "a fall is neither shown nor excluded"
@@ -256,9 +256,7 @@ def verdict(statement: str, found: Evidence, made: Sequence[Ruling]) -> Arc2Clai
         return Arc2Claim(statement, Verdict.INVALID, tuple(found.faults), "; ".join(found.faults))
     if clean.state is State.HOLDS:
         return Arc2Claim(statement, Verdict.SUPPORTED, ("clean positive",), clean.because)
-    holding = tuple(
-        one.word.value for one in made if one.state is State.HOLDS and one is not clean
-    )
+    holding = tuple(one.word.value for one in made if one.state is State.HOLDS and one is not clean)
     if clean.state is State.EXCLUDED:
         because = "; ".join(
             f"{one.word.value}: {one.because}" for one in made if one.state is State.HOLDS

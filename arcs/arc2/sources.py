@@ -238,18 +238,14 @@ class Execution:
         settings = _Settings((self.n_predict,), self.prompt_style)
         done = {one.item_id: one for one in completions}
         given = list(
-            evaluation.answers(
-                "arc2", done, [items[name] for name in done], self.encoder, settings
-            )
+            evaluation.answers("arc2", done, [items[name] for name in done], self.encoder, settings)
         )
         store = self.run.json_lines(EXECUTIONS)
         executions = evaluation.execute(
             given, store, self.level, self.limits, os.cpu_count() or 1, self.reporter
         )
         results = evaluation.results(given, executions)["arc2"][self.n_predict] if given else []
-        questions = [
-            (one.item.problem.task_id, one.item.problem.prompt, one.text) for one in given
-        ]
+        questions = [(one.item.problem.task_id, one.item.problem.prompt, one.text) for one in given]
         made = []
         for one, result, said in zip(
             given, results, delivered(LexicalJudge(), questions), strict=True
@@ -382,7 +378,7 @@ class Judged:
             _asked(one.id, encoder.encode_prompt([Message("user", one.prompt)])) for one in items
         )
         held = held_to_bar(judge, (COVERAGE.name, DELIVERY.name))
-        return cls(items, prompts, encoder, judge, f"judge:{kind.split(':')[0]}", held)
+        return cls(items, prompts, encoder, judge, f"judge:{kind.split(':', maxsplit=1)[0]}", held)
 
     def label(self, completions: Sequence[Completion], seed: int | None) -> list[Labelled]:
         """Coverage claim by claim, and delivery; a label that is missing stays missing."""

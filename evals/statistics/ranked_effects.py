@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -91,7 +92,7 @@ def ranked_means(values: FloatArray, *, permutations: int, seed: int = 0) -> Ran
 
 
 def ranked_directions(
-    blocks: Sequence[FloatArray],
+    blocks: Sequence[NDArray[np.floating[Any]]],
     labels: ArrayLike,
     *,
     folds: int = 5,

@@ -1,0 +1,282 @@
+"""metrics.json of an Arc 2 run: rankings, every point of the sweep, the words, the claim."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arcs.arc2 import stages
+from arcs.arc2.attribution import Ranking
+from arcs.arc2.config import Arc2Config
+from arcs.arc2.dispositions import Labelled
+from arcs.arc2.effects import Effect
+from arcs.arc2.findings import AtPoint, Sweep, evidence, item_means, restricted, right
+from arcs.arc2.rules import rulings, verdict
+from arcs.arc2.selection import UNCHANGED, Selection, points
+from arcs.arc2.sources import Source
+from arcs.runs import RunDirectory
+from backends.interface import Prompt
+from evals.delivery import Judged, delivery_table
+from evals.statistics.bootstrap import bootstrap_mean
+
+if TYPE_CHECKING:
+    from arcs.arc2.cohorts import Cohorts
+    from arcs.arc2.pipeline import Axis, Prepared
+
+SCHEMA = "threearc-arc2-1"
+
+
+def build(
+    config: Arc2Config,
+    run: RunDirectory,
+    prepared: Prepared,
+    cohorts: Cohorts,
+    axis: Axis,
+    rankings: Mapping[str, Ranking],
+    selection: Selection,
+) -> dict[str, Any]:
+    """Everything that follows from the stored records; nothing is asked of an engine."""
+    manifest, gates = run.manifest(), prepared.gates
+    sweep = read_sweep(config, run, prepared, axis, selection)
+    ranking = rankings[config.rank_by]
+    found = evidence(sweep, ranking, faults(sweep, prepared.source))
+    words = rulings(found)
+    content = (
+        f"log-likelihood; a loss that matters: {config.smallest_loss:g} nats per token"
+        if prepared.source.name == "meter"
+        else f"accuracy; a loss that matters: {gates.smallest_effect.rate:g}"
+    )
+    statement = (
+        f"damping the {config.top_k} heads of {prepared.directory.name} that rank highest by "
+        f"{config.rank_by} attribution brings out {config.disposition} ({axis.measure}; a move "
+        f"that matters: {sweep.smallest_axis:g} {axis.unit}) and keeps the content ({content})"
+    )
+    whole = sweep_answers(
+        run, prepared.source, prepared.source.prompts, (config.decodings[0],), UNCHANGED
+    )
+    return {
+        "schema_version": SCHEMA,
+        "model": manifest["model"],
+        "disposition": {"name": config.disposition, "meaning": prepared.disposition.meaning},
+        "measures": manifest["measures"],
+        "cohorts": cohorts.to_json(),
+        "axis": {**axis.to_json(), "smallest": sweep.smallest_axis},
+        "baseline": summary(whole),
+        "rankings": {name: one.to_json(gates.test.alpha) for name, one in rankings.items()},
+        "selection": manifest["selection"],
+        "sweep": points_json(sweep),
+        "tasks": tasks_json(config, run, prepared, selection),
+        "evidence": _evidence(found),
+        "words": [one.to_json() for one in words],
+        "claim": verdict(statement, found, words).to_json(),
+        "gguf": gguf_json(config, run, prepared, axis, selection),
+        "config": config.model_dump(mode="json"),
+        "made_with": {
+            k: v for k, v in manifest.items() if k not in ("config", "command", "arc", "measures")
+        },
+    }
+
+
+def sweep_answers(
+    run: RunDirectory,
+    source: Source,
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int | None],
+    point: Any,
+    what: str = "",
+) -> tuple[Labelled, ...]:
+    """Labelled answers at one point, at all seeds."""
+    found: list[Labelled] = []
+    for seed in seeds:
+        store = stages.answers_store(run, point, seed, what)
+        asked = {one["item_id"] for one in store.records}
+        of = [one for one in prompts if one.item_id in asked]
+        found += source.label(stages.completions(store, of), seed)
+    return tuple(found)
+
+
+def read_sweep(
+    config: Arc2Config, run: RunDirectory, prepared: Prepared, axis: Axis, selection: Selection
+) -> Sweep:
+    """All points from their stores."""
+    prompts = prepared.source.prompts
+    asked = [one.item_id for one in prompts[: config.sweep_limit]]
+    axis_ids = {one.item.id for one in prepared.axis_pairs}
+    found = {}
+    for point in points(selection, config.scales):
+        answers = sweep_answers(run, prepared.source, prompts, config.decodings, point)
+        store = stages.meter_store(run, point)
+        read = (stages.contrasts(store), stages.likelihoods(store)) if axis_ids else ({}, {})
+        swept = [{k: v for k, v in one.items() if k in axis_ids} for one in read]
+        at = AtPoint(point, answers, *swept)
+        found[point.name] = restricted(at, asked)
+    return Sweep(
+        points=found,
+        disposition=prepared.disposition,
+        axis=axis.kind,
+        seeds=config.decodings,
+        smallest_shift=config.smallest_shift,
+        smallest_loss=config.smallest_loss,
+        gates=prepared.gates,
+    )
+
+
+def faults(sweep: Sweep, source: Source) -> list[str]:
+    """What makes the instrument fail: a judge below its bar, too many missing labels."""
+    found = []
+    if source.held is not None and not source.held.passes:
+        found.append(f"judge not valid: {'; '.join(source.held.shortfalls)}")
+    if source.name == "meter":
+        return found
+    missing = total = 0
+    for at in sweep.points.values():
+        missing += sum(one.right is None or one.asserted is None for one in at.answers)
+        total += len(at.answers)
+    limit = sweep.gates.validity.max_missing_share
+    if total and missing / total > limit:
+        found.append(f"infrastructure: {missing} of {total} answers have no label")
+    return found
+
+
+def summary(answers: Sequence[Labelled]) -> dict[str, Any]:
+    """Answers at one point: the 2x2 and its rates, coverage, truncation."""
+    known = [one.right for one in answers if one.right is not None]
+    table = delivery_table(
+        [Judged(one.item_id, one.right, one.asserted, not one.truncated) for one in answers]
+    )
+    asserted = [one.asserted for one in answers if one.asserted is not None]
+    shares = [one.coverage for one in answers if one.coverage is not None]
+    return {
+        "answers": len(answers),
+        "right": sum(known) if known else None,
+        "labelled": len(known),
+        "asserted": sum(asserted) if asserted else None,
+        "table": table.to_json() if known else None,
+        "coverage": None if not shares else {"mean": float(np.mean(shares)), "n": len(shares)},
+        "truncated": sum(one.truncated for one in answers),
+        "truncated_share": sum(one.truncated for one in answers) / len(answers),
+        "loops": sum(one.loop for one in answers),
+        "open": sum(one.open for one in answers),
+        "details": dict(sorted(Counter(one.detail for one in answers if one.detail).items())),
+    }
+
+
+def points_json(sweep: Sweep) -> list[dict[str, Any]]:
+    """Every point: what the answers came to, and its effects against lambda 1."""
+    made = []
+    effects: dict[str, tuple[dict[str, Effect], ...]] = {
+        arm: (
+            sweep.axis_effects(arm),
+            sweep.content_effects(arm, right, right),
+            sweep.likelihood_effects(arm),
+        )
+        for arm in sweep.arms
+    }
+    for name, at in sweep.points.items():
+        axis, content, likely = effects.get(at.point.arm, ({}, {}, {}))
+        made.append(
+            {
+                "point": name,
+                "arm": at.point.arm,
+                "lambda": at.point.scale,
+                "heads": [list(head) for head in at.point.heads],
+                **summary(at.answers),
+                "axis": _level(sweep, at),
+                "axis_change": axis[name].to_json() if name in axis else None,
+                "likelihood_change": likely[name].to_json() if name in likely else None,
+                "accuracy_change": content[name].to_json() if name in content else None,
+                "texts_changed": _changed(sweep.base.answers, at.answers),
+                "by_seed": _by_seed(sweep, at),
+            }
+        )
+    return made
+
+
+def _level(sweep: Sweep, at: AtPoint) -> dict[str, Any] | None:
+    """Mean of the axis over items, with a BCa interval where there is one."""
+    values = list(sweep.axis_values(at).values())
+    if not values:
+        return None
+    try:
+        interval = bootstrap_mean(values, level=sweep.gates.level).to_json()
+    except ValueError:  # fewer than two items, or none differs
+        interval = None
+    return {"mean": float(np.mean(values)), "interval": interval, "n": len(values)}
+
+
+def _changed(base: Sequence[Labelled], edited: Sequence[Labelled]) -> int:
+    before = {one.key: one.ids for one in base}
+    return sum(before[one.key] != one.ids for one in edited)
+
+
+def _by_seed(sweep: Sweep, at: AtPoint) -> dict[str, Any] | None:
+    if len(sweep.seeds) < 2:
+        return None
+    return {
+        str(seed): summary([one for one in at.answers if one.seed == seed]) for seed in sweep.seeds
+    }
+
+
+def tasks_json(
+    config: Arc2Config, run: RunDirectory, prepared: Prepared, selection: Selection
+) -> list[dict[str, Any]] | None:
+    """Python tasks at every point, where they were asked for."""
+    source = prepared.tasks
+    if source is None:
+        return None
+    found = {
+        point.name: sweep_answers(run, source, source.prompts, config.decodings, point, "tasks")
+        for point in points(selection, config.scales)
+    }
+    from arcs.arc2.effects import differences, family
+
+    base = item_means(found[UNCHANGED.name], right)
+    changes = {
+        name: differences(base, item_means(answers, right))
+        for name, answers in found.items()
+        if name != UNCHANGED.name
+    }
+    effects = family(
+        changes, smallest=prepared.gates.smallest_effect.pass_at_1,
+        alpha=prepared.gates.test.alpha, is_rate=True,
+    )  # fmt: skip
+    return [
+        {
+            "point": name,
+            **summary(answers),
+            "change": effects[name].to_json() if name in effects else None,
+        }
+        for name, answers in found.items()
+    ]
+
+
+def gguf_json(
+    config: Arc2Config, run: RunDirectory, prepared: Prepared, axis: Axis, selection: Selection
+) -> dict[str, Any] | None:
+    """The same sweep through llama.cpp, where it was asked for."""
+    if config.gguf is None:
+        return None
+    from arcs.arc2.gguf_sweep import read_gguf
+
+    return read_gguf(config, run, prepared, axis, selection)
+
+
+def _evidence(found: Any) -> dict[str, Any]:
+    def plain(effects: Sequence[Effect]) -> list[dict[str, Any]]:
+        return [{"name": one.name, **one.to_json()} for one in effects]
+
+    return {
+        "axis": plain(found.axis),
+        "steps": plain(found.steps),
+        "trend": plain([found.trend] if found.trend else []),
+        "content": plain(found.content[0] if found.content else []),
+        "against_random": plain([found.against_random] if found.against_random else []),
+        "replicates": plain(found.replicates),
+        "replicated_over": found.replicated_over,
+        "separable": found.separable,
+        "largest_separation_not_excluded": found.largest_separation,
+        "faults": list(found.faults),
+    }
