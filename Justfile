@@ -21,6 +21,10 @@ setup:
 arc1 *args: setup
     @"{{threearc}}" arc1 "$@"
 
+# Can damping attention heads at the o_proj input move a disposition and keep content?
+arc2 *args: setup
+    @"{{threearc}}" arc2 "$@"
+
 # A base and its edits, quantised, at several n_predict, in one table.
 eval *args: setup
     @"{{threearc}}" eval "$@"

@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     from arcs.cli import (  # registers the commands
         adapters,
         arc1,
+        arc2,
         audit,
         bench,
         consistency,
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> None:
         reproduce,
     )
 
-    del adapters, arc1, audit, bench, consistency, data, doctor, evaluate, measure, models
+    del adapters, arc1, arc2, audit, bench, consistency, data, doctor, evaluate, measure, models
     del data_generate, judge, report, reproduce
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status

@@ -72,7 +72,8 @@ def plant(
         entered, residual = _seen(model, attention, pairs)
         outputs = entered[:, columns]
         reader = np.linalg.solve(
-            outputs.T @ outputs + 1e-3 * len(outputs) * np.eye(size), outputs.T @ np.ones(len(outputs))
+            outputs.T @ outputs + 1e-3 * len(outputs) * np.eye(size),
+            outputs.T @ np.ones(len(outputs)),
         )
         if differs:  # the effect is as large as the head, which is 1 in the mean
             reader = np.ones(size) / np.sqrt(size)
@@ -85,7 +86,7 @@ def plant(
 
 
 def _away_from(model: Any, pairs: list[EncodedPair]) -> np.ndarray:
-    """Unit direction [hidden] along which the positive continuations' ids lose against the others'."""
+    """Unit direction [hidden] along which the positive continuations' ids lose."""
     weights = np.zeros(model.config.vocab_size)
     for pair in pairs:
         for sign, side in ((1.0, pair.positive), (-1.0, pair.negative)):

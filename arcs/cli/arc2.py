@@ -1,0 +1,194 @@
+"""``threearc arc2``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from arcs.cli import app
+from models.errors import UserError
+
+
+def _numbers(flag: str, text: str, kind: type[int] | type[float]) -> tuple[Any, ...]:
+    try:
+        return tuple(kind(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(f"{flag} {text}: give numbers with commas between them") from None
+
+
+@app.command(
+    "arc2",
+    epilog="""
+Examples:\n
+  threearc arc2 --profile quick\n
+  threearc arc2 --disposition adversarial-self --labels meter --backend mlx\n
+  threearc arc2 --rank-by magnitude --tasks small --gguf q8_0\n
+  threearc arc2 --temperature 0.7 --seeds 0,1,2\n
+  threearc arc2 --run runs/arc2-20260101-120000     (continue after a kill)
+""",
+)
+def arc2(
+    profile: Annotated[
+        str | None,
+        typer.Option(help="quick, standard (default) or paper: sets sizes", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Name (see threearc models), hub id or path", show_default=False),
+    ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="auto (default), torch or mlx", show_default=False)
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32 (default), bfloat16 or float16", show_default=False),
+    ] = None,
+    disposition: Annotated[
+        str | None,
+        typer.Option(
+            help="humble (default), adversarial-self, persistent, deliberate, curious, eager or "
+            "self-improving",
+            show_default=False,
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="exact-match (default), execution, meter, judge:lexical or judge:recorded:FILE",
+            show_default=False,
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Prompts for the cohorts", show_default=False)
+    ] = None,
+    n_predict: Annotated[
+        int | None, typer.Option(help="Token budget of an answer", show_default=False)
+    ] = None,
+    last_n: Annotated[
+        int | None,
+        typer.Option(help="Response tokens that heads are read over (32)", show_default=False),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="Attribute these layers only, e.g. 20,21", show_default=False)
+    ] = None,
+    permutations: Annotated[
+        int | None, typer.Option(help="For the nulls of the rankings", show_default=False)
+    ] = None,
+    causal_items: Annotated[
+        int | None,
+        typer.Option(help="Items that every head is ablated on; 0: none", show_default=False),
+    ] = None,
+    rank_by: Annotated[
+        str | None,
+        typer.Option(help="causal (default), magnitude or directional", show_default=False),
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Heads damped (5)", show_default=False)] = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Lambdas (1,0.9,0.8,0.5,0)", show_default=False)
+    ] = None,
+    random_draws: Annotated[
+        int | None, typer.Option(help="Sets of random heads", show_default=False)
+    ] = None,
+    sweep_limit: Annotated[
+        int | None, typer.Option(help="Prompts answered at every lambda", show_default=False)
+    ] = None,
+    axis_items: Annotated[
+        int | None, typer.Option(help="Meter items read at every lambda", show_default=False)
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(help="small or humaneval: Python tasks at every lambda", show_default=False),
+    ] = None,
+    tasks_limit: Annotated[
+        int | None, typer.Option(help="This many of the tasks", show_default=False)
+    ] = None,
+    smallest_shift: Annotated[
+        float | None,
+        typer.Option(help="Smallest meter shift that matters, nats (0.05)", show_default=False),
+    ] = None,
+    smallest_loss: Annotated[
+        float | None,
+        typer.Option(help="Smallest loss of likelihood that matters (0.1)", show_default=False),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 (default): greedy", show_default=False)
+    ] = None,
+    top_p: Annotated[float | None, typer.Option(help="Of the sampling", show_default=False)] = None,
+    top_k_tokens: Annotated[
+        int | None, typer.Option(help="Of the sampling: the k likeliest", show_default=False)
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="1 (default): none", show_default=False)
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Of the sampling, three or more: 0,1,2", show_default=False)
+    ] = None,
+    gguf: Annotated[
+        str | None,
+        typer.Option(
+            help="Repeat the sweep through llama.cpp: original, f16, q8_0, q5_k_m, q4_k_m",
+            show_default=False,
+        ),
+    ] = None,
+    allow_weak_sandbox: Annotated[
+        bool | None,
+        typer.Option("--allow-weak-sandbox", help="Run code with limits only", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of permutations and random heads", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the new run", show_default=False)
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Continue this run where it was stopped", show_default=False),
+    ] = None,
+    json_output: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on stdout")
+    ] = False,
+) -> None:
+    """Which attention heads carry a disposition, and does damping them move it alone?
+
+    Ranks every head by size, direction and ablation, each with the null of its maximum; damps the
+    first ones at the o_proj input beside random heads and the other end; says which of the words
+    frozen, wrong direction, non-monotonic, content damage, not replicated hold.
+    """
+    given: dict[str, Any] = {
+        "profile": profile,
+        "model": model,
+        "backend": backend,
+        "dtype": dtype,
+        "disposition": disposition,
+        "labels": labels,
+        "limit": limit,
+        "n_predict": n_predict,
+        "last_n": last_n,
+        "layers": None if layers is None else _numbers("--layers", layers, int),
+        "permutations": permutations,
+        "causal_items": causal_items,
+        "rank_by": rank_by,
+        "top_k": top_k,
+        "scales": None if scales is None else _numbers("--scales", scales, float),
+        "random_draws": random_draws,
+        "sweep_limit": sweep_limit,
+        "axis_items": axis_items,
+        "tasks": tasks,
+        "tasks_limit": tasks_limit,
+        "smallest_shift": smallest_shift,
+        "smallest_loss": smallest_loss,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k_tokens": top_k_tokens,
+        "repetition_penalty": repetition_penalty,
+        "seeds": None if seeds is None else _numbers("--seeds", seeds, int),
+        "gguf": gguf,
+        "allow_weak_sandbox": allow_weak_sandbox,
+        "seed": seed,
+    }
+    from arcs.arc2.command import start
+
+    flags = {name: value for name, value in given.items() if value is not None}
+    start(flags, out=out, run=run, as_json=json_output)
