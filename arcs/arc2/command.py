@@ -13,6 +13,8 @@ from arcs import provenance
 from arcs.arc1.config import absolute_paths
 from arcs.arc2.config import Arc2Config, flag_of, parse, resolve
 from arcs.continuing import continuable
+from arcs.judging.opening import JudgeOptions
+from arcs.measure.judged import JudgeSettings
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
 from backends import choose_backend, wants_fast_blas
@@ -28,8 +30,19 @@ EXPECTATIONS: Mapping[str, str] = {
 }
 
 
-def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_json: bool) -> None:
-    """Begin a new run or continue one, and print its result on stdout."""
+def start(
+    flags: Mapping[str, Any],
+    *,
+    out: Path | None,
+    run: Path | None,
+    as_json: bool,
+    judge: Mapping[str, Any] | None = None,
+    judge_cache: Path | None = None,
+) -> None:
+    """Begin a new run or continue one, and print its result on stdout.
+
+    ``judge``: options of :class:`JudgeOptions` that may differ from one continuation to another.
+    """
     reporter = Reporter()
     if run is not None:
         if out is not None:
@@ -49,7 +62,11 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
         )
         announce(config, directory, reporter)
     with directory:
-        _go(config, directory, reporter, as_json, begun_now=run is None)
+        options = JudgeOptions(
+            threads=config.judge_threads, max_tokens=config.judge_max_tokens, **(judge or {})
+        )
+        asking = JudgeSettings(config.labels, options, judge_cache)
+        _go(config, directory, reporter, as_json, asking, begun_now=run is None)
 
 
 def _arrange_blas(config: Arc2Config, reporter: Reporter) -> None:
@@ -100,6 +117,7 @@ def _go(
     directory: RunDirectory,
     reporter: Reporter,
     as_json: bool,
+    asking: JudgeSettings,
     *,
     begun_now: bool,
 ) -> None:
@@ -107,7 +125,7 @@ def _go(
     from arcs.arc2.table import report
 
     with continuable(ARC, directory, reporter, begun_now=begun_now):
-        metrics = run_arc2(config, directory, reporter)
+        metrics = run_arc2(config, directory, reporter, asking)
     if as_json:
         sys.stdout.write(canonical_json(metrics))
     else:

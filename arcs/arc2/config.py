@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from arcs.arc2.dispositions import DISPOSITIONS
 from arcs.continuing import validated
+from arcs.labels import LabelSource, parse_labels
 from backends.interface import Sampling
 from models.errors import UserError
 
 Profile = Literal["quick", "standard", "paper"]
 Method = Literal["causal", "magnitude", "directional"]
 Quantisation = Literal["original", "f16", "q8_0", "q5_k_m", "q4_k_m"]
-LABELS = ("execution", "exact-match", "meter", "judge:lexical", "judge:recorded:FILE")
 MIN_SEEDS = 3
 
 PROFILES: Mapping[str, Mapping[str, Any]] = {
@@ -89,6 +88,9 @@ class Arc2Config(BaseModel):
     seeds: tuple[int, ...] = ()
     """Of the sampling, at least three; lambda 1 is decoded for each. Empty: greedy."""
 
+    judge_max_tokens: int | None = Field(default=None, ge=1)
+    judge_threads: int | None = Field(default=None, ge=1)
+
     gguf: Quantisation | None = None
     """Repeat the sweep through llama.cpp at this quantisation: same heads, same lambdas."""
     allow_weak_sandbox: bool = False
@@ -103,14 +105,10 @@ class Arc2Config(BaseModel):
     @field_validator("labels")
     @classmethod
     def _labels(cls, value: str) -> str:
-        kind, _, rest = value.partition(":")
-        plain = kind in ("execution", "exact-match", "meter") and not rest
-        if plain or value == "judge:lexical":
-            return value
-        if value.startswith("judge:recorded:") and value != "judge:recorded:":
-            path = Path(value.removeprefix("judge:recorded:"))
-            return f"judge:recorded:{path.absolute()}"
-        raise ValueError(f"{value!r}: give {', '.join(LABELS[:-1])} or {LABELS[-1]}")
+        try:
+            return str(parse_labels(value))
+        except UserError as error:
+            raise ValueError(str(error)) from None
 
     @field_validator("scales")
     @classmethod
@@ -150,6 +148,11 @@ class Arc2Config(BaseModel):
                 f"--labels meter: the meter has no axis for {self.disposition}, only for {have}"
             )
         return self
+
+    @property
+    def label_source(self) -> LabelSource:
+        """What decides right or wrong, asserted or hedged."""
+        return parse_labels(self.labels)
 
     def sampling(self, seed: int) -> Sampling:
         """How the next token is chosen; the same at every point of the sweep."""

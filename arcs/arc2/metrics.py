@@ -16,6 +16,7 @@ from arcs.arc2.effects import Effect
 from arcs.arc2.findings import AtPoint, Sweep, evidence, item_means, restricted, right
 from arcs.arc2.rules import rulings, verdict
 from arcs.arc2.selection import UNCHANGED, Selection, points
+from arcs.arc2.sources import Judged as JudgedSource
 from arcs.arc2.sources import Source
 from arcs.runs import RunDirectory
 from backends.interface import Prompt
@@ -42,7 +43,10 @@ def build(
     manifest, gates = run.manifest(), prepared.gates
     sweep = read_sweep(config, run, prepared, axis, selection)
     ranking = rankings[config.rank_by]
-    found = evidence(sweep, ranking, faults(sweep, prepared.source))
+    validity = (
+        prepared.source.validity(gates) if isinstance(prepared.source, JudgedSource) else None
+    )
+    found = evidence(sweep, ranking, faults(sweep, prepared.source, validity))
     words = rulings(found)
     content = (
         f"log-likelihood; a loss that matters: {config.smallest_loss:g} nats per token"
@@ -70,6 +74,7 @@ def build(
         "sweep": points_json(sweep),
         "tasks": tasks_json(config, run, prepared, selection),
         "evidence": _evidence(found),
+        "judge": validity,
         "words": [one.to_json() for one in words],
         "claim": verdict(statement, found, words).to_json(),
         "gguf": gguf_json(config, run, prepared, axis, selection),
@@ -94,7 +99,9 @@ def sweep_answers(
         store = stages.answers_store(run, point, seed, what)
         asked = {one["item_id"] for one in store.records}
         of = [one for one in prompts if one.item_id in asked]
-        found += source.label(stages.completions(store, of), seed)
+        found += source.label(
+            stages.completions(store, of), seed, f"{what}.{point.name}" if what else point.name
+        )
     return tuple(found)
 
 
@@ -124,11 +131,11 @@ def read_sweep(
     )
 
 
-def faults(sweep: Sweep, source: Source) -> list[str]:
+def faults(sweep: Sweep, source: Source, validity: Mapping[str, Any] | None) -> list[str]:
     """What makes the instrument fail: a judge below its bar, too many missing labels."""
     found = []
-    if source.held is not None and not source.held.passes:
-        found.append(f"judge not valid: {'; '.join(source.held.shortfalls)}")
+    if validity is not None and validity["failing"]:
+        found.append(f"judge not valid: below its bar in {', '.join(validity['failing'])}")
     if source.name == "meter":
         return found
     missing = total = 0

@@ -10,9 +10,8 @@ first damped token.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from arcs import provenance
@@ -24,6 +23,8 @@ from arcs.arc2.dispositions import DISPOSITIONS, Disposition, Labelled, spread
 from arcs.arc2.selection import UNCHANGED, Point, Selection, points, select
 from arcs.arc2.sources import TOKENS, ExactMatch, Execution, Judged, MeterContexts, Source
 from arcs.gates import Gates, load_gates
+from arcs.judging.opening import JudgeOptions
+from arcs.measure.judged import JudgeSettings
 from arcs.progress import Reporter
 from arcs.runs import METRICS, JsonLines, RunDirectory
 from backends import choose_backend, free_memory, open_backend
@@ -88,14 +89,24 @@ class Axis:
         return vars(self).copy()
 
 
-def run_arc2(config: Arc2Config, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
-    """Run or continue Arc 2 in ``run``; returns what stands in its metrics.json."""
+def run_arc2(
+    config: Arc2Config,
+    run: RunDirectory,
+    reporter: Reporter,
+    asking: JudgeSettings | None = None,
+) -> dict[str, Any]:
+    """Run or continue Arc 2 in ``run``; returns what stands in its metrics.json.
+
+    ``asking``: how the judge is asked, where the labels come from one.
+    """
     from arcs.arc2.metrics import build
 
+    options = JudgeOptions(threads=config.judge_threads, max_tokens=config.judge_max_tokens)
+    asked = asking or JudgeSettings(config.labels, options)
+
     with run.timed("prepare"):
-        prepared = prepare_run(config, run, reporter)
-    with ExitStack() as stack:
-        opened = _Opened(config, prepared, run, reporter, stack)
+        prepared = prepare_run(config, run, reporter, asked)
+    with closing(_Opened(config, prepared, run, reporter)) as opened:
         answers = baseline(config, run, prepared, opened, reporter)
         cohorts, axis = decide(config, run, prepared, answers)
         rankings = attribute(config, run, prepared, opened, cohorts, reporter)
@@ -120,11 +131,16 @@ class _Opened:
         prepared: Prepared,
         run: RunDirectory,
         reporter: Reporter,
-        stack: ExitStack,
     ) -> None:
         self._config, self._prepared = config, prepared
-        self._run, self._reporter, self._stack = run, reporter, stack
+        self._run, self._reporter = run, reporter
         self._model: LanguageModel | None = None
+
+    def close(self) -> None:
+        """Free the model's memory until something is asked of it again."""
+        if self._model is not None:
+            self._model.close()
+            self._model = None
 
     def __call__(self) -> LanguageModel:
         if self._model is None:
@@ -139,9 +155,7 @@ class _Opened:
             self._reporter.say(
                 f"opening {prepared.directory.name} on {prepared.backend} ({config.dtype})"
             )
-            self._model = self._stack.enter_context(
-                open_backend(prepared.backend, prepared.directory, dtype=config.dtype)
-            )
+            self._model = open_backend(prepared.backend, prepared.directory, dtype=config.dtype)
             # one engine for the whole run: points that are compared, and continuations
             self._run.extend_manifest(
                 engine={
@@ -152,7 +166,9 @@ class _Opened:
         return self._model
 
 
-def prepare_run(config: Arc2Config, run: RunDirectory, reporter: Reporter) -> Prepared:
+def prepare_run(
+    config: Arc2Config, run: RunDirectory, reporter: Reporter, asking: JudgeSettings
+) -> Prepared:
     """Check everything that can be before a model is opened. Raises UserError for each mistake."""
     require_free(run.path, RUN_BYTES, "the run")
     backend = choose_backend(config.backend)
@@ -163,8 +179,8 @@ def prepare_run(config: Arc2Config, run: RunDirectory, reporter: Reporter) -> Pr
     directory = prepare(config.model, say=reporter.say)
     encoder = ChatEncoder(directory)
     disposition = DISPOSITIONS[config.disposition]
-    n_predict = config.n_predict or TOKENS[config.labels.split(":")[0]]
-    source = _source(config, run, encoder, n_predict, reporter)
+    n_predict = config.n_predict or TOKENS[config.label_source.kind]
+    source = _source(config, run, encoder, n_predict, reporter, asking)
     tasks = None
     if config.tasks is not None:
         level = detect_level(allow_weak=config.allow_weak_sandbox)
@@ -209,9 +225,16 @@ def prepare_run(config: Arc2Config, run: RunDirectory, reporter: Reporter) -> Pr
 
 
 def _source(
-    config: Arc2Config, run: RunDirectory, encoder: ChatEncoder, n_predict: int, reporter: Reporter
+    config: Arc2Config,
+    run: RunDirectory,
+    encoder: ChatEncoder,
+    n_predict: int,
+    reporter: Reporter,
+    asking: JudgeSettings,
 ) -> Source:
-    kind, _, rest = config.labels.partition(":")
+    kind, judge = config.label_source.kind, config.label_source.judge
+    if judge is not None:
+        return Judged.of(encoder, judge, asking, config.limit, run, reporter)
     if kind == "exact-match":
         return ExactMatch.of(encoder, config.limit)
     if kind == "meter":
@@ -219,8 +242,6 @@ def _source(
         if axis is None:
             raise ValueError("the config allows labels of the meter only with an axis")
         return MeterContexts.of(encoder, axis, config.limit)
-    if kind == "judge":
-        return Judged.of(encoder, rest, config.limit)
     level = detect_level(allow_weak=config.allow_weak_sandbox)
     given = (encoder, config.limit, run, level, reporter, n_predict)
     if config.disposition == "self-improving":
@@ -299,7 +320,7 @@ def baseline(
     config: Arc2Config,
     run: RunDirectory,
     prepared: Prepared,
-    opened: Opener,
+    opened: _Opened,
     reporter: Reporter,
 ) -> list[Labelled]:
     """The unchanged model's answers to all prompts, at the first seed, and its contrasts."""
@@ -313,7 +334,9 @@ def baseline(
             stages.read_meter(opened(), pairs, store, "meter, unchanged", reporter)
     store = stages.answers_store(run, UNCHANGED, config.decodings[0])
     found = stages.completions(store, prepared.source.prompts)
-    return prepared.source.label(found, config.decodings[0])
+    if isinstance(prepared.source, Judged):
+        opened.close()  # a judge may need the memory
+    return prepared.source.label(found, config.decodings[0], UNCHANGED.name)
 
 
 def _answers_at(
@@ -552,8 +575,3 @@ class _Scaled:
             self._inside.enter_context(stages.at_point(model, self._point))
             self._entered = True
         return model
-
-
-def copies_folder(run: RunDirectory) -> Path:
-    """Where scaled copies of a GGUF lie while they are used."""
-    return run.path / "files"

@@ -2,10 +2,7 @@
 
 ``exact-match``: short questions, compared exactly. ``execution``: small Python tasks, run in the
 sandbox; of the disposition self-improving the recovery tasks. ``meter``: the contexts of a meter
-axis, whose labels are log-probabilities. ``judge:lexical`` and ``judge:recorded:FILE``: cooking
-questions with checklists. Delivery (asserted or hedged) is read by the lexical rule everywhere but
-with a recorded judge.
-"""
+axis, whose labels are log-probabilities. ``judge:lexical`` and ``judge:recorded:FILE``: X"""
 
 from __future__ import annotations
 
@@ -14,12 +11,16 @@ import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from arcs.arc1 import evaluation, problems
 from arcs.arc2.dispositions import Labelled
-from arcs.judging.held import Held, held_to_bar
+from arcs.gates import Gates
+from arcs.judging.opening import JudgeOptions, cache_for, check_judge, describe_judge, open_judge
+from arcs.judging.responses import Item, Response, judge_responses, spoken
+from arcs.judging.validity import judge_validity
+from arcs.labels import JudgeSource
+from arcs.measure.judged import JudgeSettings
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from backends.interface import Completion, Prompt
@@ -33,6 +34,7 @@ from evals.humaneval.sandbox import IsolationLevel
 from evals.items.load import built_in, items_sha256
 from evals.items.records import ChefItem, MeterItem, RecoveryItem, ShortAnswer
 from evals.items.short_answer import INSTRUCTION
+from evals.judges.cache import LabelCache
 from evals.judges.instruments import COVERAGE, DELIVERY
 from evals.judges.labels import Judge, Label, Question
 from evals.judges.lexical import LexicalJudge
@@ -40,7 +42,8 @@ from evals.meter import choose
 from evals.truncation import repetition_loop
 from models.chat import ChatEncoder, EncodedPrompt, Message
 
-EXECUTIONS = "executions.jsonl"
+EXECUTIONS, LABELS, VALIDITY = "executions.jsonl", "labels.jsonl", "judge.json"
+INSTRUMENTS = (COVERAGE.name, DELIVERY.name)
 COVERED = 0.5
 """Share of a checklist from which an answer counts as right (PAPER.md 4.1)."""
 TOKENS = {"exact-match": 48, "execution": 256, "meter": 48, "judge": 256}
@@ -58,12 +61,10 @@ class Source(Protocol):
     def prompts(self) -> tuple[Prompt, ...]:
         """One an item, in order."""
 
-    @property
-    def held(self) -> Held | None:
-        """What was found of the judge behind the labels; None where no judge is asked."""
-
-    def label(self, completions: Sequence[Completion], seed: int | None) -> list[Labelled]:
-        """Label answers, in their order."""
+    def label(
+        self, completions: Sequence[Completion], seed: int | None, point: str
+    ) -> list[Labelled]:
+        """Label the answers at a point of the sweep, in their order."""
 
     def describe(self) -> dict[str, Any]:
         """Items, hashes and rules, for the manifest."""
@@ -122,7 +123,6 @@ class ExactMatch:
     prompts: tuple[Prompt, ...]
     encoder: ChatEncoder
     name: str = "exact-match"
-    held: Held | None = None
 
     @classmethod
     def of(cls, encoder: ChatEncoder, limit: int | None) -> ExactMatch:
@@ -131,7 +131,9 @@ class ExactMatch:
         prompts = tuple(_asked(one.id, encode_question(encoder, one)) for one in items)
         return cls(items, prompts, encoder)
 
-    def label(self, completions: Sequence[Completion], seed: int | None) -> list[Labelled]:
+    def label(
+        self, completions: Sequence[Completion], seed: int | None, point: str
+    ) -> list[Labelled]:
         """Compare exactly; delivery by the lexical rule."""
         items = {one.id: one for one in self.items}
         texts = [self.encoder.decode(one.ids) for one in completions]
@@ -179,7 +181,6 @@ class Execution:
     dataset: str
     dataset_sha256: str
     name: str = "execution"
-    held: Held | None = None
     prompt_style: PromptStyle = "chat"
 
     @classmethod
@@ -232,7 +233,9 @@ class Execution:
         """One an item."""
         return tuple(one.prompt for one in self.items)
 
-    def label(self, completions: Sequence[Completion], seed: int | None) -> list[Labelled]:
+    def label(
+        self, completions: Sequence[Completion], seed: int | None, point: str
+    ) -> list[Labelled]:
         """Run each distinct program once; what was run is kept in the run directory."""
         items = {one.prompt.item_id: one for one in self.items}
         settings = _Settings((self.n_predict,), self.prompt_style)
@@ -311,7 +314,6 @@ class MeterContexts:
     encoder: ChatEncoder
     axis: str
     name: str = "meter"
-    held: Held | None = None
 
     @classmethod
     def of(cls, encoder: ChatEncoder, axis: str, limit: int | None) -> MeterContexts:
@@ -326,7 +328,9 @@ class MeterContexts:
         )
         return cls(items, prompts, encoder, axis)
 
-    def label(self, completions: Sequence[Completion], seed: int | None) -> list[Labelled]:
+    def label(
+        self, completions: Sequence[Completion], seed: int | None, point: str
+    ) -> list[Labelled]:
         """Delivery by the lexical rule; the contrasts are read apart."""
         items = {one.id: one for one in self.items}
         questions = [
@@ -359,54 +363,78 @@ class Judged:
     items: tuple[ChefItem, ...]
     prompts: tuple[Prompt, ...]
     encoder: ChatEncoder
-    judge: Judge
-    name: str
-    held: Held | None
+    judge: JudgeSource
+    options: JudgeOptions
+    cache: LabelCache | None
+    run: RunDirectory
+    reporter: Reporter
+    name: str = "judge"
 
     @classmethod
-    def of(cls, encoder: ChatEncoder, kind: str, limit: int | None) -> Judged:
-        """``kind``: ``lexical`` or ``recorded:FILE``. Raises UserError as the judge."""
-        from evals.judges.recorded import RecordedJudge
-
-        judge: Judge = (
-            LexicalJudge()
-            if kind == "lexical"
-            else RecordedJudge(Path(kind.removeprefix("recorded:")))
-        )
+    def of(
+        cls,
+        encoder: ChatEncoder,
+        judge: JudgeSource,
+        settings: JudgeSettings,
+        limit: int | None,
+        run: RunDirectory,
+        reporter: Reporter,
+    ) -> Judged:
+        """The first ``limit`` questions (all if None). Raises UserError as the judge."""
         items = built_in("chef_train", ChefItem)[:limit]
         prompts = tuple(
             _asked(one.id, encoder.encode_prompt([Message("user", one.prompt)])) for one in items
         )
-        held = held_to_bar(judge, (COVERAGE.name, DELIVERY.name))
-        return cls(items, prompts, encoder, judge, f"judge:{kind.split(':', maxsplit=1)[0]}", held)
+        check_judge(judge, reporter, settings.options)
+        cache = cache_for(judge, settings.cache)
+        return cls(items, prompts, encoder, judge, settings.options, cache, run, reporter)
 
-    def label(self, completions: Sequence[Completion], seed: int | None) -> list[Labelled]:
-        """Coverage claim by claim, and delivery; a label that is missing stays missing."""
-        items = {one.id: one for one in self.items}
+    def label(
+        self, completions: Sequence[Completion], seed: int | None, point: str
+    ) -> list[Labelled]:
+        """Coverage claim by claim, and delivery; a label that is missing stays missing.
+
+        A response is called ``point/item``, with ``@seed`` behind it where answers are drawn.
+        """
+        items = {one.id: Item.of(one) for one in self.items}
+        drawn = "" if seed is None else f"@{seed}"
+        responses = [
+            Response(
+                f"{point}/{one.item_id}{drawn}", one.item_id, spoken(self.encoder.decode(one.ids))
+            )
+            for one in completions
+        ]
+        with open_judge(self.judge, self.reporter, self.options) as judge:
+            found = judge_responses(
+                judge, INSTRUMENTS, items, responses, cache=self.cache,
+                kept=self.run.json_lines(LABELS), reporter=self.reporter,
+            )  # fmt: skip
         made = []
-        for one in completions:
-            item, text = items[one.item_id], self.encoder.decode(one.ids)
-            name = one.item_id if seed is None else f"{one.item_id}@{seed}"
-            claims = self.judge.label(
-                [
-                    Question(
-                        f"{name}#{place}",
-                        COVERAGE,
-                        {"question": item.prompt, "response": text, "claim": claim.claim},
-                        tuple(claim.accept),
-                    )
-                    for place, claim in enumerate(item.checklist, start=1)
-                ]
-            )
-            said = delivered(self.judge, [(name, item.prompt, text)])[0]
-            share = Covered(
-                one.item_id,
-                tuple(None if label.status != "ok" else label.value == "YES" for label in claims),
-            ).share
-            right = None if share is None else share >= COVERED
+        for one, response in zip(completions, responses, strict=True):
+            share = Covered(one.item_id, found.covered(response)).share
+            said = found.value(response, DELIVERY.name)
             made.append(
-                _plain(one, self.encoder, seed, _asserted(said), right=right, coverage=share)
+                _plain(
+                    one, self.encoder, seed, None if said is None else said == "ASSERT",
+                    right=None if share is None else share >= COVERED, coverage=share,
+                )
+            )  # fmt: skip
+        return made
+
+    def validity(self, gates: Gates) -> dict[str, Any]:
+        """The judge held to its bar on the references that ship; kept, so asked once a run."""
+        if (self.run.path / VALIDITY).exists():
+            return self.run.read_json(VALIDITY)
+        with open_judge(self.judge, self.reporter, self.options) as judge:
+            found = judge_validity(
+                judge, INSTRUMENTS, gates, cache=self.cache, reporter=self.reporter
             )
+            made = {
+                "judge": describe_judge(judge),
+                "failing": found.failing(INSTRUMENTS),
+                "instruments": found.to_json(),
+            }
+        self.run.write_json(VALIDITY, made)
         return made
 
     def describe(self) -> dict[str, Any]:
@@ -417,8 +445,7 @@ class Judged:
             "items": len(self.items),
             "items_sha256": items_sha256(self.items),
             "ids_sha256": ids_sha256(self.prompts),
-            "judge": str(self.judge.id),
+            "judge": str(self.judge),
             "instruments": {one.name: one.sha256 for one in (COVERAGE, DELIVERY)},
             "right": f"at least {COVERED:g} of the checklist",
-            "judge_held_to_the_bar": None if self.held is None else self.held.to_json(),
         }

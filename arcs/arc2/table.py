@@ -104,9 +104,9 @@ def _sweep(metrics: Mapping[str, Any]) -> Table:
     table = _table(
         f"Sweep of lambda, {metrics['model']['name']}",
         f"axis: {axis['measure']}, {axis['unit']}; changes are against lambda 1, item by item, "
-        "with intervals that hold for all lambdas of an arm at once and p corrected over them (Holm); "
-        "rates over answers: acc(uracy), assert(ed), hall(ucination) = cw of wrong, over-h(edging) "
-        "= hr of right, cov(erage)",
+        "with intervals that hold for all lambdas of an arm at once and p corrected over them "
+        "(Holm); rates over answers: acc(uracy), assert(ed), hall(ucination) = cw of wrong, "
+        "over-h(edging) = hr of right, cov(erage)",
     )
     table.add_column("heads", no_wrap=True)
     for column in ("lambda", "cr/hr/cw/hw", "acc", "assert", "hall", "over-h", "cov", "axis",

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from arcs.cli import app
+from arcs.cli import judge_options as opts
 from models.errors import UserError
 
 
@@ -56,7 +57,8 @@ def arc2(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="exact-match (default), execution, meter, judge:lexical or judge:recorded:FILE",
+            help="exact-match (default), execution, meter, or judge:JUDGE with JUDGE lexical, "
+            "gguf:MODEL, api:URL#MODEL or recorded:FILE",
             show_default=False,
         ),
     ] = None,
@@ -132,6 +134,16 @@ def arc2(
             show_default=False,
         ),
     ] = None,
+    judge_cache: opts.JudgeCache = None,
+    judge_threads: opts.JudgeThreads = None,
+    judge_max_tokens: opts.JudgeMaxTokens = None,
+    judge_concurrency: opts.JudgeConcurrency = None,
+    judge_timeout: opts.JudgeTimeout = None,
+    judge_tries: opts.JudgeTries = None,
+    judge_rate: opts.JudgeRate = None,
+    judge_usd_in: opts.JudgeUsdIn = None,
+    judge_usd_out: opts.JudgeUsdOut = None,
+    judge_budget: opts.JudgeBudget = None,
     allow_weak_sandbox: Annotated[
         bool | None,
         typer.Option("--allow-weak-sandbox", help="Run code with limits only", show_default=False),
@@ -185,10 +197,21 @@ def arc2(
         "repetition_penalty": repetition_penalty,
         "seeds": None if seeds is None else _numbers("--seeds", seeds, int),
         "gguf": gguf,
+        "judge_max_tokens": judge_max_tokens,
+        "judge_threads": judge_threads,
         "allow_weak_sandbox": allow_weak_sandbox,
         "seed": seed,
     }
     from arcs.arc2.command import start
 
     flags = {name: value for name, value in given.items() if value is not None}
-    start(flags, out=out, run=run, as_json=json_output)
+    judge = {
+        "concurrency": judge_concurrency,
+        "timeout": judge_timeout,
+        "tries": judge_tries,
+        "requests_per_minute": judge_rate,
+        "usd_per_million_input": judge_usd_in,
+        "usd_per_million_output": judge_usd_out,
+        "budget_usd": judge_budget,
+    }
+    start(flags, out=out, run=run, as_json=json_output, judge=judge, judge_cache=judge_cache)

@@ -1,0 +1,317 @@
+"""Arc 2 as a whole on tiny models: planted head, placebo, both engines, continuation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from arcs.arc2 import stages
+from arcs.arc2.attribution import HeadReading, magnitude
+from arcs.arc2.cohorts import by_cells, by_text, by_thirds
+from arcs.arc2.config import resolve
+from arcs.arc2.dispositions import DISPOSITIONS, Labelled
+from arcs.arc2.pipeline import axis_of
+from arcs.arc2.selection import points, select
+from arcs.arc2.table import report
+from arcs.runs import RunDirectory
+from backends import open_backend
+from backends.interface import Head
+from evals.items.load import built_in
+from evals.items.records import MeterItem
+from evals.meter import choose, encode_pair, read_pairs
+from models.chat import ChatEncoder
+from models.errors import UserError
+from models.store import prepare
+from tests.support.arc2_bench import PLANTED, Bench
+from tests.support.planted_heads import VARIED, plant
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("arc2"))
+
+
+@pytest.fixture(scope="module")
+def planted(bench: Bench) -> tuple[Path, dict[str, Any]]:
+    return bench.run(bench.flags("planted"))
+
+
+def words(metrics: dict[str, Any]) -> dict[str, str]:
+    return {one["word"]: one["state"] for one in metrics["words"]}
+
+
+# -- planted effect and placebo -------------------------------------------------------------------
+
+
+def test_a_planted_head_is_found_first_and_its_damping_is_supported(
+    planted: tuple[Path, dict[str, Any]],
+) -> None:
+    _, metrics = planted
+    first = metrics["rankings"]["causal"]["heads"][0]
+    assert Head(first["layer"], first["head"]) == PLANTED and first["p_corrected"] < 0.05
+    assert metrics["selection"]["arms"]["top"] == [list(PLANTED)]
+    assert metrics["claim"]["verdict"] == "SUPPORTED"
+    assert words(metrics)["clean positive"] == "holds"
+
+
+def test_the_same_model_without_it_is_not_supported(bench: Bench) -> None:
+    _, metrics = bench.run(bench.flags("quiet"))
+    assert metrics["claim"]["verdict"] != "SUPPORTED"
+    assert not metrics["rankings"]["causal"]["significant"]
+
+
+def test_noise_heads_of_the_planted_model_are_not_supported(bench: Bench) -> None:
+    """Its size does not tell the cohorts apart, so ranked by size others are damped."""
+    _, metrics = bench.run(bench.flags("planted", rank_by="magnitude", causal_items=0))
+    assert list(PLANTED) not in metrics["selection"]["arms"]["top"]
+    assert "causal" not in metrics["rankings"]
+    assert metrics["claim"]["verdict"] in ("REFUTED", "INCONCLUSIVE")
+    assert words(metrics)["no separable axis"] == "open"
+
+
+def test_a_head_built_to_differ_between_cohorts_is_first_by_magnitude(bench: Bench) -> None:
+    out = bench.root / "differs"
+    model = plant(bench.quiet, out, bench.cache, head=PLANTED.head, strength=1.0, differs=True)
+    encoder = ChatEncoder(model)
+    items = choose(built_in("meter", MeterItem), ("hedging",), VARIED)
+    pairs = [encode_pair(encoder, item) for item in items]
+    answers = [one.negative for one in pairs] + [one.positive for one in pairs]
+    with open_backend("torch", model) as engine:
+        found = engine.head_outputs(
+            [one.ids for one in answers], [one.start for one in answers], last_n=32
+        )
+    heads = tuple(Head(layer, head) for layer in found.layers for head in range(6))
+    reading = HeadReading(
+        tuple(map(str, range(len(answers)))),
+        heads,
+        np.concatenate(found.norms, axis=1),
+        tuple(block[:, head] for block in found.means for head in range(6)),
+    )
+    flat = [True] * VARIED + [False] * VARIED
+    ranking = magnitude(reading, flat, permutations=200, top=1, seed=0)
+    assert ranking.ordered_heads[0] == PLANTED
+    assert ranking.significant(0.05)[0] == PLANTED
+    shuffled = np.random.default_rng(0).permutation(flat).tolist()
+    assert not magnitude(reading, shuffled, permutations=200, top=1, seed=0).significant(0.05)
+
+
+# -- what a run holds -----------------------------------------------------------------------------
+
+
+def test_every_point_is_there_and_lambda_one_is_the_unchanged_model(
+    planted: tuple[Path, dict[str, Any]],
+) -> None:
+    run, metrics = planted
+    names = [one["point"] for one in metrics["sweep"]]
+    arms = ("top", "bottom", "random-1")
+    assert names == ["base", *(f"{arm}-{scale}" for arm in arms for scale in ("0.5", "0"))]
+    by_name = {one["point"]: one for one in metrics["sweep"]}
+    assert by_name["base"]["texts_changed"] == 0
+    assert all(one["axis"]["n"] == 24 and one["answers"] == 6 for one in metrics["sweep"])
+    shift = by_name["top-0"]["axis"]["mean"] - by_name["base"]["axis"]["mean"]
+    assert by_name["top-0"]["axis_change"]["value"] == pytest.approx(shift)
+    manifest = json.loads((run / "manifest.json").read_text())
+    swept = {
+        json.loads(line)["item_id"] for line in (run / "meter.top-0.jsonl").read_text().splitlines()
+    }
+    assert not swept & set(manifest["meter"]["ablated_on"])  # not judged where they were chosen
+
+
+def test_the_stored_ablations_are_what_the_engine_gives(
+    bench: Bench, planted: tuple[Path, dict[str, Any]]
+) -> None:
+    run, _ = planted
+    records = [json.loads(line) for line in (run / "ablations.jsonl").read_text().splitlines()]
+    assert len(records) == 1 + 3 * 6
+    directory = prepare(str(bench.root / "planted"), cache=bench.cache)
+    encoder = ChatEncoder(directory)
+    items = {one.id: one for one in built_in("meter", MeterItem)}
+    ids = json.loads((run / "manifest.json").read_text())["meter"]["ablated_on"]
+    pairs = [encode_pair(encoder, items[name]) for name in ids]
+    stored = next(one for one in records if one["head"] == list(PLANTED))
+    with open_backend("torch", directory) as engine, engine.tempered({PLANTED: 0.0}):
+        assert [one.contrast for one in read_pairs(engine, pairs)] == stored["values"]
+
+
+def test_the_report_shows_nulls_words_and_the_claim(planted: tuple[Path, dict[str, Any]]) -> None:
+    _, metrics = planted
+    console = Console(width=160, file=None)
+    with console.capture() as shown:
+        console.print(report(metrics))
+    text = shown.get()
+    for part in ("SUPPORTED", "p, corrected", "p alone (paper's)", "cosine, centred",
+                 "no more than random heads", "L2H4"):  # fmt: skip
+        assert part in text
+
+
+# -- engines --------------------------------------------------------------------------------------
+
+
+def verdicts(metrics: dict[str, Any]) -> dict[str, Any]:
+    first = {name: one["heads"][0] for name, one in metrics["rankings"].items()}
+    return {
+        "claim": metrics["claim"],
+        "words": metrics["words"],
+        "selection": metrics["selection"],
+        "first": {name: (one["layer"], one["head"]) for name, one in first.items()},
+        "cohorts": metrics["cohorts"],
+    }
+
+
+def test_mlx_gives_the_same_verdicts_from_its_own_generations(
+    bench: Bench, planted: tuple[Path, dict[str, Any]]
+) -> None:
+    pytest.importorskip("mlx.core")
+    _, metrics = planted
+    _, found = bench.run(bench.flags("planted", backend="mlx"))
+    assert verdicts(found) == verdicts(metrics)
+
+
+def test_mlx_gives_the_same_verdicts_on_the_same_stored_ids(
+    bench: Bench, planted: tuple[Path, dict[str, Any]]
+) -> None:
+    pytest.importorskip("mlx.core")
+    run, metrics = planted
+    flags = bench.flags("planted", backend="mlx")
+    directory = bench.begin(flags)
+    for path in run.glob("answers.*.jsonl"):
+        shutil.copy(path, directory.path)
+    found = bench.go_on(directory, flags)
+    assert verdicts(found) == verdicts(metrics)
+    ours, theirs = metrics["rankings"]["magnitude"], found["rankings"]["magnitude"]
+    for one, two in zip(ours["heads"][:5], theirs["heads"][:5], strict=True):
+        assert one["effect"] == pytest.approx(two["effect"], abs=1e-3)  # d of float32 norms
+
+
+# -- continuation ---------------------------------------------------------------------------------
+
+
+KILLS = {
+    "an answer of a chunk": ("answers.base.jsonl", 17),
+    "the meter": ("meter.base.jsonl", 5),
+    "the heads": ("heads/000016.safetensors", None),
+    "an ablation": ("ablations.jsonl", 7),
+    "a point of the sweep": ("meter.top-0.jsonl", 3),
+}
+
+
+@pytest.mark.parametrize("hit", KILLS)
+def test_a_run_that_was_killed_ends_in_the_same_bytes(
+    bench: Bench, planted: tuple[Path, dict[str, Any]], hit: str
+) -> None:
+    """The files as a kill leaves them: a torn line, nothing of what comes after."""
+    run, _ = planted
+    name, lines = KILLS[hit]
+    killed = bench.folder()
+    shutil.copytree(run, killed)
+    (killed / "metrics.json").unlink()
+    if lines is None:
+        (killed / name).unlink()
+    else:
+        kept = (killed / name).read_bytes().split(b"\n")
+        (killed / name).write_bytes(b"\n".join(kept[:lines]) + b"\n" + kept[lines][:9])
+    order = ["answers.base", "meter.base", "heads", "ablations", "answers.top-0.5", "meter.top-0.5",
+             "answers.top-0", "meter.top-0"]  # fmt: skip
+    reached = next(i for i, one in enumerate(order) if name.startswith(f"{one}.") or (one == "heads"
+                   and name.startswith("heads")))  # fmt: skip
+    for path in [*killed.glob("*.jsonl")]:
+        later = [one for one in order[reached + 1 :] if path.name == f"{one}.jsonl"]
+        if later or path.name.startswith(("answers.bottom", "meter.bottom", "answers.random")):
+            path.unlink()
+    with RunDirectory.resume(killed) as directory:
+        bench.go_on(directory, bench.flags("planted"))
+    assert (killed / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
+
+
+# -- parts ----------------------------------------------------------------------------------------
+
+
+def labelled(item: str, *, right: bool | None, asserted: bool | None, text: str = "x") -> Labelled:
+    return Labelled(item, None, text, (5, 2), False, False, False, right, asserted)
+
+
+def test_cells_are_confidently_wrong_against_confidently_right() -> None:
+    answers = [labelled(f"w{i}", right=False, asserted=True) for i in range(12)]
+    answers += [labelled(f"r{i}", right=True, asserted=True) for i in range(11)]
+    answers += [
+        labelled("h", right=False, asserted=False),
+        labelled("m", right=None, asserted=True),
+    ]
+    found = by_cells(answers, "exact-match")
+    assert (len(found.lacking), len(found.having), found.left_out) == (12, 11, 2)
+    assert found.labels() == [True] * 12 + [False] * 11
+    with pytest.raises(UserError, match="3 and 0 of 3 answers, and 10 are needed in each"):
+        by_cells(answers[:3], "exact-match")
+
+
+def test_a_measure_that_is_saturated_says_so_with_its_counts() -> None:
+    answers = [labelled(str(i), right=True, asserted=True) for i in range(40)]
+    curious, humble = DISPOSITIONS["curious"], DISPOSITIONS["humble"]
+    with pytest.raises(UserError, match=r"curious cannot be measured .* 0 of 40 answers show it"):
+        by_text(curious, answers, "exact-match")
+    assert axis_of(humble, answers, by_meter=False).kind == "meter"
+    assert axis_of(curious, answers, by_meter=False).kind == "none"
+    mixed = [labelled(str(i), right=True, asserted=i < 20) for i in range(40)]
+    assert axis_of(humble, mixed, by_meter=False).kind == "text"
+    texts = ["Shall I?" if i < 15 else "Yes." for i in range(40)]
+    asked = [labelled(str(i), right=None, asserted=True, text=t) for i, t in enumerate(texts)]
+    found = by_text(curious, asked, "exact-match")
+    assert (len(found.lacking), len(found.having)) == (25, 15)
+
+
+def test_thirds_leave_the_middle_out() -> None:
+    answers = [labelled(str(i), right=None, asserted=True) for i in range(30)]
+    found = by_thirds({str(i): float(i) for i in range(30)}, "hedging", answers)
+    assert found.lacking == tuple(map(str, range(10)))
+    assert found.having == tuple(map(str, range(20, 30)))
+
+
+def test_random_heads_come_from_the_layers_of_the_chosen_ones() -> None:
+    ordered = [Head(layer, head) for head in range(8) for layer in range(6)]
+    found = select(ordered, 5, 3, seed=0)
+    layers = sorted(head.layer for head in found.arms["top"])
+    for draw in (1, 2, 3):
+        drawn = found.arms[f"random-{draw}"]
+        assert sorted(head.layer for head in drawn) == layers
+        assert not set(drawn) & set(found.arms["top"])
+    assert found.arms["random-1"] != found.arms["random-2"]
+    assert len(points(found, (1.0, 0.5, 0.0))) == 1 + 5 * 2
+    with pytest.raises(UserError, match="--top-k 5: 9 heads are ranked, and 10 are needed"):
+        select(ordered[:9], 5, 1, seed=0)
+
+
+def test_the_stop_token_is_no_part_of_the_response() -> None:
+    from backends.interface import Completion
+
+    ended = Completion("a", (7,), (5, 6, 2), "stop", 0.0)
+    cut = Completion("b", (7,), (5, 6), "length", 0.0)
+    empty = Completion("c", (7,), (2,), "stop", 0.0)
+    found = [stages.response_of(one, (2,)) for one in (ended, cut, empty)]
+    assert [one and one.response_ids for one in found] == [(5, 6), (5, 6), None]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"profile": "fast"}, "--profile 'fast': choose from quick"),
+        ({"disposition": "kind"}, "--disposition: 'kind': choose one of humble"),
+        ({"labels": "mood"}, "--labels: --labels mood: give execution"),
+        ({"labels": "meter", "disposition": "eager"}, "no axis for eager, only for humble"),
+        ({"scales": (0.5, 0.0)}, "--scales: give 1 and at least one factor"),
+        ({"seeds": (1, 2, 3)}, "--seeds: greedy decoding draws nothing"),
+        ({"temperature": 0.7, "seeds": (1, 2)}, "give at least 3 --seeds"),
+        ({"rank_by": "causal", "causal_items": 0}, "needs --causal-items above 0"),
+        ({"disposition": "self-improving"}, "give --labels execution"),
+        ({"tasks_limit": 3}, "--tasks-limit: give --tasks as well"),
+    ],
+)
+def test_what_cannot_be_is_one_line(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        resolve(flags)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
