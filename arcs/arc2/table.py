@@ -106,11 +106,12 @@ def _sweep(metrics: Mapping[str, Any]) -> Table:
         f"axis: {axis['measure']}, {axis['unit']}; changes are against lambda 1, item by item, "
         "with intervals that hold for all lambdas of an arm at once and p corrected over them "
         "(Holm); rates over answers: acc(uracy), assert(ed), hall(ucination) = cw of wrong, "
-        "over-h(edging) = hr of right, cov(erage)",
+        "over-h(edging) = hr of right, cov(erage); content: accuracy, or the log-likelihood of the "
+        "meter's texts where nothing is right or wrong",
     )
     table.add_column("heads", no_wrap=True)
     for column in ("lambda", "cr/hr/cw/hw", "acc", "assert", "hall", "over-h", "cov", "axis",
-                   "change of axis", "p", "change of acc", "cut", "texts changed"):  # fmt: skip
+                   "change of axis", "p", "change of content", "cut", "texts changed"):  # fmt: skip
         table.add_column(column, justify="right")
     arm = None
     for point in metrics["sweep"]:

@@ -23,6 +23,8 @@ from evals.statistics.rates import Interval
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
+ALL_FLIPS = 4095
+"""Sign flips of up to 13 items are all taken."""
 _BATCH = 4_000_000
 """Most array cells held at a time."""
 
@@ -69,14 +71,14 @@ def ranked_means(values: FloatArray, *, permutations: int, seed: int = 0) -> Ran
 
     The null flips the signs of whole items, all columns together: an item is as likely to move
     one way as the other. All arrangements are taken where there are no more than
-    ``permutations``. Means are not divided by their spread: with few items that would put the
-    columns with a luckily small spread first. Raises ValueError for fewer than two items.
+    ``permutations`` or ALL_FLIPS. Means are not divided by their spread: with few items that would
+    put the columns with a luckily small spread first. Raises ValueError for fewer than two items.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 2 or len(x) < 2 or not np.isfinite(x).all():
         raise ValueError(f"values of shape {x.shape}: finite values of two items are needed")
     n = len(x)
-    if n < 60 and 2 ** (n - 1) - 1 <= permutations:
+    if n < 60 and 2 ** (n - 1) - 1 <= max(permutations, ALL_FLIPS):
         # the first item's sign is kept: flipping all changes no |mean|; row 0 is the data itself
         codes = np.arange(1, 2 ** (n - 1))
         bits = (codes[:, None] >> np.arange(n - 1)[None, :]) & 1
