@@ -13,6 +13,7 @@ from arcs import provenance
 from arcs.arc1.config import absolute_paths
 from arcs.arc2.config import Arc2Config, flag_of, parse, resolve
 from arcs.continuing import continuable
+from arcs.gates import load_gates
 from arcs.judging.opening import JudgeOptions
 from arcs.measure.judged import JudgeSettings
 from arcs.progress import Reporter
@@ -67,6 +68,23 @@ def start(
         )
         asking = JudgeSettings(config.labels, options, judge_cache)
         _go(config, directory, reporter, as_json, asking, begun_now=run is None)
+
+
+def paper_tables(*, as_json: bool) -> None:
+    """Print what the paper's published sweep tables determine; no engine, no run."""
+    from arcs.arc2.paper_tables import paper_words
+    from arcs.arc2.table import paper_report
+
+    found = paper_words()
+    if as_json:
+        document = {
+            "schema_version": "threearc-arc2-paper-1",
+            "gates_sha256": load_gates().sha256,
+            "words": [one.to_json() for one in found],
+        }
+        sys.stdout.write(canonical_json(document))
+    else:
+        Console(highlight=False).print(paper_report([one.to_json() for one in found]))
 
 
 def _arrange_blas(config: Arc2Config, reporter: Reporter) -> None:

@@ -215,6 +215,27 @@ def _words(words: list[Mapping[str, str]]) -> Table:
     return table
 
 
+def paper_report(words: list[Mapping[str, Any]]) -> Table:
+    """The paper's sweep tables under the words' rules."""
+    table = _table(
+        "The paper's published sweeps, n = 100",
+        "only totals are published: a word is determined where it is the same for all pairings of "
+        "items that the totals allow",
+    )
+    for column in ("variant", "paper", "quantity", "word", "determined", "possible"):
+        table.add_column(column, overflow="fold")
+    for one in words:
+        table.add_row(
+            one["variant"],
+            one["paper_says"],
+            one["quantity"],
+            one["word"],
+            one["determined"],
+            ", ".join(one["possible_states"]),
+        )
+    return table
+
+
 def _claim(claim: Mapping[str, Any]) -> Panel:
     head = Text(claim["verdict"], style=COLOURS[claim["verdict"]])
     head.append(f" ({', '.join(claim['reasons'])})", style="default")

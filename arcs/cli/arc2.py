@@ -27,6 +27,7 @@ Examples:\n
   threearc arc2 --disposition adversarial-self --labels meter --backend mlx\n
   threearc arc2 --rank-by magnitude --tasks small --gguf q8_0\n
   threearc arc2 --temperature 0.7 --seeds 0,1,2\n
+  threearc arc2 --paper-tables     (the paper's sweeps under the same rules)\n
   threearc arc2 --run runs/arc2-20260101-120000     (continue after a kill)
 """,
 )
@@ -158,6 +159,10 @@ def arc2(
         Path | None,
         typer.Option(help="Continue this run where it was stopped", show_default=False),
     ] = None,
+    paper_tables: Annotated[
+        bool,
+        typer.Option("--paper-tables", help="What the paper's published sweeps determine; no run"),
+    ] = False,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout")
     ] = False,
@@ -202,9 +207,16 @@ def arc2(
         "allow_weak_sandbox": allow_weak_sandbox,
         "seed": seed,
     }
+    flags = {name: value for name, value in given.items() if value is not None}
+    if paper_tables:
+        from arcs.arc2.command import paper_tables as show
+
+        if flags or out is not None or run is not None:
+            raise UserError("--paper-tables reads no settings; give it alone, or with --json")
+        show(as_json=json_output)
+        return
     from arcs.arc2.command import start
 
-    flags = {name: value for name, value in given.items() if value is not None}
     judge = {
         "concurrency": judge_concurrency,
         "timeout": judge_timeout,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -173,3 +174,17 @@ def test_no_verdict_word_of_the_papers_sweeps_follows_from_its_totals() -> None:
     assert wrong.says == "excluded"  # it rose from 9 to 11
     assert not [one for one in found.values() if one.says == "holds"]
     assert {one.variant for one in found.values()} == {one.name for one in VARIANTS}
+
+
+def test_the_papers_words_are_printed_without_a_run(capsys: pytest.CaptureFixture[str]) -> None:
+    from arcs.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["arc2", "--paper-tables", "--json"])
+    assert ended.value.code == 0
+    words = json.loads(capsys.readouterr().out)["words"]
+    assert {one["determined"] for one in words} == {"not determined", "excluded"}
+    with pytest.raises(SystemExit) as ended:
+        main(["arc2", "--paper-tables", "--limit", "3"])
+    assert ended.value.code == 2
+    assert "--paper-tables reads no settings" in capsys.readouterr().err
