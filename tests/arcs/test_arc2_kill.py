@@ -92,12 +92,12 @@ def test_a_head_planted_in_the_real_model_is_supported(
     from arcs.runs import RunDirectory
 
     cache = tmp_path / "cache"
-    plant(smollm_directory, tmp_path / "planted", cache, head=4, strength=1.0)
+    plant(smollm_directory, tmp_path / "planted", cache, head=4, strength=2.0)
     monkeypatch.setenv("THREEARC_CACHE", str(cache))
     flags: dict[str, Any] = {
         "profile": "quick", "backend": "torch", "model": str(tmp_path / "planted"),
         "layers": (29,), "labels": "meter", "limit": 33, "n_predict": 4, "sweep_limit": 4,
-        "axis_items": 16, "top_k": 1, "scales": (1.0, 0.5, 0.0), "permutations": 200,
+        "axis_items": 24, "top_k": 1, "scales": (1.0, 0.5, 0.0), "permutations": 200,
     }  # fmt: skip
     config = resolve(flags)
     first = provenance.first_manifest("arc2", config.model_dump(mode="json"), [])
