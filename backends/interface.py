@@ -233,6 +233,26 @@ class HiddenPoint(NamedTuple):
     normed: bool
 
 
+class TokenStatistics(NamedTuple):
+    """How sure a model was of each response id, from its logits as they are; [T] float32 each."""
+
+    nll: Float32
+    """Negative log-probability (nats) of the id."""
+    entropy: Float32
+    """Of the distribution it came from (nats)."""
+    margin: Float32
+    """Largest logit minus the second largest."""
+
+
+class Decoded(NamedTuple):
+    """A completion with the state that its stop token was chosen from."""
+
+    completion: Completion
+    state: Float32 | None
+    """h_last at LAST_CONTENT, [d] float32; None for a completion without a stop token, whose last
+    id never went through the model."""
+
+
 @dataclass(frozen=True)
 class HeadOutputs:
     """What enters o_proj, by head, over the last response tokens of each sequence."""
@@ -395,6 +415,22 @@ class LanguageModel(ABC):
         :meth:`hidden_states`, and for a response that starts at id 0 or holds nothing.
         """
         raise self._cannot("return log-probabilities")
+
+    def token_statistics(
+        self, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
+    ) -> list[TokenStatistics]:
+        """Scalars of each response id's distribution, as :meth:`logprobs` reads them."""
+        raise self._cannot("return token statistics")
+
+    def generate_with_states(
+        self, prompts: Sequence[Prompt], *, max_tokens: int, stop_ids: Sequence[int]
+    ) -> list[Decoded]:
+        """Decode greedily as :meth:`generate` does, and keep each answer's h_last on the way.
+
+        The state after an answer's last id is what its stop token is chosen from, so reading it
+        costs no forward pass.
+        """
+        raise self._cannot("keep states while it generates")
 
     def tempered(self, scales: Mapping[Head, float]) -> AbstractContextManager[None]:
         """Scale the o_proj input of heads while the context lasts, prompt and new ids alike.

@@ -10,17 +10,19 @@ memory by ``n_ubatch`` rows of logits however long the sequence is.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from backends.interface import Float32, HiddenPoint
+from backends.interface import Float32, HiddenPoint, TokenStatistics
 from backends.llamacpp.context import Batch, Context, Settings
 from backends.llamacpp.native import NativeModel
 from backends.sequences import check_sequences
 from models.errors import CapabilityError, UserError
 
+Reduce = Callable[[Float32, Sequence[int]], Float32]
+"""From logits [T, vocab] and the ids [T] that came of them to one row an id."""
 ROWS_AT_ONCE = 64
 """Rows of logits that are widened to float64 together."""
 
@@ -53,8 +55,8 @@ class ReadingContext(Context):
         view = np.ctypeslib.as_array((ctypes.c_float * width).from_address(address))
         return np.array(view, dtype=np.float32)
 
-    def token_logprobs(self, ids: Sequence[int], first: int) -> Float32:
-        """Log-probability of each of ``ids[first:]`` given the ids before it, [len - first]."""
+    def of_tokens(self, ids: Sequence[int], first: int, reduce: Reduce) -> Float32:
+        """What ``reduce`` makes of the logits before each of ``ids[first:]``, one row an id."""
         self.forget(0)
         self._api.llama_set_embeddings(self._handle, False)
         found: list[Float32] = []
@@ -65,7 +67,7 @@ class ReadingContext(Context):
             self.run(self._batch)
             if output < len(piece):
                 targets = ids[start + output + 1 : start + len(piece) + 1]
-                found.append(chosen_logprobs(self.outputs(len(targets)), targets))
+                found.append(reduce(self.outputs(len(targets)), targets))
         return np.concatenate(found)
 
     def _pieces(self, ids: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:
@@ -112,6 +114,27 @@ def response_logprobs(
     response_starts: Sequence[int],
 ) -> list[Float32]:
     """See :meth:`backends.interface.LanguageModel.logprobs`."""
+    return _by_response(model, settings, sequences, response_starts, chosen_logprobs)
+
+
+def token_statistics(
+    model: NativeModel,
+    settings: Settings,
+    sequences: Sequence[Sequence[int]],
+    response_starts: Sequence[int],
+) -> list[TokenStatistics]:
+    """See :meth:`backends.interface.LanguageModel.token_statistics`."""
+    found = _by_response(model, settings, sequences, response_starts, chosen_scalars)
+    return [TokenStatistics(*np.ascontiguousarray(rows.T)) for rows in found]
+
+
+def _by_response(
+    model: NativeModel,
+    settings: Settings,
+    sequences: Sequence[Sequence[int]],
+    response_starts: Sequence[int],
+    reduce: Reduce,
+) -> list[Float32]:
     check_sequences(
         sequences,
         vocab=model.vocab,
@@ -124,7 +147,7 @@ def response_logprobs(
     context = ReadingContext(model, settings, longest=max(len(ids) for ids in sequences) - 1)
     try:
         return [
-            context.token_logprobs(ids, first)
+            context.of_tokens(ids, first, reduce)
             for ids, first in zip(sequences, response_starts, strict=True)
         ]
     finally:
@@ -142,6 +165,22 @@ def require_final(points: Sequence[HiddenPoint], layers: int) -> None:
                 f"{point.layer}, normed={point.normed}); use torch or mlx for other points and "
                 f"for pooling over layers"
             )
+
+
+def chosen_scalars(logits: Float32, ids: Sequence[int]) -> Float32:
+    """NLL, entropy and margin [T, 3] of ``ids`` [T] under logits [T, vocab], summed in float64."""
+    nll = -chosen_logprobs(logits, ids)
+    made = np.empty((len(ids), 3), dtype=np.float32)
+    for start in range(0, len(ids), ROWS_AT_ONCE):
+        rows = logits[start : start + ROWS_AT_ONCE].astype(np.float64)
+        rows -= rows.max(axis=1, keepdims=True)
+        powers = np.exp(rows)
+        total = powers.sum(axis=1)
+        part = slice(start, start + len(rows))
+        made[part, 1] = np.log(total) - (powers * rows).sum(axis=1) / total
+        made[part, 2] = -np.partition(rows, -2, axis=1)[:, -2]
+    made[:, 0] = nll
+    return made
 
 
 def chosen_logprobs(logits: Float32, ids: Sequence[int]) -> Float32:

@@ -21,11 +21,12 @@ from backends.interface import (
     Prompt,
     Sampling,
     StopWhen,
+    TokenStatistics,
 )
 from backends.llamacpp.choices import choice_logprobs
 from backends.llamacpp.context import DecodeContext, KvDtype, Settings, sequence_logits
 from backends.llamacpp.generate import Decoding
-from backends.llamacpp.hidden import final_states, response_logprobs
+from backends.llamacpp.hidden import final_states, response_logprobs, token_statistics
 from backends.llamacpp.library import library
 from backends.llamacpp.memory import require_memory
 from backends.llamacpp.native import NativeModel
@@ -203,6 +204,12 @@ class LlamaCppModel(LanguageModel):
     ) -> list[Float32]:
         """See :meth:`backends.interface.LanguageModel.logprobs`. Each sequence is read alone."""
         return response_logprobs(self._native, self._settings, sequences, response_starts)
+
+    def token_statistics(
+        self, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
+    ) -> list[TokenStatistics]:
+        """See :meth:`backends.interface.LanguageModel.token_statistics`."""
+        return token_statistics(self._native, self._settings, sequences, response_starts)
 
     def attention_heads(self) -> dict[int, tuple[int, int]]:
         """Layer index -> (heads, head_dim); raises CapabilityError for other than llama."""

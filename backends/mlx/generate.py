@@ -10,7 +10,15 @@ import mlx.core as mx
 import numpy as np
 
 from backends.decoding import Ending
-from backends.interface import GREEDY, Completion, FinishReason, OnDone, Prompt, Sampling
+from backends.interface import (
+    GREEDY,
+    Completion,
+    FinishReason,
+    Float32,
+    OnDone,
+    Prompt,
+    Sampling,
+)
 from backends.mlx.decoder import Decoder
 from backends.mlx.library import caches
 from backends.mlx.sampling import Row, needs_host, next_ids
@@ -32,8 +40,11 @@ def decode(
     *,
     sampling: Sampling = GREEDY,
     width: int | None = None,
+    states: dict[int, Float32] | None = None,
 ) -> list[Completion]:
     """Decode every prompt, ``width`` at a time at most; returns completions in their order.
+
+    ``states`` gets, by place, the state [d] that a prompt's stop token was chosen from.
 
     Prompts of similar length enter together, so that little is padded. As rows end, others
     take their places once a quarter of the batch is free. One prompt alone is not padded and
@@ -53,7 +64,9 @@ def decode(
         if waiting and (not batch.rows or 4 * free >= width):
             entering = [waiting.pop() for _ in range(min(free, len(waiting)))]
             batch.admit(entering)
-        for row, reason in batch.step(stopping):
+        for row, reason, state in batch.step(stopping):
+            if states is not None and reason == "stop":
+                states[row.place] = np.array(state.astype(mx.float32))
             completion = _completed(row, reason)
             finished[row.place] = completion
             if on_done is not None:
@@ -80,6 +93,8 @@ class _Batch:
         self.rows: list[Row] = []
         self._caches: list[Any] = []
         self._newest = mx.zeros((2, 0), mx.int32)
+        self._states = mx.zeros((0, 0))
+        """[b, d], that the newest ids were chosen from"""
 
     def admit(self, rows: list[Row]) -> None:
         """Run the prompts of ``rows`` through the model and add them to the batch."""
@@ -90,24 +105,25 @@ class _Batch:
         padding = [longest - len(row.prompt.ids) for row in rows]
         ids = [[0] * pad + list(row.prompt.ids) for pad, row in zip(padding, rows, strict=True)]
         made = self._make(self._decoder.network, padding)
-        logits = _prefill(self._decoder, mx.array(ids, mx.int32), made)
-        first = next_ids(logits, rows, self._sampling)
+        states = _prefill(self._decoder, mx.array(ids, mx.int32), made)
+        first = next_ids(self._decoder.logits(states), rows, self._sampling)
         mx.eval(first)
         if self.rows:
             for cache, other in zip(self._caches, made, strict=True):
                 cache.extend(other)
             self._newest = mx.concatenate([self._newest, first], axis=1)
+            self._states = mx.concatenate([self._states, states])
         else:
-            self._caches, self._newest = made, first
+            self._caches, self._newest, self._states = made, first, states
         self.rows = self.rows + rows
 
-    def step(self, stopping: Ending) -> list[tuple[Row, FinishReason]]:
-        """Give each row its newest id; returns the rows that end with it.
+    def step(self, stopping: Ending) -> list[tuple[Row, FinishReason, mx.array]]:
+        """Give each row its newest id; returns the rows that end with it, and their states [d].
 
         Where the next ids need nothing from the host they are computed meanwhile: for a row
         that ends, one id in vain.
         """
-        newest = self._newest
+        newest, states = self._newest, self._states
         more = any(len(row.ids) + 1 < stopping.max_tokens for row in self.rows)
         if more and not needs_host(self._sampling):
             self._advance()
@@ -118,7 +134,7 @@ class _Batch:
             if reason is None:
                 staying.append(index)
             else:
-                ended.append((row, reason))
+                ended.append((row, reason, states[index]))
         if ended:
             self._keep(staying)
         if self.rows and needs_host(self._sampling):
@@ -127,9 +143,9 @@ class _Batch:
 
     def _advance(self) -> None:
         """Run the newest ids through the model and choose the next ones."""
-        states = self._decoder.hidden(self._newest[0][:, None], self._caches)
-        logits = self._decoder.logits(states[:, -1, :])
-        self._newest = next_ids(logits, self.rows, self._sampling)
+        hidden = self._decoder.hidden(self._newest[0][:, None], self._caches)
+        self._states = hidden[:, -1, :]
+        self._newest = next_ids(self._decoder.logits(self._states), self.rows, self._sampling)
         mx.async_eval(self._newest)  # type: ignore[no-untyped-call]
 
     def _keep(self, indices: list[int]) -> None:
@@ -138,7 +154,7 @@ class _Batch:
             self._caches = []
             return
         kept = mx.array(indices, mx.int32)
-        self._newest = self._newest[:, kept]
+        self._newest, self._states = self._newest[:, kept], self._states[kept]
         for cache in self._caches:
             cache.filter(kept)
 
@@ -150,13 +166,13 @@ def _host(chosen: mx.array) -> tuple[list[int], list[int]]:
 
 
 def _prefill(decoder: Decoder, ids: mx.array, cache: list[Any]) -> mx.array:
-    """Ingest ids [b, T] in chunks; returns the logits [b, vocab] after the last column."""
+    """Ingest ids [b, T] in chunks; returns the states [b, d] after the last column."""
     done, length = 0, ids.shape[1]
     while length - done > PREFILL_CHUNK:
         decoder.hidden(ids[:, done : done + PREFILL_CHUNK], cache)
         mx.eval([entry.state for entry in cache])
         done += PREFILL_CHUNK
-    return decoder.logits(decoder.hidden(ids[:, done:], cache)[:, -1, :])
+    return decoder.hidden(ids[:, done:], cache)[:, -1, :]
 
 
 def _plain_caches(network: Any, _padding: Sequence[int]) -> list[Any]:

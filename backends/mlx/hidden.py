@@ -6,15 +6,15 @@ need no mask. Of a batch's states only the asked positions are kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
 
-from backends.interface import Float32, HiddenPoint
+from backends.interface import Float32, HiddenPoint, TokenStatistics
 from backends.mlx.decoder import Decoder, Tap, tapped
 from backends.mlx.device import reading_tokens
-from backends.mlx.loss import response_nll
+from backends.mlx.loss import response_nll, response_scalars
 from backends.mlx.prefix import Prefix
 from backends.sequences import padded_batches, shared_prefix
 from models.errors import UserError
@@ -100,6 +100,32 @@ def logprobs(
     decoder: Decoder, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
 ) -> list[Float32]:
     """Log-probabilities of each response's ids; see :meth:`LanguageModel.logprobs`."""
+
+    def negated(states: mx.array, targets: mx.array) -> mx.array:
+        return -response_nll(decoder, states, targets, gradient=False)
+
+    return _by_response(decoder, sequences, response_starts, negated)
+
+
+def token_statistics(
+    decoder: Decoder, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
+) -> list[TokenStatistics]:
+    """See :meth:`LanguageModel.token_statistics`."""
+
+    def scalars(states: mx.array, targets: mx.array) -> mx.array:
+        return response_scalars(decoder, states, targets)
+
+    found = _by_response(decoder, sequences, response_starts, scalars)
+    return [TokenStatistics(*np.ascontiguousarray(rows.T)) for rows in found]
+
+
+def _by_response(
+    decoder: Decoder,
+    sequences: Sequence[Sequence[int]],
+    response_starts: Sequence[int],
+    reduce: Callable[[mx.array, mx.array], mx.array],
+) -> list[Float32]:
+    """What ``reduce`` makes of the states that predict each response's ids, and of those ids."""
     found: dict[int, Float32] = {}
     # the state before a response predicts its first id
     shared = shared_prefix(sequences, [start - 1 for start in response_starts])
@@ -115,8 +141,8 @@ def logprobs(
         targets = [int(batch.ids[row, t]) for row, start, end in spans for t in range(start, end)]
         hidden = prefix.hidden(mx.array(batch.ids)).reshape(-1, decoder.dimension)
         picked = hidden[mx.array(predicting, mx.int32)]
-        nll = response_nll(decoder, picked, mx.array(targets, mx.int32), gradient=False)
+        made = np.array(reduce(picked, mx.array(targets, mx.int32)))
         ends = np.cumsum([end - start for _, start, end in spans])
-        rows = np.split(-np.array(nll), ends[:-1])
+        rows = np.split(made, ends[:-1])
         found.update(zip(batch.places, rows, strict=True))
     return [found[place] for place in range(len(sequences))]

@@ -50,6 +50,24 @@ def response_nll(
     return nll
 
 
+def response_scalars(decoder: Decoder, hidden: mx.array, targets: mx.array) -> mx.array:
+    """Float32 NLL, entropy and margin [n, 3] of ``targets`` [n] from hidden states [n, d]."""
+    rows = max(1, CHUNK_BYTES // (4 * decoder.head.shape[0]))
+    made: list[mx.array] = []
+    for start in range(0, hidden.shape[0], rows):
+        logits = decoder.logits(hidden[start : start + rows])
+        index = targets[start : start + rows, None]
+        nll, _, powers, total = _terms(logits, index)
+        # with p = e^(z - max) / total: -sum p log p = log total - sum p (z - max)
+        centred = logits - logits.max(axis=-1, keepdims=True)
+        entropy = (mx.log(total) - sum_last(powers * centred) / total)[:, 0]
+        two = mx.topk(logits, 2, axis=-1)
+        margin = two.max(axis=-1) - two.min(axis=-1)
+        made.append(mx.stack([nll, entropy, margin], axis=1))
+        mx.eval(made[-1])
+    return mx.concatenate(made) if made else mx.zeros((0, 3))
+
+
 def _forward(
     decoder: Decoder, hidden: mx.array, targets: mx.array, *, gradient: bool
 ) -> tuple[mx.array, mx.array]:

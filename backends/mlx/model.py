@@ -20,6 +20,7 @@ from backends.interface import (
     Batch,
     Capabilities,
     Completion,
+    Decoded,
     Dtype,
     Float32,
     Float64,
@@ -34,6 +35,7 @@ from backends.interface import (
     Prompt,
     Sampling,
     StopWhen,
+    TokenStatistics,
 )
 from backends.mlx import cpu, heads, hidden, lora, trace, train
 from backends.mlx import quantise as packing
@@ -148,6 +150,18 @@ class MlxModel(LanguageModel):
         self._decoder.network.eval()
         with memory_errors("mlx", "generating", "ask for fewer tokens or use a smaller model"):
             return decode(self._decoder, prompts, stopping, on_done, sampling=sampling)
+
+    def generate_with_states(
+        self, prompts: Sequence[Prompt], *, max_tokens: int, stop_ids: Sequence[int]
+    ) -> list[Decoded]:
+        """See :meth:`LanguageModel.generate_with_states`."""
+        check_prompts(prompts, max_tokens=max_tokens, context=self._context, vocab=self._vocab)
+        stopping = Ending(max_tokens, frozenset(stop_ids), None)
+        states: dict[int, Float32] = {}
+        self._decoder.network.eval()
+        with memory_errors("mlx", "generating", "ask for fewer tokens or use a smaller model"):
+            done = decode(self._decoder, prompts, stopping, states=states)
+        return [Decoded(one, states.get(place)) for place, one in enumerate(done)]
 
     def describe(self) -> dict[str, Any]:
         """Device, BLAS, dtype, versions, decode width, trainable share, model fingerprint."""
@@ -270,6 +284,14 @@ class MlxModel(LanguageModel):
         decoder = self._reading(sequences, response_starts=response_starts, first_response=1)
         with memory_errors("mlx", "computing log-probabilities", _READING_ADVICE):
             return hidden.logprobs(decoder, sequences, response_starts)
+
+    def token_statistics(
+        self, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
+    ) -> list[TokenStatistics]:
+        """See :meth:`LanguageModel.token_statistics`."""
+        decoder = self._reading(sequences, response_starts=response_starts, first_response=1)
+        with memory_errors("mlx", "computing token statistics", _READING_ADVICE):
+            return hidden.token_statistics(decoder, sequences, response_starts)
 
     def tempered(self, scales: Mapping[Head, float]) -> AbstractContextManager[None]:
         """See :meth:`LanguageModel.tempered`."""

@@ -47,8 +47,13 @@ def generate(
     ending: Ending,
     sampling: Sampling,
     on_done: OnDone | None,
+    *,
+    states: dict[int, Float32] | None = None,
 ) -> list[Completion]:
-    """Decode all prompts; see :meth:`LanguageModel.generate`."""
+    """Decode all prompts; see :meth:`LanguageModel.generate`.
+
+    ``states`` gets, by place, the state [d] that a prompt's stop token was chosen from.
+    """
     check_prompts(
         prompts,
         max_tokens=ending.max_tokens,
@@ -58,7 +63,7 @@ def generate(
     completions: dict[int, Completion] = {}
     with torch.inference_mode():
         for rows in _batches(prompts, ending.max_tokens, _bytes_per_position(model)):
-            for index, completion in _decode(model, rows, ending, sampling):
+            for index, completion in _decode(model, rows, ending, sampling, states):
                 completions[index] = completion
                 if on_done is not None:
                     on_done(completion)
@@ -86,7 +91,11 @@ def _bytes_per_position(model: TorchModel) -> int:
 
 
 def _decode(
-    model: TorchModel, rows: list[_Row], ending: Ending, sampling: Sampling
+    model: TorchModel,
+    rows: list[_Row],
+    ending: Ending,
+    sampling: Sampling,
+    states: dict[int, Float32] | None,
 ) -> Iterator[tuple[int, Completion]]:
     """Decode one batch, yielding each row as it ends; ended rows leave the batch."""
     from transformers import DynamicCache
@@ -106,6 +115,8 @@ def _decode(
             if reason is None:
                 active.append(place)
             else:
+                if states is not None and reason == "stop":
+                    states[row.index] = hidden[place, -1].float().cpu().numpy()
                 yield row.index, _completion(row, reason, time.perf_counter() - started)
         rows, mask = _keep(rows, active, cache, mask)
         ids = torch.tensor([row.ids[-1:] for row in rows], device=model.device)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.hooks import RemovableHandle
 
-from backends.interface import Float32, HiddenPoint
+from backends.interface import Float32, HiddenPoint, TokenStatistics
 from backends.sequences import PaddedBatch, check_sequences, padded_batches, shared_prefix
 from backends.torch.prefix import Prefix
 from backends.torch.train import HEAD_CHUNK_ELEMENTS
@@ -20,6 +20,9 @@ from models.errors import UserError
 
 if TYPE_CHECKING:
     from backends.torch.model import TorchModel
+
+Reduce = Callable[[Tensor, Tensor], Tensor]
+"""From float32 logits [T, vocab] and the ids [T] that came of them to [T, k]."""
 
 
 def hidden_states(
@@ -46,6 +49,38 @@ def logprobs(
     model: TorchModel, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
 ) -> list[Float32]:
     """One array of nats a sequence; see :meth:`LanguageModel.logprobs`."""
+    return [rows[:, 0] for rows in _by_response(model, sequences, response_starts, _chosen)]
+
+
+def token_statistics(
+    model: TorchModel, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
+) -> list[TokenStatistics]:
+    """See :meth:`LanguageModel.token_statistics`."""
+    found = _by_response(model, sequences, response_starts, _scalars)
+    return [TokenStatistics(*np.ascontiguousarray(rows.T)) for rows in found]
+
+
+def _chosen(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Log-probability of ``wanted`` [T] under float32 logits [T, vocab], as one column [T, 1]."""
+    return -functional.cross_entropy(logits, wanted, reduction="none")[:, None]
+
+
+def _scalars(logits: Tensor, wanted: Tensor) -> Tensor:
+    """NLL, entropy and margin, [T, 3]."""
+    logs = logits.log_softmax(-1)
+    nll = -logs.gather(-1, wanted[:, None])[:, 0]
+    entropy = torch.special.entr(logs.exp()).sum(-1)
+    first, second = logits.topk(2).values.unbind(-1)
+    return torch.stack([nll, entropy, first - second], dim=1)
+
+
+def _by_response(
+    model: TorchModel,
+    sequences: Sequence[Sequence[int]],
+    response_starts: Sequence[int],
+    reduce: Reduce,
+) -> list[Float32]:
+    """What ``reduce`` makes of each response's logits, one [T, k] array a sequence."""
     check(model, sequences, response_starts=response_starts, first_response=1)
     found: dict[int, Float32] = {}
     # the state before a response predicts its first id
@@ -54,7 +89,7 @@ def logprobs(
         prefix, rest = prefix_of(model, sequences, shared)
         for batch in padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared):
             starts = [response_starts[place] - shared for place in batch.places]
-            values = _response_logprobs(model, prefix, batch, starts)
+            values = _reduced(model, prefix, batch, starts, reduce)
             found.update(zip(batch.places, values, strict=True))
     return [found[place] for place in range(len(sequences))]
 
@@ -126,10 +161,14 @@ def _read(
     return to_numpy(torch.stack(states, dim=1))
 
 
-def _response_logprobs(
-    model: TorchModel, prefix: Prefix, batch: PaddedBatch, starts: Sequence[int]
+def _reduced(
+    model: TorchModel,
+    prefix: Prefix,
+    batch: PaddedBatch,
+    starts: Sequence[int],
+    reduce: Reduce,
 ) -> list[Float32]:
-    """Log-probabilities of ids from each row's start to its end; the head sees no other row."""
+    """Of the ids from each row's start to its end; the head sees no other row."""
     counts = [int(length) - start for length, start in zip(batch.lengths, starts, strict=True)]
     rows = torch.from_numpy(np.repeat(np.arange(len(starts)), counts)).to(model.device)
     places = [np.arange(start, n) for start, n in zip(starts, batch.lengths, strict=True)]
@@ -137,11 +176,11 @@ def _response_logprobs(
     ids = padded(batch, model.device)
     states = prefix.hidden(ids)[rows, columns - 1]
     size = max(1, HEAD_CHUNK_ELEMENTS // int(model.config.vocab_size))
-    nll = [
-        functional.cross_entropy(model.head(part), wanted, reduction="none")  # float32 logits
+    made = [
+        reduce(model.head(part), wanted)  # float32 logits
         for part, wanted in zip(states.split(size), ids[rows, columns].split(size), strict=True)
     ]
-    return np.split(to_numpy(-torch.cat(nll)), np.cumsum(counts)[:-1])
+    return np.split(to_numpy(torch.cat(made)), np.cumsum(counts)[:-1])
 
 
 def _check_points(points: Sequence[HiddenPoint], n_layers: int) -> None:

@@ -21,6 +21,7 @@ from backends.interface import (
     Batch,
     Capabilities,
     Completion,
+    Decoded,
     Dtype,
     Float32,
     Float64,
@@ -35,6 +36,7 @@ from backends.interface import (
     Prompt,
     Sampling,
     StopWhen,
+    TokenStatistics,
 )
 from backends.memory import available_memory
 from backends.out_of_memory import memory_errors
@@ -132,6 +134,17 @@ class TorchModel(LanguageModel):
         ending = Ending(max_tokens, frozenset(stop_ids), stop_when)
         with memory_errors("torch", "generating", "ask for fewer tokens"):
             return generate.generate(self, prompts, ending, sampling, on_done)
+
+    def generate_with_states(
+        self, prompts: Sequence[Prompt], *, max_tokens: int, stop_ids: Sequence[int]
+    ) -> list[Decoded]:
+        """Decode and keep each h_last; see :meth:`LanguageModel.generate_with_states`."""
+        self.model.eval()
+        ending = Ending(max_tokens, frozenset(stop_ids), None)
+        states: dict[int, Float32] = {}
+        with memory_errors("torch", "generating", "ask for fewer tokens"):
+            done = generate.generate(self, prompts, ending, GREEDY, None, states=states)
+        return [Decoded(one, states.get(place)) for place, one in enumerate(done)]
 
     def describe(self) -> dict[str, Any]:
         """Versions, device, dtype, attention implementation, threads and adapter size."""
@@ -250,6 +263,14 @@ class TorchModel(LanguageModel):
         self.model.eval()
         with memory_errors("torch", "computing log-probabilities", _READING_ADVICE):
             return hidden.logprobs(self, sequences, response_starts)
+
+    def token_statistics(
+        self, sequences: Sequence[Sequence[int]], response_starts: Sequence[int]
+    ) -> list[TokenStatistics]:
+        """Scalars by response id; see :meth:`LanguageModel.token_statistics`."""
+        self.model.eval()
+        with memory_errors("torch", "computing token statistics", _READING_ADVICE):
+            return hidden.token_statistics(self, sequences, response_starts)
 
     def tempered(self, scales: Mapping[Head, float]) -> AbstractContextManager[None]:
         """Scale heads while the context lasts; see :meth:`LanguageModel.tempered`."""
