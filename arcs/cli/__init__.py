@@ -57,6 +57,7 @@ def main(argv: list[str] | None = None) -> None:
         adapters,
         arc1,
         arc2,
+        arc3,
         audit,
         bench,
         consistency,
@@ -69,10 +70,11 @@ def main(argv: list[str] | None = None) -> None:
         models,
         report,
         reproduce,
+        sidecar,
     )
 
     del adapters, arc1, arc2, audit, bench, consistency, data, doctor, evaluate, measure, models
-    del data_generate, judge, report, reproduce
+    del arc3, data_generate, judge, report, reproduce, sidecar
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status
     except UserError as error:

@@ -110,7 +110,7 @@ class RecoveryItem(Item):
 class ShortAnswer(Item):
     """A question whose answer is compared exactly."""
 
-    domain: Literal["cooking", "geography", "arithmetic", "code_reading"]
+    domain: Literal["cooking", "geography", "arithmetic", "code_reading", "recall"]
     kind: Text
     prompt: Text
     answers: tuple[Text, ...] = Field(min_length=1)

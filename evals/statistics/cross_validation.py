@@ -80,12 +80,30 @@ def cross_validated_auc(
     """
     matrix = matrix_of(x)
     truth = labels_of(matrix, labels)
+    model = probe(c, max_iter)
+    return cross_validated(model, matrix, truth, folds=folds, seeds=seeds, groups=groups)
+
+
+def cross_validated(
+    model: Pipeline,
+    rows: Any,
+    labels: ArrayLike,
+    *,
+    folds: int = 5,
+    seeds: Sequence[int] = (0,),
+    groups: ArrayLike | None = None,
+) -> CrossValidatedAuc:
+    """As :func:`cross_validated_auc`, of any classifier with probabilities.
+
+    ``rows`` is whatever ``model`` fits on, indexed by row: an array or a sparse matrix.
+    """
+    truth = boolean_labels(labels)
     if not len(seeds):
         raise ValueError("no seed: give at least one seed of the folds")
     scores, fold_means = [], []
     for seed in seeds:
         splits = fold_splits(truth, folds=folds, seed=seed, groups=groups)
-        row = out_of_fold_scores(probe(c, max_iter), matrix, truth, splits)
+        row = out_of_fold_scores(model, rows, truth, splits)
         scores.append(row)
         fold_means.append(_mean_fold_auc(row, truth, splits))
     out_of_fold = np.array([roc_auc_score(truth, row) for row in scores])

@@ -1,0 +1,181 @@
+"""From both sets' rows to the numbers of metrics.json: probes, controls, gate, claims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcs.arc3 import claims, probing
+from arcs.arc3.probing import Study
+from arcs.arc3.table import Side
+from arcs.claims import ReasonCode, Verdict
+from arcs.gates import Gates
+from arcs.progress import Reporter
+from evals.delivery import Delivery, Rate, delivery_table
+from evals.probing import gate
+
+FloatArray = NDArray[np.float64]
+MIN_P_CORRECT = 0.70
+"""Of the balanced gate (PAPER.md 5.3)."""
+OTHER_STEPS = 6
+
+
+def analyse(
+    study: Study, gates: Gates, faults: Sequence[ReasonCode], reporter: Reporter
+) -> dict[str, Any]:
+    """All results of labels and features; what cannot be computed is None, with a reason."""
+    stuck = claims.undecided(study.train, study.fresh, faults)
+    common = {"decoupling": decoupling(study)}
+    if stuck is not None:
+        return {**common, **dict.fromkeys(_KEYS), "claims": {"transfer": stuck.to_json()}}
+    with reporter.bar("probes", probing.steps(study) + OTHER_STEPS, "steps") as bar:
+        probes = probing.all_probes(study, bar)
+        swept = probing.sweep(study, bar)
+        cv, fresh_scores = probing.primary_scores(study)
+        oof = cv.scores.mean(axis=0)
+        null = probing.permuted(study)
+        bar.advance(1, "permutations")
+        compared = probing.all_baselines(study, fresh_scores, oof)
+        bar.advance(1, "baselines")
+        nuisances = probing.nuisance(study)
+        bar.advance(1, "nuisance")
+        selective = probing.selectivity(study, cv)
+        bar.advance(1, "control task")
+        controls = _controls(study, gates, bar)
+    no_signal = null["p_value"] >= gates.test.alpha
+    gated, point = _gate(study, gates, oof, fresh_scores)
+    first = claims.transfer(study, gates, no_signal=no_signal, faults=faults)
+    inherited = [one for one in first.reasons if first.verdict is Verdict.INVALID]
+    doubts = list(claims.cliff(study, gates.test.alpha))
+    differences = {one["name"]: one["probe_minus_baseline"] for one in compared}
+    n = len(study.fresh.y)
+    return {
+        **common,
+        "probes": probes,
+        "sweep": swept,
+        "permutation": null,
+        "baselines": compared,
+        "nuisance": nuisances,
+        "selectivity": selective,
+        "controls": controls,
+        "gate": gated,
+        "sidecar": _sidecar(study, point, fresh_scores),
+        "ways": claims.ways(study),
+        "paper_gates": claims.paper_gates(
+            (oof, study.train.y), (fresh_scores, study.fresh.y), point, study.level
+        ),
+        "minimum_detectable_auc": claims.detectable(study.fresh, gates),
+        "claims": {
+            "transfer": first.to_json(),
+            "beyond_baselines": claims.beyond_baselines(
+                differences, n, gates, faults=inherited, doubts=doubts
+            ).to_json(),
+            "gate": claims.separates(point, gates, faults=inherited, doubts=doubts).to_json(),
+        },
+    }
+
+
+_KEYS = (
+    "probes", "sweep", "permutation", "baselines", "nuisance", "selectivity", "controls", "gate",
+    "sidecar", "ways", "paper_gates", "minimum_detectable_auc",
+)  # fmt: skip
+
+
+def decoupling(study: Study) -> dict[str, Any]:
+    """Right and wrong against asserted and hedged, of the model alone (the paper's Table 2)."""
+    return {
+        name: {
+            "all": delivery_table(side.judged()).to_json(),
+            "finished": delivery_table(side.judged(), finished_only=True).to_json(),
+        }
+        for name, side in (("train", study.train), ("fresh", study.fresh))
+    }
+
+
+def _gate(
+    study: Study, gates: Gates, oof: FloatArray, fresh_scores: FloatArray
+) -> tuple[dict[str, Any], gate.OperatingPoint | None]:
+    train, fresh = study.train, study.fresh
+    chosen = gate.choose_threshold(oof, train.y, MIN_P_CORRECT)
+    point = None
+    if chosen is not None:
+        point = gate.operate(chosen.value, fresh_scores, fresh.y, gates.level)
+    found = {
+        "rule": f"smallest asymmetry with p_assert_correct >= {MIN_P_CORRECT:g}, on out-of-fold "
+        "training scores",
+        "chosen": None
+        if chosen is None
+        else {
+            "threshold": chosen.value,
+            "asymmetry": chosen.asymmetry,
+            "p_assert_correct": chosen.p_assert_correct,
+            "p_assert_wrong": chosen.p_assert_wrong,
+            "n": len(train.y),
+        },
+        "fresh": None if point is None else point.to_json(),
+        "oracle": gate.oracle(
+            fresh_scores, fresh.y, min_p_correct=MIN_P_CORRECT,
+            permutations=study.sizes.oracle_permutations, seed=study.seed,
+        ),
+        "calibration": gate.calibration(fresh_scores, fresh.y, float(train.y.mean())),
+        "risk_coverage": gate.risk(fresh_scores, fresh.y),
+    }  # fmt: skip
+    return found, point
+
+
+def _sidecar(
+    study: Study, point: gate.OperatingPoint | None, scores: FloatArray
+) -> dict[str, Any] | None:
+    """What a reader of the fresh answers sees with and without the hedge; None without a gate."""
+    if point is None:
+        return None
+    fresh = study.fresh
+    lets = scores >= point.threshold
+    return {
+        "without": _seen(delivery_table(fresh.judged())),
+        "with": _seen(delivery_table(fresh.judged(lets))),
+    }
+
+
+def _seen(table: Delivery) -> dict[str, Any]:
+    return {
+        **table.to_json(),
+        "coverage": table.assertion_rate.to_json(),
+        "accuracy_of_asserted": Rate(table.cr, table.cr + table.cw).to_json(),
+    }
+
+
+def _controls(study: Study, gates: Gates, bar: Any) -> dict[str, Any]:
+    """The same pipeline on a planted signal and on shuffled labels."""
+    found = {}
+    for name, one in (
+        ("planted", probing.planted(study)),
+        ("shuffled", probing.placebo(study)),
+    ):
+        null = probing.permuted(one)
+        claim = claims.transfer(
+            _as_read(one), gates, no_signal=null["p_value"] >= gates.test.alpha, faults=()
+        )
+        _, scores = probing.primary_scores(one)
+        found[name] = {
+            "verdict": claim.verdict.value,
+            "reasons": [reason.value for reason in claim.reasons],
+            "training": null,
+            "fresh": probing.shown(scores, one.fresh.y, study.level),
+        }
+        bar.advance(1, name)
+    return found
+
+
+def _as_read(study: Study) -> Study:
+    """Without the readings of cut answers: their labels belong to the real ones."""
+
+    def settled(side: Side) -> Side:
+        done = np.ones(len(side.y), dtype=np.bool_)
+        return replace(side, low=side.y, high=side.y, finished=done)
+
+    return replace(study, train=settled(study.train), fresh=settled(study.fresh))

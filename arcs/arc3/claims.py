@@ -1,0 +1,297 @@
+"""Three claims: the signal survives fresh prompts, it beats the baselines, its gate separates.
+
+Validity comes first (arcs/estimates.py): a judge below its bar, too many missing labels, and a
+conclusion that depends on how cut answers would have ended are instrument faults. No signal in
+training, and a class that hardly exists on fresh prompts, leave a claim undecided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcs.arc3.probing import FOLDS, H_LAST, Study
+from arcs.arc3.table import Side
+from arcs.claims import ReasonCode, Verdict
+from arcs.estimates import (
+    Direction,
+    Estimate,
+    Gate,
+    GateState,
+    JudgedClaim,
+    hold_to_gate,
+    judge,
+    judge_claim,
+)
+from arcs.gates import Gates
+from evals.probing.gate import OperatingPoint
+from evals.probing.probes import PRIMARY, PROBES, scores_on
+from evals.statistics.auc import auc, auc_p_value, delong_interval
+from evals.statistics.differences import difference_of_rates
+from evals.statistics.power_auc import minimum_detectable_auc, n_to_settle_auc
+from evals.statistics.rates import Interval
+
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+CLIFF = 10
+"""Items of the rarer class on fresh prompts below which a fallen rate counts as a cliff: an AUC of
+10 against 150 items has an interval of +- 0.19."""
+LEAST = 2
+"""Items of each class that an interval of an AUC needs."""
+PAPER_GATES = (
+    Gate("cross-validated AUC in training", 0.65),
+    Gate("AUC on fresh items", 0.63),
+    Gate("asymmetry on fresh items", -0.15, at_least=False),
+)
+"""PAPER.md 5.4; held to the interval, not to the estimate."""
+
+
+def auc_estimate(scores: FloatArray, labels: BoolArray, level: float) -> Estimate:
+    """AUC of scores on labels, against 0.5."""
+    return Estimate(
+        quantity="AUC on fresh items",
+        value=auc(scores, labels),
+        interval=delong_interval(scores, labels, level),
+        interval_method="DeLong, logit scale",
+        n=len(labels),
+        null=0.5,
+        p_value=auc_p_value(scores, labels),
+        test="Mann-Whitney",
+    )
+
+
+def transfer(
+    study: Study, gates: Gates, *, no_signal: bool, faults: Sequence[ReasonCode]
+) -> JudgedClaim:
+    """The primary claim: h_last tells right from wrong on fresh prompts."""
+    smallest = gates.smallest_effect.auc
+    estimate = _fitted(study, gates)
+    found = list(faults)
+    if _conclusion_moves(study, gates):
+        found.append(ReasonCode.TRUNCATED)
+    doubts = list(cliff(study, gates.test.alpha))
+    if no_signal:
+        doubts.append(ReasonCode.NO_SIGNAL_IN_TRAINING)
+    fresh = study.fresh
+    settles = n_to_settle_auc(
+        estimate.value, fresh.n_right, len(fresh.y) - fresh.n_right, smallest,
+        alpha=gates.test.alpha, power=gates.test.power,
+    )  # fmt: skip
+    return judge_claim(
+        f"h_last of the frozen base tells right from wrong answers on fresh prompts (an AUC that "
+        f"matters: {0.5 + smallest:g})",
+        estimate, smallest,
+        faults=found, doubts=doubts, alpha=gates.test.alpha, direction=Direction.MORE,
+        n_to_settle=settles,
+    )  # fmt: skip
+
+
+def beyond_baselines(
+    differences: Mapping[str, Mapping[str, Any] | None],
+    n: int,
+    gates: Gates,
+    *,
+    faults: Sequence[ReasonCode],
+    doubts: Sequence[ReasonCode],
+) -> JudgedClaim:
+    """The probe beats every baseline: SUPPORTED only if each difference is.
+
+    An intersection-union test (Berger 1982): all must pass at alpha, so nothing is corrected. One
+    baseline that the probe cannot beat by what matters refutes it.
+    """
+    smallest, alpha = gates.smallest_effect.auc, gates.test.alpha
+    estimates = {
+        name: Estimate(
+            quantity=f"AUC minus that of {name}",
+            value=found["difference"],
+            interval=Interval(**found["interval"]),
+            interval_method="DeLong, paired",
+            n=n,
+            p_value=found["p_value"],
+            test="DeLong",
+        )
+        for name, found in differences.items()
+        if found is not None
+    }
+    statement = (
+        f"the probe's AUC on fresh prompts is above that of every baseline (a difference that "
+        f"matters: {smallest:g})"
+    )
+    if not estimates:
+        return judge_claim(statement, None, None, faults=faults,
+                           doubts=[*doubts, ReasonCode.FLOOR])  # fmt: skip
+    verdicts = {
+        name: judge(one, smallest, alpha=alpha, direction=Direction.MORE)[0]
+        for name, one in estimates.items()
+    }
+    closest = min(estimates.values(), key=lambda one: one.value)
+    claim = judge_claim(
+        statement, closest, smallest,
+        faults=faults, doubts=doubts, alpha=alpha, direction=Direction.MORE,
+    )  # fmt: skip
+    if faults or doubts or claim.verdict is Verdict.REFUTED:
+        return claim
+    if Verdict.REFUTED in verdicts.values():
+        refuting = next(n for n, verdict in verdicts.items() if verdict is Verdict.REFUTED)
+        return judge_claim(statement, estimates[refuting], smallest, alpha=alpha,
+                           direction=Direction.MORE)  # fmt: skip
+    if claim.verdict is Verdict.SUPPORTED and Verdict.INCONCLUSIVE in verdicts.values():
+        return replace(claim, verdict=Verdict.INCONCLUSIVE, reasons=(ReasonCode.UNDERPOWERED,))
+    return claim
+
+
+def separates(
+    point: OperatingPoint | None,
+    gates: Gates,
+    *,
+    faults: Sequence[ReasonCode],
+    doubts: Sequence[ReasonCode],
+) -> JudgedClaim:
+    """The gate asserts wrong answers less often than right ones."""
+    smallest = gates.smallest_effect.rate
+    statement = (
+        f"the gate, its threshold fixed in training, asserts wrong answers less often than right "
+        f"ones (a difference that matters: {100 * smallest:g} points)"
+    )
+    if point is None:
+        found = [*doubts, *([] if doubts or faults else [ReasonCode.NO_SIGNAL_IN_TRAINING])]
+        return judge_claim(statement, None, None, faults=faults, doubts=found)
+    difference = point.asymmetry
+    estimate = Estimate(
+        quantity="asymmetry on fresh items",
+        value=difference.value,
+        interval=difference.interval,
+        interval_method="Newcombe",
+        n=point.right + point.wrong,
+        p_value=difference.p_value,
+        test="Fisher's exact test",
+    )
+    return judge_claim(
+        statement, estimate, smallest,
+        faults=faults, doubts=doubts, alpha=gates.test.alpha, direction=Direction.LESS,
+    )  # fmt: skip
+
+
+def undecided(train: Side, fresh: Side, faults: Sequence[ReasonCode]) -> JudgedClaim | None:
+    """The one claim of a run whose labels allow no probe; None where they do."""
+    doubts: list[ReasonCode] = []
+    if train.smaller_class < FOLDS:
+        doubts.append(_edge(train))
+    if fresh.smaller_class < LEAST:
+        moved = train.smaller_class >= FOLDS
+        doubts.append(ReasonCode.CAPABILITY_CLIFF if moved else _edge(fresh))
+    if not doubts:
+        return None
+    return judge_claim(
+        "h_last of the frozen base tells right from wrong answers on fresh prompts", None, None,
+        faults=faults, doubts=list(dict.fromkeys(doubts)),
+    )  # fmt: skip
+
+
+def cliff(study: Study, alpha: float) -> tuple[ReasonCode, ...]:
+    """Whether one class hardly exists on fresh prompts though training had enough of it."""
+    train, fresh = study.train, study.fresh
+    few = fresh.smaller_class < CLIFF <= train.smaller_class
+    moved = difference_of_rates(train.n_right, len(train.y), fresh.n_right, len(fresh.y))
+    return (ReasonCode.CAPABILITY_CLIFF,) if few and moved.p_value < alpha else ()
+
+
+def paper_gates(
+    cv: tuple[FloatArray, BoolArray],
+    fresh: tuple[FloatArray, BoolArray],
+    point: OperatingPoint | None,
+    level: float,
+) -> list[dict[str, Any]]:
+    """The paper's gates, each passed or failed only where the whole interval is on one side."""
+    intervals: list[Interval | None] = [
+        delong_interval(*cv, level),
+        delong_interval(*fresh, level),
+        None if point is None else point.asymmetry.interval,
+    ]
+    values = [auc(*cv), auc(*fresh), None if point is None else point.asymmetry.value]
+    return [
+        {
+            "gate": gate.name,
+            "threshold": gate.threshold,
+            "value": value,
+            "interval": None if interval is None else interval.to_json(),
+            "state": (
+                GateState.NOT_DECIDABLE if interval is None else hold_to_gate(interval, gate)
+            ).value,
+        }
+        for gate, value, interval in zip(PAPER_GATES, values, intervals, strict=True)
+    ]
+
+
+def detectable(fresh: Side, gates: Gates) -> float | None:
+    """Smallest true AUC that this many fresh items would show."""
+    return minimum_detectable_auc(
+        fresh.n_right, len(fresh.y) - fresh.n_right, alpha=gates.test.alpha, power=gates.test.power
+    )
+
+
+def ways(study: Study) -> list[dict[str, Any]]:
+    """The claim's number where cut answers are left out, or ended otherwise."""
+    return [
+        {
+            "way": name,
+            "n": len(one.fresh.y),
+            "auc": None if (scores := _refit(one)) is None else auc(scores, one.fresh.y),
+        }
+        for name, one in _ways(study).items()
+    ]
+
+
+def _conclusion_moves(study: Study, gates: Gates) -> bool:
+    """Whether SUPPORTED hangs on how cut answers would have ended, or on their being there."""
+    as_read = _supported(study, gates)
+    return any(_supported(one, gates) is not as_read for one in _ways(study).values())
+
+
+def _ways(study: Study) -> dict[str, Study]:
+    """Other readings of the cut answers; none where there are none."""
+    train, fresh = study.train, study.fresh
+    found = {}
+    if any((side.low != side.high).any() for side in (train, fresh)):
+        found["open answers wrong"] = replace(
+            study, train=train.relabelled(train.low), fresh=fresh.relabelled(fresh.low)
+        )
+        found["open answers right"] = replace(
+            study, train=train.relabelled(train.high), fresh=fresh.relabelled(fresh.high)
+        )
+    if not (train.finished.all() and fresh.finished.all()):
+        found["finished answers only"] = replace(
+            study, train=train.where(train.finished), fresh=fresh.where(fresh.finished)
+        )
+    return found
+
+
+def _supported(study: Study, gates: Gates) -> bool:
+    if study.train.smaller_class < FOLDS or study.fresh.smaller_class < LEAST:
+        return False
+    verdict, _ = judge(
+        _fitted(study, gates), gates.smallest_effect.auc,
+        alpha=gates.test.alpha, direction=Direction.MORE,
+    )  # fmt: skip
+    return verdict is Verdict.SUPPORTED
+
+
+def _fitted(study: Study, gates: Gates) -> Estimate:
+    x = study.train.x[H_LAST]
+    scores = scores_on(PROBES[PRIMARY](), x, study.train.y, study.fresh.x[H_LAST])
+    return auc_estimate(scores, study.fresh.y, gates.level)
+
+
+def _refit(study: Study) -> FloatArray | None:
+    if study.train.smaller_class < FOLDS or study.fresh.smaller_class < LEAST:
+        return None
+    x = study.train.x[H_LAST]
+    return scores_on(PROBES[PRIMARY](), x, study.train.y, study.fresh.x[H_LAST])
+
+
+def _edge(side: Side) -> ReasonCode:
+    return ReasonCode.FLOOR if side.n_right * 2 < len(side.y) else ReasonCode.CEILING

@@ -1,0 +1,282 @@
+"""Right or wrong, by the run's instrument; a label that could not be had is missing, not wrong.
+
+An answer that the budget cut may still become right or wrong: ``low`` and ``high`` are its label
+where every open answer is wrong, or right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from arcs.arc3.config import EXACT_MATCH, EXECUTION, Arc3Config
+from arcs.arc3.responses import Response
+from arcs.gates import Gates
+from arcs.judging.opening import JudgeOptions, default_cache, describe_judge, open_judge
+from arcs.judging.responses import Item, Labels, judge_responses, spoken
+from arcs.judging.responses import Response as Judged
+from arcs.judging.validity import judge_validity
+from arcs.labels import JudgeSource
+from arcs.progress import Reporter
+from arcs.runs import RunDirectory
+from evals.coverage import Covered
+from evals.exact_match import score
+from evals.humaneval.execution import Execution, Limits, execute_many
+from evals.humaneval.extraction import Extraction, extract
+from evals.humaneval.outcomes import Outcome
+from evals.humaneval.sandbox.detect import detect_level
+from evals.humaneval.scoring import classify
+from evals.items.short_answer import Reading
+from evals.judges.cache import LabelCache
+from evals.judges.instruments import COVERAGE
+
+EXECUTIONS, JUDGED = "executions.jsonl", "labels.jsonl"
+DELIVERY = "delivery"
+COVERAGE_CUT = 0.5
+"""Share of the claims that makes an answer right, as in the paper; every checklist has four."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One answer's label."""
+
+    item_id: str
+    right: bool | None
+    """None: no label."""
+    low: bool | None
+    high: bool | None
+    detail: str
+    """What the instrument said, e.g. ``unparsed``."""
+
+    @property
+    def open(self) -> bool:
+        """Whether more text could have changed it."""
+        return self.low != self.high
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """All labels of a run."""
+
+    of: tuple[Labelled, ...]
+    """In the order of the responses."""
+    asserted: tuple[bool | None, ...]
+    """Whether each answer is delivered as certain, by the judge of delivery."""
+    instrument: dict[str, Any]
+    failing: tuple[str, ...] = ()
+    """Instruments of the judge that are below their bar: claims are INVALID."""
+    delivery: dict[str, Any] | None = None
+    """Who judged delivery, and whether it passes."""
+
+
+def label(
+    config: Arc3Config,
+    found: Sequence[Response],
+    run: RunDirectory,
+    gates: Gates,
+    reporter: Reporter,
+    options: JudgeOptions,
+) -> Labelling:
+    """Label every answer; what costs something is kept as it is made."""
+    if config.kind == EXACT_MATCH:
+        of, instrument = _exact(found), {"labels": EXACT_MATCH, "rule": "evals/items/short_answer"}
+    elif config.kind == EXECUTION:
+        of, instrument = _executed(found, run, reporter)
+    else:
+        return _judged(config, found, run, gates, reporter, options)
+    asserted, delivery = _delivered(found, run, gates, reporter)
+    return Labelling(of, asserted, instrument, (), delivery)
+
+
+def _exact(found: Sequence[Response]) -> tuple[Labelled, ...]:
+    made = []
+    for one in found:
+        answer = score(one.question.record, one.text, one.ids, truncated=one.truncated)
+        right = answer.reading is Reading.RIGHT
+        made.append(
+            Labelled(
+                one.question.item_id,
+                right,
+                low=False if answer.open else right,
+                high=True if answer.open else right,
+                detail=answer.reading.value,
+            )
+        )
+    return tuple(made)
+
+
+def _executed(
+    found: Sequence[Response], run: RunDirectory, reporter: Reporter
+) -> tuple[tuple[Labelled, ...], dict[str, Any]]:
+    level, limits = detect_level(), Limits()
+    extractions = [
+        extract(one.text, one.question.record, style="chat", think_open=one.question.think_open)
+        for one in found
+    ]
+    executions = _execute(found, extractions, run, level, limits, reporter)
+    made = []
+    for one, extraction in zip(found, extractions, strict=True):
+        execution = executions.get(_program(one, extraction))
+        outcome = classify(extraction, execution, truncated=one.truncated)
+        right = None if outcome is Outcome.INFRASTRUCTURE_ERROR else outcome is Outcome.PASSED
+        opened = one.truncated and not one.loop and right is not None
+        made.append(
+            Labelled(
+                one.question.item_id,
+                right,
+                low=False if opened else right,
+                high=True if opened else right,
+                detail=outcome.value,
+            )
+        )
+    return tuple(made), {
+        "labels": EXECUTION,
+        "sandbox": level.name,
+        "limits": limits.description(),
+    }
+
+
+def _program(one: Response, extraction: Extraction) -> tuple[str, str | None]:
+    code = extraction.code
+    return one.question.item_id, None if code is None else hashlib.sha256(code.encode()).hexdigest()
+
+
+def _execute(
+    found: Sequence[Response],
+    extractions: Sequence[Extraction],
+    run: RunDirectory,
+    level: Any,
+    limits: Limits,
+    reporter: Reporter,
+) -> dict[tuple[str, str | None], Execution]:
+    """Run every program once; infrastructure errors are not kept: a continued run tries again."""
+    store = run.json_lines(EXECUTIONS)
+    done: dict[tuple[str, str | None], Execution] = {
+        (row["task_id"], row["code_sha"]): Execution(row["status"], row["detail"])
+        for row in store.records
+    }
+    jobs = {
+        _program(one, extraction): (one.question.record, extraction.code)
+        for one, extraction in zip(found, extractions, strict=True)
+        if extraction.code is not None
+    }
+    todo = [(key, problem, code) for key, (problem, code) in jobs.items() if key not in done]
+    with reporter.bar("running code", len(jobs), "programs", done=len(jobs) - len(todo)) as bar:
+
+        def keep(key: tuple[str, str | None], execution: Execution) -> None:
+            done[key] = execution
+            if execution.status != "infrastructure_error":
+                store.append(
+                    {
+                        "task_id": key[0],
+                        "code_sha": key[1],
+                        "status": execution.status,
+                        "detail": execution.detail,
+                    }
+                )
+            bar.advance(1)
+
+        execute_many(todo, level=level, limits=limits, workers=os.cpu_count() or 1, on_done=keep)
+    return done
+
+
+def _judged(
+    config: Arc3Config,
+    found: Sequence[Response],
+    run: RunDirectory,
+    gates: Gates,
+    reporter: Reporter,
+    options: JudgeOptions,
+) -> Labelling:
+    """Coverage of each item's checklist, cut at :data:`COVERAGE_CUT`, and delivery."""
+    source = config.source.judge
+    if source is None:
+        raise ValueError("labels by a judge need a judge")
+    cache, instruments = LabelCache(default_cache()), (COVERAGE.name, DELIVERY)
+    with open_judge(source, reporter, options) as judge:
+        validity = judge_validity(judge, instruments, gates, cache=cache, reporter=reporter)
+        labels = judge_responses(
+            judge, instruments, _items(found), [_spoken(one) for one in found],
+            cache=cache, kept=run.json_lines(JUDGED), reporter=reporter,
+        )  # fmt: skip
+        described = describe_judge(judge)
+    of = tuple(_covered(one, labels) for one in found)
+    return Labelling(
+        of,
+        _asserted(found, labels),
+        {
+            "labels": config.labels,
+            "judge": described,
+            "cut": COVERAGE_CUT,
+            "validity": validity.to_json(),
+            "responses_cut_for_the_judge": labels.cut(COVERAGE.name),
+        },
+        tuple(validity.failing((COVERAGE.name,))),
+        {"judge": described, "passes": not validity.failing((DELIVERY,))},
+    )
+
+
+def _covered(one: Response, labels: Labels) -> Labelled:
+    """An answer that was cut may state more claims, never fewer."""
+    claims = labels.covered(_spoken(one))
+    share = Covered(one.question.item_id, claims).share
+    right = None if share is None else share >= COVERAGE_CUT
+    opened = one.truncated and not one.loop and right is False
+    stated = "-" if share is None else f"{sum(map(bool, claims))}/{len(claims)}"
+    return Labelled(
+        one.question.item_id, right, low=right, high=True if opened else right, detail=stated
+    )
+
+
+def _delivered(
+    found: Sequence[Response], run: RunDirectory, gates: Gates, reporter: Reporter
+) -> tuple[tuple[bool | None, ...], dict[str, Any]]:
+    """Delivery by the lexical judge, where the labels come from no judge."""
+    with open_judge(JudgeSource("lexical"), reporter) as judge:
+        validity = judge_validity(judge, (DELIVERY,), gates, reporter=reporter)
+        labels = judge_responses(
+            judge, (DELIVERY,), _items(found), [_spoken(one) for one in found],
+            kept=run.json_lines(JUDGED), reporter=reporter, label="delivery",
+        )  # fmt: skip
+        described = describe_judge(judge)
+    return _asserted(found, labels), {
+        "judge": described,
+        "passes": not validity.failing((DELIVERY,)),
+    }
+
+
+def _asserted(found: Sequence[Response], labels: Labels) -> tuple[bool | None, ...]:
+    values = [labels.value(_spoken(one), DELIVERY) for one in found]
+    return tuple(None if value is None else value == "ASSERT" for value in values)
+
+
+def _items(found: Sequence[Response]) -> dict[str, Item]:
+    made = {}
+    for one in found:
+        question = one.question
+        claims = tuple(getattr(question.record, "checklist", ()))
+        made[question.item_id] = Item(question.item_id, question.text, claims)
+    return made
+
+
+def _spoken(one: Response) -> Judged:
+    text = spoken(one.text, think_open=one.question.think_open)
+    return Judged(one.question.item_id, one.question.item_id, text)
+
+
+def counts(found: Sequence[Labelled]) -> dict[str, Any]:
+    """One set's labels."""
+    right = sum(one.right is True for one in found)
+    labelled = sum(one.right is not None for one in found)
+    return {
+        "n": len(found),
+        "right": right,
+        "wrong": labelled - right,
+        "missing": len(found) - labelled,
+        "open": sum(one.open for one in found),
+        "details": dict(sorted(Counter(one.detail for one in found).items())),
+    }

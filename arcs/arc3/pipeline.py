@@ -1,0 +1,285 @@
+"""Answer, read features, label, analyse; everything that finishes is kept.
+
+prepare -> answers (or those of another run) -> features -> labels -> analysis -> sidecar
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from arcs import provenance
+from arcs.arc3 import analysis, beside, features, labelling, responses, sidecar
+from arcs.arc3.config import Arc3Config, require_run
+from arcs.arc3.engine import Engine, engine_of, opened
+from arcs.arc3.labelling import Labelling
+from arcs.arc3.probing import Study
+from arcs.arc3.questions import SETS, Question, describe, questions
+from arcs.arc3.responses import Response
+from arcs.arc3.table import Difficulty, Side, sides
+from arcs.claims import ReasonCode
+from arcs.gates import Gates, load_gates
+from arcs.judging.opening import JudgeOptions
+from arcs.progress import Reporter
+from arcs.runs import METRICS, RunDirectory
+from backends.interface import LanguageModel
+from backends.verification import verify
+from models.chat import ChatEncoder
+from models.directory import ModelDirectory
+from models.disk import require_free
+from models.errors import UserError
+from models.geometry import read_geometry
+from models.store import prepare
+
+RUN_BYTES = 300 << 20
+LABELS = "labels.json"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What all stages share."""
+
+    directory: ModelDirectory
+    encoder: ChatEncoder
+    engine: Engine
+    asked: tuple[Question, ...]
+    gates: Gates
+
+    @property
+    def longest(self) -> int:
+        """Ids of the longest prompt."""
+        return max(len(one.prompt.ids) for one in self.asked)
+
+
+def run_arc3(
+    config: Arc3Config, run: RunDirectory, reporter: Reporter, options: JudgeOptions
+) -> dict[str, Any]:
+    """Run or continue ``run``; returns what stands in its metrics.json."""
+    with run.timed("prepare"):
+        prepared = prepare_run(config, run, reporter)
+    found = _read(config, run, prepared, reporter)
+    with run.timed("label"):
+        asking = replace(options, threads=config.judge_threads, max_tokens=config.judge_max_tokens)
+        labels = labelling.label(config, found, run, prepared.gates, reporter, asking)
+    with run.timed("analyse"):
+        table = sides(found, labels, features.load(run.path), _difficulty(config, found))
+        study = Study(
+            table["train"], table["fresh"], config.sizes, config.seed, prepared.gates.level
+        )
+        results = analysis.analyse(
+            study, prepared.gates, _faults(labels, found, prepared.gates), reporter
+        )
+        compared = None
+        if config.ids_from is not None:
+            compared = beside.compare(config.ids_from, study)
+    run.extend_manifest(labels=labels.instrument, delivery=labels.delivery)
+    metrics = _metrics(config, run, found, labels, study, results, compared)
+    with run.timed("sidecar"):
+        metrics["end_to_end"] = _end_to_end(config, run, prepared, study, results, reporter)
+    run.write_json(METRICS, metrics)
+    return metrics
+
+
+def prepare_run(config: Arc3Config, run: RunDirectory, reporter: Reporter) -> Prepared:
+    """Check everything that can be before a model is opened. Raises UserError for each mistake."""
+    require_free(run.path, RUN_BYTES, "the run")
+    engine = engine_of(config)
+    directory = prepare(config.model, say=reporter.say)
+    encoder = ChatEncoder(directory)
+    asked = questions(config.asked, encoder, config.per_set)
+    prepared = Prepared(directory, encoder, engine, asked, load_gates())
+    context = read_geometry(directory.path).context_length
+    if prepared.longest + config.budget > context:
+        raise UserError(
+            f"--n-predict {config.budget}: with the longest prompt that is "
+            f"{prepared.longest + config.budget} tokens, and {directory.name} has {context}"
+        )
+    borrowed = None if config.ids_from is None else _borrowed(config, directory)
+    if config.difficulty is not None:
+        _other_model(config, directory)
+    known = run.manifest().get("model", {}).get("verification")
+    verification = str(known) if known is not None else verify(directory, say=reporter.say)
+    run.extend_manifest(
+        model={
+            "name": directory.name,
+            "family": directory.family,
+            "source": directory.source,
+            "fingerprint": directory.fingerprint,
+            "gguf_sha256": directory.gguf_sha256,
+            "verification": verification,
+        },
+        backend=str(engine),
+        chat=encoder.describe(),
+        questions={**describe(asked, config.asked), "n_predict": config.budget},
+        ids_from=borrowed,
+        gates=prepared.gates.to_json(),
+    )
+    return prepared
+
+
+def _borrowed(config: Arc3Config, directory: ModelDirectory) -> dict[str, Any]:
+    """What the run is whose answers are read. Raises UserError where they do not fit."""
+    path = config.ids_from
+    assert path is not None
+    theirs = require_run(path, "--ids-from")
+    for what, mine, its in (
+        ("model", directory.fingerprint, theirs["model"]["fingerprint"]),
+        ("items", config.asked, theirs["questions"]["items"]),
+        ("n_predict", config.budget, theirs["questions"]["n_predict"]),
+    ):
+        if mine != its:
+            raise UserError(
+                f"--ids-from {path}: its {what} is {its} and here it is {mine}; give the same"
+            )
+    return {"backend": theirs["backend"], "engine": theirs["engine"]}
+
+
+def _other_model(config: Arc3Config, directory: ModelDirectory) -> None:
+    """Raise UserError where the item difficulty would be the model's own result."""
+    assert config.difficulty is not None
+    theirs = require_run(config.difficulty, "--difficulty-from")
+    if theirs["model"]["fingerprint"] == directory.fingerprint:
+        raise UserError(
+            f"--difficulty-from {config.difficulty}: that run is of the same model, whose own "
+            "result is no baseline; give another model's"
+        )
+
+
+def _read(
+    config: Arc3Config, run: RunDirectory, prepared: Prepared, reporter: Reporter
+) -> tuple[Response, ...]:
+    """Answers and features; the model is opened once, and only where something is missing."""
+    store = responses.store_of(run)
+    if config.ids_from is not None:
+        responses.take(config.ids_from, prepared.asked, store)
+    unanswered = responses.missing(prepared.asked, store)
+    if unanswered or not features.complete(run.path):
+        longest = prepared.longest + config.budget
+        with opened(
+            prepared.engine, prepared.directory, longest=longest, reporter=reporter
+        ) as model:
+            described = _describe(model)
+            run.extend_manifest(engine=described)
+            if unanswered:
+                with run.timed("answer") as counts:
+                    responses.generate(
+                        model, prepared.encoder, prepared.asked, config.budget, store, counts,
+                        reporter,
+                    )  # fmt: skip
+            found = responses.responses(prepared.asked, store, prepared.encoder)
+            with run.timed("features") as counts:
+                definition = _definition(config, prepared, model, described)
+                features.extract(model, found, definition, run, counts, reporter)
+    return responses.responses(prepared.asked, store, prepared.encoder)
+
+
+def _describe(model: LanguageModel) -> dict[str, Any]:
+    return {**model.describe(), "processor": provenance.hardware()["processor"]}
+
+
+def _definition(
+    config: Arc3Config, prepared: Prepared, model: LanguageModel, described: Mapping[str, Any]
+) -> features.Definition:
+    return features.Definition(
+        position=config.position,
+        poolings=tuple(one.value for one in features.poolings_of(model)),
+        last_k=min(features.LAST_K, read_geometry(prepared.directory.path).n_layers),
+        n_layers=read_geometry(prepared.directory.path).n_layers,
+        ids_source="generated",
+        stop_ids=prepared.encoder.stop_ids,
+        model_fingerprint=prepared.directory.fingerprint,
+        engine=described,
+    )
+
+
+def _difficulty(config: Arc3Config, found: Sequence[Response]) -> Difficulty | None:
+    """Another model's label of each item, joined by id; None for one that it did not answer."""
+    if config.difficulty is None:
+        return None
+    theirs = RunDirectory(config.difficulty, -1).read_json(LABELS)["right"]
+    wanted = {one.question.item_id for one in found}
+    if not wanted & theirs.keys():
+        raise UserError(
+            f"--difficulty-from {config.difficulty}: that run was asked none of these items"
+        )
+
+    def of(one: Response) -> float | None:
+        value = theirs.get(one.question.item_id)
+        return None if value is None else float(value)
+
+    return of
+
+
+def _faults(labels: Labelling, found: Sequence[Response], gates: Gates) -> tuple[ReasonCode, ...]:
+    """Instrument faults that are known before any statistic."""
+    faults = []
+    if labels.failing:
+        faults.append(ReasonCode.JUDGE_NOT_VALID)
+    absent = sum(one.right is None for one in labels.of) / len(found)
+    if absent > gates.validity.max_missing_share:
+        faults.append(ReasonCode.INFRASTRUCTURE)
+    return tuple(faults)
+
+
+def _metrics(
+    config: Arc3Config,
+    run: RunDirectory,
+    found: Sequence[Response],
+    labels: Labelling,
+    study: Study,
+    results: Mapping[str, Any],
+    compared: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    of = dict(zip((one.item_id for one in labels.of), labels.of, strict=True))
+    run.write_json(LABELS, {"right": {name: one.right for name, one in of.items()}})
+    manifest = run.manifest()
+    sets = {}
+    for name in SETS:
+        side: Side = {"train": study.train, "fresh": study.fresh}[name]
+        own = [one for one in found if one.question.set == name]
+        sets[name] = {
+            "answers": responses.summary(own),
+            "labels": labelling.counts([of[one.question.item_id] for one in own]),
+            "used": len(side.y),
+            "right": side.n_right,
+            "without_label": side.without_label,
+            "without_features": side.without_features,
+        }
+    return {
+        "schema_version": "threearc-arc3-1",
+        "model": manifest["model"],
+        "backend": manifest["backend"],
+        "sets": sets,
+        **results,
+        "beside": compared,
+        "config": config.model_dump(mode="json"),
+        "made_with": {k: v for k, v in manifest.items() if k not in ("config", "command", "arc")},
+    }
+
+
+def _end_to_end(
+    config: Arc3Config,
+    run: RunDirectory,
+    prepared: Prepared,
+    study: Study,
+    results: Mapping[str, Any],
+    reporter: Reporter,
+) -> dict[str, Any] | None:
+    """Fit the sidecar, and let it answer some fresh questions; None where there is no gate."""
+    if results["gate"] is None or results["gate"]["chosen"] is None:
+        return None
+    made = sidecar.fit(study, config, run, prepared.directory, results)
+    made.save(run.path / sidecar.FOLDER)
+    if not (run.path / sidecar.TRIED).is_file():
+        asked = [one for one in prepared.asked if one.set == "fresh"][: sidecar.TRIES]
+        longest = prepared.longest + config.budget
+        with opened(
+            prepared.engine, prepared.directory, longest=longest, reporter=reporter
+        ) as model:
+            run.write_json(
+                sidecar.TRIED,
+                sidecar.try_out(model, prepared.encoder, made, asked, config.budget, study),
+            )
+    tried = run.read_json(sidecar.TRIED)
+    return {key: value for key, value in tried.items() if key != "milliseconds"}

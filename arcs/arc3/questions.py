@@ -1,0 +1,212 @@
+"""What is asked: a training set and a fresh set, fixed by item id before anything is generated.
+
+The fresh questions are of *kinds* that the training set does not have (short answers, small tasks),
+of another author's procedure (Chef), of names and wordings of their own (recall), or another
+benchmark (HumanEval). Which kinds are fresh is decided by a hash of their names, so that no label,
+model or seed has a say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from arcs.arc1.problems import choose
+from arcs.arc1.problems import encode as encode_problem
+from backends.interface import Prompt
+from evals.benchmarks import HUMANEVAL, SMALL, load_benchmark
+from evals.exact_match import encode_question
+from evals.humaneval.problems import Problem
+from evals.items.load import built_in
+from evals.items.recall import recall_items
+from evals.items.records import ChefItem, Item, ShortAnswer, SmallTask
+from evals.overlap import exact_pairs
+from models.chat import ChatEncoder, EncodedPrompt, Message
+from models.errors import UserError
+
+SetName = Literal["train", "fresh"]
+SETS: tuple[SetName, ...] = ("train", "fresh")
+FRESH_SHARE = 0.4
+"""Least share of each topic's items whose kinds are fresh."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One item as it is asked, encoded once for every engine."""
+
+    item_id: str
+    set: SetName
+    topic: str
+    group: str
+    """Items of one group are never on both sides of a grouped split."""
+    text: str
+    """What a reader of the prompt sees, without instruction and template."""
+    prompt: Prompt
+    think_open: bool
+    record: Any
+    """Of :mod:`evals.items.records`, or a :class:`evals.humaneval.problems.Problem`."""
+
+    @property
+    def prompt_sha(self) -> str:
+        """sha-256 (hex) of the prompt's ids."""
+        return hashlib.sha256(",".join(map(str, self.prompt.ids)).encode()).hexdigest()
+
+
+def questions(asked: str, encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
+    """Training questions, then fresh ones; at most ``limit`` of each set.
+
+    Raises UserError where an id or a text is in both sets: a probe would be tested on what it was
+    fitted on.
+    """
+    made = _MAKERS[asked](encoder, limit)
+    ids = [one.item_id for one in made]
+    if len(set(ids)) < len(ids):
+        raise UserError(f"{asked}: an item id is in both sets, or twice in one")
+    sides = [[one for one in made if one.set == name] for name in SETS]
+    same = exact_pairs(*([one.text for one in side] for side in sides))
+    if same:
+        pair = same[0]
+        raise UserError(
+            f"{asked}: {sides[0][pair.first].item_id} of the training set and "
+            f"{sides[1][pair.second].item_id} of the fresh set ask the same"
+        )
+    return made
+
+
+def describe(made: Sequence[Question], asked: str) -> dict[str, Any]:
+    """What was asked, for the manifest."""
+    found: dict[str, Any] = {"items": asked}
+    for name in SETS:
+        side = [one for one in made if one.set == name]
+        listed = "\n".join(f"{one.item_id} {one.prompt_sha}" for one in side)
+        found[name] = {
+            "n": len(side),
+            "groups": dict(sorted(Counter(one.group for one in side).items())),
+            "prompts_sha256": hashlib.sha256(listed.encode()).hexdigest(),
+        }
+    return found
+
+
+def fresh_kinds(items: Iterable[tuple[str, str]]) -> frozenset[tuple[str, str]]:
+    """Which (topic, kind) are fresh: of each topic, in the order of a hash, until enough items."""
+    counts = Counter(items)
+    chosen: set[tuple[str, str]] = set()
+    for topic in sorted({topic for topic, _ in counts}):
+        kinds = [key for key in counts if key[0] == topic]
+        total, taken = sum(counts[key] for key in kinds), 0
+        for key in sorted(kinds, key=lambda k: _hash(f"{k[0]}/{k[1]}")):
+            if taken >= FRESH_SHARE * total:
+                break
+            chosen.add(key)
+            taken += counts[key]
+    return frozenset(chosen)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _first(items: Sequence[T], limit: int | None) -> Sequence[T]:
+    return items if limit is None else items[:limit]
+
+
+def _short_answers(encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
+    items = built_in("short_answers", ShortAnswer)
+    fresh = fresh_kinds((item.domain, item.kind) for item in items)
+    sides = {
+        "train": [item for item in items if (item.domain, item.kind) not in fresh],
+        "fresh": [item for item in items if (item.domain, item.kind) in fresh],
+    }
+    return tuple(
+        _short(name, item, item.domain, f"{item.domain}/{item.kind}", encoder)
+        for name in SETS
+        for item in _first(sides[name], limit)  # topics are interleaved in the file
+    )
+
+
+def _recall(encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
+    n = 240 if limit is None else limit
+    return tuple(
+        _short(name, item, item.kind, f"recall/{item.kind}", encoder)
+        for name in SETS
+        for item in recall_items(fresh=name == "fresh", n=n)
+    )
+
+
+def _short(
+    name: SetName, item: ShortAnswer, topic: str, group: str, encoder: ChatEncoder
+) -> Question:
+    return _question(name, item, topic, group, item.prompt, encode_question(encoder, item))
+
+
+def _chef(encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
+    names: dict[SetName, str] = {"train": "chef_train", "fresh": "chef_fresh"}
+    return tuple(
+        _question(
+            name, item, item.category, item.category, item.prompt,
+            encoder.encode_prompt([Message("user", item.prompt)]),
+        )
+        for name in SETS
+        for item in _first(built_in(names[name], ChefItem), limit)
+    )  # fmt: skip
+
+
+def _question(
+    name: SetName, item: Item, topic: str, group: str, text: str, encoded: EncodedPrompt
+) -> Question:
+    return Question(
+        item.key, name, topic, group, text, Prompt(item.key, encoded.ids), encoded.think_open, item
+    )
+
+
+def _small_tasks(encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
+    kinds = {task.key: task.kind for task in built_in("small_tasks", SmallTask)}
+    fresh = fresh_kinds(("code", kind) for kind in kinds.values())
+    problems = load_benchmark(SMALL).problems
+    sides: dict[SetName, list[Problem]] = {"train": [], "fresh": []}
+    for problem in problems:
+        name: SetName = "fresh" if ("code", kinds[problem.task_id]) in fresh else "train"
+        sides[name].append(problem)
+    return tuple(
+        _task(name, problem, kinds[problem.task_id], encoder)
+        for name in SETS
+        for problem in _spread(sides[name], limit)
+    )
+
+
+def _humaneval(encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
+    kinds = {task.key: task.kind for task in built_in("small_tasks", SmallTask)}
+    train = _spread(load_benchmark(SMALL).problems, limit)
+    fresh = choose(load_benchmark(HUMANEVAL), limit)
+    return tuple(
+        [_task("train", problem, kinds[problem.task_id], encoder) for problem in train]
+        + [_task("fresh", problem, HUMANEVAL, encoder) for problem in fresh]
+    )
+
+
+def _spread(problems: Sequence[Problem], limit: int | None) -> Sequence[Problem]:
+    """``limit`` of them in the order of a hash of their ids, not the easy beginning of a set."""
+    if limit is None or limit >= len(problems):
+        return problems
+    chosen = {one.task_id for one in sorted(problems, key=lambda p: _hash(p.task_id))[:limit]}
+    return [one for one in problems if one.task_id in chosen]
+
+
+def _task(name: SetName, problem: Problem, kind: str, encoder: ChatEncoder) -> Question:
+    made = encode_problem(encoder, problem, "chat")
+    return Question(
+        problem.task_id, name, kind, kind, problem.prompt, made.prompt, made.think_open, problem
+    )
+
+
+_MAKERS = {
+    "short-answers": _short_answers,
+    "recall": _recall,
+    "chef": _chef,
+    "small-tasks": _small_tasks,
+    "humaneval": _humaneval,
+}

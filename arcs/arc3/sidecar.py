@@ -1,0 +1,275 @@
+"""The sidecar as a working thing: it generates, reads h_last, and hedges where the gate says so.
+
+A sidecar is a folder: ``sidecar.safetensors`` (the probe) and ``sidecar.json`` (model, position,
+threshold, how questions are asked, and what its gate was worth on fresh prompts).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from arcs.arc3.config import Arc3Config
+from arcs.arc3.probing import H_LAST, Study
+from arcs.arc3.questions import Question
+from arcs.runs import RunDirectory, canonical_json
+from backends.interface import Float32, HiddenPoint, LanguageModel, Prompt
+from backends.sequences import Position, TokenSequence, position_of
+from evals.items.short_answer import INSTRUCTION
+from evals.probing.probes import PRIMARY, PROBES
+from models.chat import ChatEncoder, Message
+from models.directory import ModelDirectory
+from models.errors import UserError
+from models.files import write_atomically
+from models.geometry import read_geometry
+
+FOLDER = "sidecar"
+WEIGHTS, FACTS = "sidecar.safetensors", "sidecar.json"
+TRIED = "sidecar-tried.json"
+TRIES = 10
+"""Fresh questions that a run's sidecar answers one by one."""
+HEDGE = "I am not sure about this: "
+SUFFIX: Mapping[str, str] = {"short-answers": INSTRUCTION, "recall": INSTRUCTION}
+"""Follows a question in the user's turn, by what the probe was fitted on."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything but the weights."""
+
+    model: str
+    model_fingerprint: str
+    features: str
+    probe: str
+    position: str
+    threshold: float
+    hedge: str
+    suffix: str
+    n_predict: int
+    labels: str
+    items: str
+    n_train: int
+    fresh: Mapping[str, Any]
+    """The gate on fresh prompts, and the claims' verdicts."""
+
+
+@dataclass(frozen=True, eq=False)
+class Sidecar:
+    """A fitted probe with its gate."""
+
+    facts: Facts
+    mean: NDArray[np.float64]
+    """[d]"""
+    weights: NDArray[np.float64]
+    """[d], of the features as they are, the scaler multiplied in."""
+    bias: float
+
+    def score(self, state: Float32) -> float:
+        """Probability that the answer is right, from its h_last [d]."""
+        logit = (state.astype(np.float64) - self.mean) @ self.weights + self.bias
+        return float(expit(logit))
+
+    def save(self, folder: Path) -> None:
+        """Write both files."""
+        from safetensors.numpy import save
+
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {"mean": self.mean, "weights": self.weights, "bias": np.array([self.bias])}
+        write_atomically(folder / WEIGHTS, save(arrays))
+        write_atomically(folder / FACTS, canonical_json(asdict(self.facts)).encode())
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One answer with what the sidecar made of it."""
+
+    text: str
+    """As it is shown: hedged where the gate did not assert it."""
+    answer: str
+    p_correct: float | None
+    """None where the answer has no state at the position."""
+    asserted: bool
+    finished: bool
+    generating: float
+    """Seconds, with the state that is kept on the way."""
+    reading: float
+    """Seconds of a pass over the answer, where the engine kept no state; else 0."""
+    scoring: float
+    """Seconds from the state to the gate's decision."""
+
+    @property
+    def overhead(self) -> float:
+        """Seconds that follow generation."""
+        return self.reading + self.scoring
+
+
+def load(folder: Path) -> Sidecar:
+    """Raises UserError where there is none, or it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        facts = Facts(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
+        arrays = load_file(folder / WEIGHTS)
+        return Sidecar(facts, arrays["mean"], arrays["weights"], float(arrays["bias"][0]))
+    except FileNotFoundError:
+        raise UserError(
+            f"--sidecar {folder}: no sidecar here ({FACTS}); make one with threearc sidecar fit"
+        ) from None
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise UserError(f"--sidecar {folder}: cannot be read ({error}); fit it again") from None
+
+
+def fit(
+    study: Study,
+    config: Arc3Config,
+    run: RunDirectory,
+    directory: ModelDirectory,
+    results: Mapping[str, Any],
+    hedge: str = HEDGE,
+) -> Sidecar:
+    """The primary probe on all training items, with the threshold chosen out of fold."""
+    x, y = study.train.x[H_LAST], study.train.y
+    scaler, logistic = (step for _, step in PROBES[PRIMARY]().fit(x, y).steps)
+    scale = np.asarray(scaler.scale_, dtype=np.float64)
+    facts = Facts(
+        model=directory.name,
+        model_fingerprint=directory.fingerprint,
+        features=H_LAST,
+        probe=PRIMARY,
+        position=config.position,
+        threshold=float(results["gate"]["chosen"]["threshold"]),
+        hedge=hedge,
+        suffix=SUFFIX.get(config.asked, ""),
+        n_predict=config.budget,
+        labels=config.labels,
+        items=config.asked,
+        n_train=len(y),
+        fresh={
+            "gate": results["gate"]["fresh"],
+            "verdicts": {name: one["verdict"] for name, one in results["claims"].items()},
+        },
+    )
+    weights = np.asarray(logistic.coef_[0], dtype=np.float64) / scale
+    return Sidecar(
+        facts, np.asarray(scaler.mean_, dtype=np.float64), weights, float(logistic.intercept_[0])
+    )
+
+
+def encode(encoder: ChatEncoder, sidecar: Sidecar, question: str) -> Prompt:
+    """A question, asked as the training questions were."""
+    text = question + sidecar.facts.suffix
+    return Prompt("question", encoder.encode_prompt([Message("user", text)]).ids)
+
+
+def answer(
+    model: LanguageModel,
+    encoder: ChatEncoder,
+    sidecar: Sidecar,
+    prompt: Prompt,
+    budget: int,
+) -> Answered:
+    """Generate, read h_last, decide. An answer without the position is hedged."""
+    begun = time.perf_counter()
+    keeps = model.capabilities.hidden_states and sidecar.facts.position == Position.LAST_CONTENT
+    state: Float32 | None = None
+    if keeps:
+        done, state = model.generate_with_states(
+            [prompt], max_tokens=budget, stop_ids=encoder.stop_ids
+        )[0]
+    else:
+        done = model.generate([prompt], max_tokens=budget, stop_ids=encoder.stop_ids)[0]
+    generated = time.perf_counter()
+    empty = done.finish_reason == "stop" and len(done.ids) == 1
+    if state is None or empty:
+        state = None if empty else _read(model, sidecar, encoder, done.prompt_ids, done.ids)
+    read = time.perf_counter()
+    p_correct = None if state is None else sidecar.score(state)
+    asserted = p_correct is not None and p_correct >= sidecar.facts.threshold
+    text = encoder.decode(done.ids)
+    shown = text if asserted else f"{sidecar.facts.hedge}{text}"
+    ended = time.perf_counter()
+    return Answered(
+        text=shown,
+        answer=text,
+        p_correct=p_correct,
+        asserted=asserted,
+        finished=done.finish_reason == "stop",
+        generating=generated - begun,
+        reading=read - generated,
+        scoring=ended - read,
+    )
+
+
+def _read(
+    model: LanguageModel,
+    sidecar: Sidecar,
+    encoder: ChatEncoder,
+    prompt: tuple[int, ...],
+    ids: tuple[int, ...],
+) -> Float32 | None:
+    sequence = TokenSequence("question", prompt, ids, "generated")
+    place = position_of(sequence, Position(sidecar.facts.position), encoder.stop_ids)
+    if place is None:
+        return None
+    layers = read_geometry(encoder.directory.path).n_layers
+    states = model.hidden_states([sequence.ids], [place], [HiddenPoint(layers, True)])
+    found: Float32 = states[0, 0]
+    return found
+
+
+def try_out(
+    model: LanguageModel,
+    encoder: ChatEncoder,
+    sidecar: Sidecar,
+    asked: Sequence[Question],
+    budget: int,
+    study: Study,
+) -> dict[str, Any]:
+    """Answer some fresh questions one by one, with and without; milliseconds are medians.
+
+    Also how far the score of the working sidecar is from the one of the analysis, whose features
+    were read in batches.
+    """
+    plain, found = [], []
+    for one in asked:
+        begun = time.perf_counter()
+        model.generate([one.prompt], max_tokens=budget, stop_ids=encoder.stop_ids)
+        plain.append(time.perf_counter() - begun)
+        found.append(answer(model, encoder, sidecar, one.prompt, budget))
+    rows = {item: row for row, item in enumerate(study.fresh.item_ids)}
+    known = [
+        (answered.p_correct, sidecar.score(study.fresh.x[H_LAST][rows[one.item_id]]))
+        for one, answered in zip(asked, found, strict=True)
+        if one.item_id in rows and answered.p_correct is not None
+    ]
+    threshold = sidecar.facts.threshold
+    return {
+        "n": len(found),
+        "asserted": sum(one.asserted for one in found),
+        "compared": len(known),
+        "same_decision": sum(
+            (mine >= threshold) == (theirs >= threshold) for mine, theirs in known
+        ),
+        "largest_difference_of_p": max((abs(a - b) for a, b in known), default=None),
+        "milliseconds": {
+            "generating_without": 1000 * median(plain),
+            "generating_with_state": 1000 * median(one.generating for one in found),
+            "reading": 1000 * median(one.reading for one in found),
+            "scoring": 1000 * median(one.scoring for one in found),
+            "overhead": 1000
+            * median(
+                one.generating - before + one.overhead
+                for one, before in zip(found, plain, strict=True)
+            ),
+        },
+    }

@@ -1,0 +1,1 @@
+"""Do features tell whether an answer is right? Probes, their controls and their rivals."""
