@@ -101,7 +101,8 @@ def beyond_baselines(
     """The probe beats every baseline: SUPPORTED only if each difference is.
 
     An intersection-union test (Berger 1982): all must pass at alpha, so nothing is corrected. One
-    baseline that the probe cannot beat by what matters refutes it.
+    baseline that the probe cannot beat by what matters refutes it; one that orders all answers as
+    the probe does (None) is not beaten.
     """
     smallest, alpha = gates.smallest_effect.auc, gates.test.alpha
     estimates = {
@@ -139,7 +140,8 @@ def beyond_baselines(
         refuting = next(n for n, verdict in verdicts.items() if verdict is Verdict.REFUTED)
         return judge_claim(statement, estimates[refuting], smallest, alpha=alpha,
                            direction=Direction.MORE)  # fmt: skip
-    if claim.verdict is Verdict.SUPPORTED and Verdict.INCONCLUSIVE in verdicts.values():
+    unbeaten = Verdict.INCONCLUSIVE in verdicts.values() or None in differences.values()
+    if claim.verdict is Verdict.SUPPORTED and unbeaten:
         return replace(claim, verdict=Verdict.INCONCLUSIVE, reasons=(ReasonCode.UNDERPOWERED,))
     return claim
 

@@ -166,9 +166,9 @@ def parse(values: Mapping[str, Any]) -> Arc3Config:
     return validated(Arc3Config, values, flag_of)
 
 
-def require_run(path: Path, flag: str) -> dict[str, Any]:
-    """The manifest of a finished Arc 3 run. Raises UserError where there is none."""
-    from arcs.runs import METRICS, read_manifest
+def require_run(path: Path, flag: str, *needed: str) -> dict[str, Any]:
+    """The manifest of an Arc 3 run that has the ``needed`` files. Raises UserError otherwise."""
+    from arcs.runs import read_manifest
 
     try:
         manifest = read_manifest(path)
@@ -176,6 +176,6 @@ def require_run(path: Path, flag: str) -> dict[str, Any]:
         raise UserError(f"{flag} {path}: {str(error).split(': ', 1)[-1]}") from None
     if manifest.get("arc") != "arc3":
         raise UserError(f"{flag} {path}: not a run of threearc arc3")
-    if not (path / METRICS).is_file():
+    if not all((path / name).is_file() for name in needed):
         raise UserError(f"{flag} {path}: this run is not finished; continue it with --run first")
     return manifest

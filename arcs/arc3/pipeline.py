@@ -122,7 +122,8 @@ def _borrowed(config: Arc3Config, directory: ModelDirectory) -> dict[str, Any]:
     """What the run is whose answers are read. Raises UserError where they do not fit."""
     path = config.ids_from
     assert path is not None
-    theirs = require_run(path, "--ids-from")
+    needed = [features.path_of(path, name).name for name in SETS]
+    theirs = require_run(path, "--ids-from", responses.RESPONSES, *needed)
     for what, mine, its in (
         ("model", directory.fingerprint, theirs["model"]["fingerprint"]),
         ("items", config.asked, theirs["questions"]["items"]),
@@ -138,7 +139,7 @@ def _borrowed(config: Arc3Config, directory: ModelDirectory) -> dict[str, Any]:
 def _other_model(config: Arc3Config, directory: ModelDirectory) -> None:
     """Raise UserError where the item difficulty would be the model's own result."""
     assert config.difficulty is not None
-    theirs = require_run(config.difficulty, "--difficulty-from")
+    theirs = require_run(config.difficulty, "--difficulty-from", LABELS)
     if theirs["model"]["fingerprint"] == directory.fingerprint:
         raise UserError(
             f"--difficulty-from {config.difficulty}: that run is of the same model, whose own "

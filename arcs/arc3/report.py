@@ -275,9 +275,9 @@ def _tried(metrics: Found, run: Path | None) -> list[str]:
         return []
     apart = one["largest_difference_of_p"]
     line = (
-        f"The sidecar at work on {one['n']} fresh questions: {one['asserted']} asserted; "
-        f"{one['same_decision']} of {one['compared']} decided as in the analysis"
-        + ("" if apart is None else f" (p apart by at most {apart:.1e})")
+        f"The sidecar at work on {one['n']} fresh questions: {one['asserted']} asserted; of "
+        f"{one['compared']} with the very answers of the analysis {one['same_decision']} decided "
+        "as there" + ("" if apart is None else f" (p apart by at most {apart:.1e})")
     )
     if run is not None and (run / TRIED).is_file():
         ms = json.loads((run / TRIED).read_text())["milliseconds"]
@@ -309,9 +309,10 @@ def _because(claim: Found) -> str:
     estimate = claim["estimate"]
     if estimate is not None:
         sign = "" if estimate["null"] else "+"
-        interval = _interval(estimate["interval"])
+        interval, p = _interval(estimate["interval"]), _p(estimate["p_value"])
         sentences.append(
-            f"{estimate['quantity']} {estimate['value']:{sign}.3f} {interval}, {estimate['test']} p = {_p(estimate['p_value'])}, n = {estimate['n']}"
+            f"{estimate['quantity']} {estimate['value']:{sign}.3f} {interval}, "
+            f"{estimate['test']} p = {p}, n = {estimate['n']}"
         )
     sentences.append("; ".join(why(ReasonCode(reason)) for reason in claim["reasons"]))
     if claim["n_to_settle"] is not None:

@@ -100,8 +100,7 @@ def generate(
 def take(run: Path, asked: Sequence[Question], store: JsonLines) -> None:
     """Copy the answers of another run. Raises UserError where one of these questions has none."""
     theirs = _by_id(JsonLines.open(run / RESPONSES).records)
-    done = {row["item_id"] for row in store.records}
-    for question in asked:
+    for question in asked:  # all of them, before the first is taken
         row = theirs.get(question.item_id)
         if row is None or row["prompt_sha"] != question.prompt_sha:
             why = "has no answer to" if row is None else "was asked otherwise of"
@@ -109,8 +108,10 @@ def take(run: Path, asked: Sequence[Question], store: JsonLines) -> None:
                 f"--ids-from {run}: it {why} {question.item_id}; give the same --items, --limit "
                 "and model as in that run"
             )
+    done = {row["item_id"] for row in store.records}
+    for question in asked:
         if question.item_id not in done:
-            store.append(row)
+            store.append(theirs[question.item_id])
 
 
 def responses(

@@ -95,6 +95,8 @@ class Answered:
     text: str
     """As it is shown: hedged where the gate did not assert it."""
     answer: str
+    ids: tuple[int, ...]
+    """All generated ids."""
     p_correct: float | None
     """None where the answer has no state at the position."""
     asserted: bool
@@ -201,6 +203,7 @@ def answer(
     return Answered(
         text=shown,
         answer=text,
+        ids=done.ids,
         p_correct=p_correct,
         asserted=asserted,
         finished=done.finish_reason == "stop",
@@ -237,8 +240,8 @@ def try_out(
 ) -> dict[str, Any]:
     """Answer some fresh questions one by one, with and without; milliseconds are medians.
 
-    Also how far the score of the working sidecar is from the one of the analysis, whose features
-    were read in batches.
+    Where the answer is the one that the analysis read (not so with another engine's answers), also
+    how far the score of the working sidecar is from that of the analysis, which read in batches.
     """
     plain, found = [], []
     for one in asked:
@@ -250,7 +253,9 @@ def try_out(
     known = [
         (answered.p_correct, sidecar.score(study.fresh.x[H_LAST][rows[one.item_id]]))
         for one, answered in zip(asked, found, strict=True)
-        if one.item_id in rows and answered.p_correct is not None
+        if one.item_id in rows
+        and answered.p_correct is not None
+        and study.fresh.answers.ids[rows[one.item_id]] == one.prompt.ids + answered.ids
     ]
     threshold = sidecar.facts.threshold
     return {

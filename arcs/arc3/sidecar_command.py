@@ -15,7 +15,7 @@ from arcs.arc3.config import Arc3Config, parse, require_run
 from arcs.arc3.engine import engine_of, opened
 from arcs.claims import Verdict
 from arcs.progress import Reporter
-from arcs.runs import canonical_json
+from arcs.runs import METRICS, canonical_json
 from backends import wants_fast_blas
 from backends.blas import restart_with_fast_blas
 from models.chat import ChatEncoder
@@ -25,7 +25,7 @@ from models.store import prepare
 
 def fit(run: Path, out: Path, hedge: str | None, *, as_json: bool) -> None:
     """Copy the sidecar of a finished run, with another hedge if asked."""
-    require_run(run, "--run")
+    require_run(run, "--run", METRICS)
     source = run / sidecars.FOLDER
     if not source.is_dir():
         raise UserError(

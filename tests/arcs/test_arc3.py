@@ -1,0 +1,441 @@
+"""Arc 3: settings, sets that stay apart, claims on known numbers, and the command end to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from arcs.arc3 import analysis, claims, command, features, responses, sidecar_command
+from arcs.arc3 import sidecar as sidecars
+from arcs.arc3.config import parse
+from arcs.arc3.engine import engine_of, opened
+from arcs.arc3.probing import H_LAST
+from arcs.arc3.questions import FRESH_SHARE, SETS, fresh_kinds, questions
+from arcs.arc3.report import report
+from arcs.claims import ReasonCode, Verdict
+from arcs.gates import load_gates
+from arcs.progress import Reporter
+from arcs.runs import RunDirectory
+from evals.items.recall import recall_items
+from evals.probing.gate import operate
+from evals.probing.probes import PRIMARY, PROBES, scores_on
+from evals.statistics.auc import auc
+from models.chat import ChatEncoder
+from models.directory import ModelDirectory
+from models.errors import UserError
+from models.store import prepare
+from tests.support.arc3_bench import SIGNAL, SMALL, side, study, written_run
+from tests.support.tiny_models import build_tiny
+
+GATES = load_gates()
+QUIET = Reporter(quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def _short_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network's training is scikit-learn's; here it only has to be asked."""
+    monkeypatch.setattr("evals.probing.probes.MLP_ITERATIONS", 30)
+
+
+# -- settings and sets ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"labels": "guess"}, "^--labels: give execution, exact-match"),
+        ({"labels": "meter"}, "^--labels: meter labels no answers"),
+        ({"labels": "execution", "items": "recall"}, "^--items recall: labels by execution are "),
+        ({"quant": "q8_0"}, "^--quant: only a GGUF is quantised"),
+        ({"backend": "gguf", "dtype": "bfloat16"}, "^--dtype: a GGUF has its own"),
+        ({"backend": "cuda"}, "^--backend 'cuda': give auto, torch, mlx or gguf"),
+        ({"judge_threads": 2}, "^--judge-threads and --judge-max-tokens: no judge"),
+        ({"limit": 3}, "^--limit: "),
+        ({"position": "middle"}, "^--position 'middle': give last_content or end_of_turn"),
+    ],
+)
+def test_what_cannot_be_is_one_line(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        parse(values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", ["short-answers", "recall", "small-tasks", "humaneval", "chef"])
+def test_the_sets_share_no_item_and_no_kind(tiny_directory: Any, asked: str) -> None:
+    encoder = ChatEncoder(tiny_directory("llama"))
+    made = questions(asked, encoder, None)
+    train, fresh = ([one for one in made if one.set == name] for name in SETS)
+    assert len({one.item_id for one in made}) == len(made)
+    assert not {one.text for one in train} & {one.text for one in fresh}
+    if asked != "chef":  # its sets have another author's procedure and the same categories
+        assert not {one.group for one in train} & {one.group for one in fresh}
+    few = questions(asked, encoder, 10)
+    assert {one.item_id for one in few} < {one.item_id for one in made} and len(few) == 20
+
+
+def test_fresh_kinds_follow_from_their_names_alone() -> None:
+    items = [(f"t{i % 2}", f"k{i % 7}") for i in range(140)]
+    found = fresh_kinds(items)
+    assert found == fresh_kinds(reversed(items))
+    for topic in ("t0", "t1"):
+        share = sum(item in found for item in items if item[0] == topic) / 70
+        assert FRESH_SHARE <= share < 0.7
+
+
+def test_a_recalled_key_is_in_the_prompt_or_nowhere() -> None:
+    items = recall_items(fresh=False, n=100)
+    given = [one.answers[0] in one.prompt for one in items]
+    assert 30 < sum(given) < 70
+    asked = [one.prompt.rsplit(". ", 1)[1] for one in items]
+    for one, present, question in zip(items, given, asked, strict=True):
+        name = next(w for w in question.replace("'s", "").rstrip("?").split() if w[0].isupper()
+                    and w not in ("What", "Which", "In", "On"))  # fmt: skip
+        assert (one.prompt.count(name) == 2) == present
+    assert recall_items(fresh=False, n=10) == items[:10]
+
+
+# -- claims on known numbers ----------------------------------------------------------------------
+
+
+def analysed(train: Any, fresh: Any, faults: tuple[ReasonCode, ...] = ()) -> dict[str, Any]:
+    return analysis.analyse(study(train, fresh), GATES, faults, QUIET)
+
+
+@pytest.fixture(scope="module")
+def with_signal() -> dict[str, Any]:
+    return analysed(side(0, signal=SIGNAL, layers=3), side(1, signal=SIGNAL, layers=3))
+
+
+def test_a_signal_is_supported_on_every_level(with_signal: dict[str, Any]) -> None:
+    verdicts = {name: one["verdict"] for name, one in with_signal["claims"].items()}
+    assert verdicts == dict.fromkeys(("transfer", "beyond_baselines", "gate"), "SUPPORTED")
+    assert with_signal["controls"]["planted"]["verdict"] == "SUPPORTED"
+    assert with_signal["controls"]["shuffled"]["verdict"] != "SUPPORTED"
+    assert with_signal["sweep"]["best_in_training"] == 2
+    assert with_signal["permutation"]["p_value"] == pytest.approx(1 / 21)
+    table = with_signal["sidecar"]
+    assert table["without"]["asymmetry"]["value"] == 0
+    assert table["with"]["asymmetry"]["value"] == with_signal["gate"]["fresh"]["asymmetry"] < -0.3
+    right = [table[key]["accuracy_of_asserted"]["value"] for key in ("without", "with")]
+    assert right[1] > right[0] + 0.2
+
+
+def test_no_signal_is_never_supported() -> None:
+    found = analysed(side(0), side(1))
+    claim = found["claims"]["transfer"]
+    assert claim["verdict"] == "INCONCLUSIVE"
+    assert "no_signal_in_training" in claim["reasons"]
+    assert found["sweep"] is None  # features of the final layer only
+    assert all(one["verdict"] != "SUPPORTED" for one in found["claims"].values())
+
+
+def test_a_failed_instrument_makes_every_claim_invalid() -> None:
+    both = study(side(0, signal=SIGNAL), side(1, signal=SIGNAL))
+    faults = (ReasonCode.JUDGE_NOT_VALID,)
+    found = [
+        claims.transfer(both, GATES, no_signal=False, faults=faults),
+        claims.beyond_baselines({"a": difference(0.2, 0.1)}, 9, GATES, faults=faults, doubts=()),
+        claims.separates(None, GATES, faults=faults, doubts=()),
+    ]
+    assert {one.verdict for one in found} == {Verdict.INVALID}
+    assert {one.reasons for one in found} == {faults}
+    assert found[0].statistic_verdict is Verdict.SUPPORTED
+
+
+def test_cut_answers_that_could_turn_the_conclusion_make_it_invalid() -> None:
+    train, fresh = side(0, signal=SIGNAL), side(1, signal=SIGNAL)
+    rng = np.random.default_rng(0)
+    hidden = rng.random(len(fresh.y)) < 0.9
+    opened = replace(
+        fresh, low=fresh.y & ~hidden, high=fresh.y | hidden, finished=~hidden, truncated=hidden
+    )
+    claim = claims.transfer(study(train, opened), GATES, no_signal=False, faults=())
+    assert claim.verdict is Verdict.INVALID and claim.reasons == (ReasonCode.TRUNCATED,)
+    # a few that matter to nothing do not
+    hidden = rng.random(len(fresh.y)) < 0.05
+    few = replace(fresh, low=fresh.y & ~hidden, high=fresh.y | hidden, finished=~hidden)
+    kept = claims.transfer(study(train, few), GATES, no_signal=False, faults=())
+    assert kept.verdict is Verdict.SUPPORTED
+
+
+def test_too_few_right_answers_decide_nothing() -> None:
+    train = side(0, signal=SIGNAL)
+    none = side(1, rate=0.0)
+    found = analysed(train, none)
+    assert found["claims"]["transfer"]["reasons"] == ["capability_cliff"]
+    assert found["probes"] is None and found["decoupling"]["fresh"]["all"]["n"] == 100
+    assert analysed(none, none)["claims"]["transfer"]["reasons"] == ["floor"]
+    few = replace(side(1, signal=SIGNAL), y=np.arange(100) < 4)
+    assert claims.cliff(study(train, few), 0.05) == (ReasonCode.CAPABILITY_CLIFF,)
+
+
+def difference(value: float, half: float) -> dict[str, Any]:
+    return {
+        "difference": value,
+        "interval": {"low": value - half, "high": value + half, "level": 0.95},
+        "p_value": 0.001 if abs(value) > half else 0.4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        ({"a": difference(0.2, 0.1), "b": difference(0.3, 0.1)}, Verdict.SUPPORTED),
+        ({"a": difference(0.2, 0.1), "b": difference(0.3, 0.4)}, Verdict.INCONCLUSIVE),
+        ({"a": difference(0.2, 0.1), "b": difference(0.0, 0.04)}, Verdict.REFUTED),
+        ({"a": difference(0.2, 0.1), "b": difference(0.0, 0.3)}, Verdict.INCONCLUSIVE),
+        ({"a": difference(-0.1, 0.3), "b": difference(0.01, 0.03)}, Verdict.REFUTED),
+        ({"a": difference(0.2, 0.1), "b": None}, Verdict.INCONCLUSIVE),
+    ],
+)
+def test_every_baseline_must_be_beaten(found: dict[str, Any], verdict: Verdict) -> None:
+    claim = claims.beyond_baselines(found, 100, GATES, faults=(), doubts=())
+    assert claim.verdict is verdict
+
+
+def test_the_gate_is_judged_at_its_training_threshold() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random(300) < 0.5
+    good = operate(0.5, 0.5 * right + 0.5 * rng.random(300), right, 0.95)
+    blind = operate(0.5, rng.random(300), right, 0.95)
+    assert claims.separates(good, GATES, faults=(), doubts=()).verdict is Verdict.SUPPORTED
+    assert claims.separates(blind, GATES, faults=(), doubts=()).verdict is not Verdict.SUPPORTED
+    none = claims.separates(None, GATES, faults=(), doubts=())
+    assert none.verdict is Verdict.INCONCLUSIVE and none.estimate is None
+
+
+def test_features_of_two_definitions_are_refused() -> None:
+    one = {"position": "last_content", "ids_source": "generated"}
+    features.require_one_definition(one, dict(one))
+    with pytest.raises(UserError, match="differ in position: last_content and end_of_turn"):
+        features.require_one_definition(one, {**one, "position": "end_of_turn"})
+    with pytest.raises(UserError, match="differ in engine"):
+        features.require_one_definition(one, {**one, "engine": {"dtype": "bfloat16"}})
+
+
+# -- the command on a tiny model ------------------------------------------------------------------
+
+
+class Bench:
+    """A tiny model with a cache of its own, and answers to it that were written by hand."""
+
+    LIMIT = 50
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.model = build_tiny("llama", root / "model")
+        self.directory: ModelDirectory = prepare(str(self.model), cache=root / "cache")
+        self.answers = written_run(root / "answers", self.directory, limit=self.LIMIT)
+        self.other = written_run(root / "other", self.directory, limit=self.LIMIT, named="other")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "THREEARC_CACHE": str(self.root / "cache")}
+
+    def flags(self, **more: Any) -> dict[str, Any]:
+        return {
+            "model": str(self.model), "backend": "torch", "profile": "quick",
+            "limit": self.LIMIT, "ids_from": self.answers, **more,
+        }  # fmt: skip
+
+    def run(self, name: str, **more: Any) -> Path:
+        out = self.root / name
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("THREEARC_CACHE", str(self.root / "cache"))
+            patch.setattr("arcs.arc3.config.Arc3Config.sizes", property(lambda _: SMALL))
+            command.start(self.flags(**more), out=out, run=None, as_json=True)
+        return out
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("arc3"))
+
+
+@pytest.fixture(scope="module")
+def done(bench: Bench) -> Path:
+    return bench.run("torch", difficulty=bench.other)
+
+
+def metrics_of(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "metrics.json").read_text())
+    return found
+
+
+def test_the_command_reads_the_very_ids_and_says_what_follows(bench: Bench, done: Path) -> None:
+    metrics = metrics_of(done)
+    right = [place % 7 in (0, 2, 3) for place in range(2 * bench.LIMIT)]
+    for name, half in (("train", right[: bench.LIMIT]), ("fresh", right[bench.LIMIT :])):
+        assert metrics["sets"][name]["right"] == sum(half)
+        found = features.read(features.path_of(done, name))
+        assert found.definition["ids_source"] == "generated" and not found.missing
+        assert set(found.finish_reasons) == {"stop"}
+        # the ids that were read are those that were stored, prompt and answer, in item order
+        stored = [json.loads(line) for line in (bench.answers / "responses.jsonl").open()]
+        asked = {one.item_id: one for one in questions("short-answers", ChatEncoder(
+            bench.directory), bench.LIMIT)}  # fmt: skip
+        own = [row for row in stored if row["set"] == name]
+        assert list(found.item_ids) == [row["item_id"] for row in own]
+        ids = [[*asked[row["item_id"]].prompt.ids, *row["ids"]] for row in own]
+        assert found.arrays["ids"].tolist() == [i for each in ids for i in each]
+        assert (found.arrays["positions"] == [len(each) - 2 for each in ids]).all()
+        assert np.array_equal(found.arrays["all_layers"][:, -1], found.arrays[H_LAST])
+    # answers that differ in a word are told apart, and every answer is an assertion
+    assert metrics["claims"]["transfer"]["verdict"] == "SUPPORTED"
+    assert metrics["decoupling"]["fresh"]["all"]["asymmetry"]["value"] == 0
+    # the "other model" answered exactly alike: nothing can be shown beyond its result
+    names = {one["name"]: one for one in metrics["baselines"]}
+    assert names["another model's result"]["fresh"]["auc"] == 1
+    assert metrics["claims"]["beyond_baselines"]["verdict"] != "SUPPORTED"
+    tried = metrics["end_to_end"]
+    # what the tiny model says by itself is none of the answers that were written by hand
+    assert tried["n"] == 10 and tried["compared"] == 0
+    beside = metrics["beside"]
+    assert beside["other"] == "hand" and beside["auc"]["other"] == 0.5  # rows that say nothing
+
+
+def test_the_report_fits_80_columns(done: Path) -> None:
+    console = Console(width=80, file=None)
+    with console.capture() as shown:
+        console.print(report(metrics_of(done), done))
+    text = shown.get()
+    assert max(map(len, text.splitlines())) <= 80
+    for needle in ("fresh prompts: SUPPORTED", "oracle", "selectivity", "planted", "AURC",
+                   "another model", "fresh, with", "ms behind the last token"):  # fmt: skip
+        assert needle in " ".join(text.split()), needle
+
+
+def test_a_run_of_other_items_or_of_the_same_model_is_refused(bench: Bench, done: Path) -> None:
+    with pytest.raises(UserError, match=r"--ids-from .*: its n_predict is 48 and here it is 9"):
+        bench.run("no", n_predict=9)
+    with pytest.raises(UserError, match=r"--ids-from .*: it has no answer to short-"):
+        bench.run("no", limit=bench.LIMIT + 1)
+    with pytest.raises(UserError, match=r"--difficulty-from .*: that run is of the same model"):
+        bench.run("no", difficulty=done)
+    assert not (bench.root / "no").exists()
+    with pytest.raises(UserError, match=r"--run .*: --seed is 0 in this run, not 1"):
+        command.start({"seed": 1}, out=None, run=done, as_json=True)
+
+
+@pytest.mark.parametrize("engine", ["mlx", "gguf"])
+def test_the_engines_agree_on_the_same_ids(bench: Bench, done: Path, engine: str) -> None:
+    """AUC within 1e-3 in float32 (one pair of answers is 1/600 of it here: so none changes)."""
+    pytest.importorskip({"mlx": "mlx.core", "gguf": "llama_cpp"}[engine])
+    config = parse(bench.flags(backend=engine))
+    encoder = ChatEncoder(bench.directory)
+    asked = questions("short-answers", encoder, bench.LIMIT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THREEARC_CACHE", str(bench.root / "cache"))
+        with RunDirectory.create(bench.root / engine, {}) as run:
+            store = responses.store_of(run)
+            responses.take(bench.answers, asked, store)
+            found = responses.responses(asked, store, encoder)
+            with opened(engine_of(config), bench.directory, longest=256, reporter=QUIET) as model:
+                definition = replace_engine(done, model)
+                features.extract(model, found, definition, run, {}, QUIET)
+    theirs, mine = features.load(done), features.load(bench.root / engine)
+    y = {n: np.array([i % 7 in (0, 2, 3) for i in range(100)])[k * 50 : k * 50 + 50]
+         for k, n in enumerate(SETS)}  # fmt: skip
+    aucs = []
+    for side_of in (theirs, mine):
+        x = [side_of[name].arrays[H_LAST] for name in SETS]
+        aucs.append(auc(scores_on(PROBES[PRIMARY](), x[0], y["train"], x[1]), y["fresh"]))
+    assert aucs[0] == pytest.approx(aucs[1], abs=1e-3)
+    scalars = [side_of["train"].arrays["token_scalars"] for side_of in (theirs, mine)]
+    assert scalars[0] == pytest.approx(scalars[1], abs=2e-3)
+    # another position would not pass for it
+    swapped = mine["fresh"].arrays[H_LAST][::-1]
+    assert np.abs(swapped - theirs["fresh"].arrays[H_LAST]).max() > 0.1
+
+
+def replace_engine(done: Path, model: Any) -> features.Definition:
+    """The definition of a finished run, for another engine."""
+    told = dict(features.load(done)["train"].definition)
+    poolings = tuple(one.value for one in features.poolings_of(model))
+    return features.Definition(**{**told, "poolings": poolings, "engine": model.describe()})
+
+
+def test_a_sidecar_hedges_what_its_gate_doubts(
+    bench: Bench, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sidecar"
+    sidecar_command.fit(done, out, "Perhaps: ", as_json=True)
+    assert json.loads(capsys.readouterr().out)["hedge"] == "Perhaps: "
+    made = sidecars.load(out)
+    train = features.load(done)["train"]
+    scores = [made.score(row) for row in train.arrays[H_LAST]]
+    y = np.array([i % 7 in (0, 2, 3) for i in range(50)])
+    probe = PROBES[PRIMARY]().fit(train.arrays[H_LAST], y)
+    assert scores == pytest.approx(probe.predict_proba(train.arrays[H_LAST])[:, 1], abs=1e-5)
+    seen = []
+    for threshold in (0.0, 1.0):
+        folder = tmp_path / f"at-{threshold}"
+        facts = replace(made.facts, threshold=threshold, n_predict=4)
+        sidecars.Sidecar(facts, made.mean, made.weights, made.bias).save(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("THREEARC_CACHE", str(bench.root / "cache"))
+            sidecar_command.answer(
+                "What is Peru's capital?", folder, model=str(bench.model), backend="torch",
+                n_predict=None, as_json=True,
+            )  # fmt: skip
+        seen.append(json.loads(capsys.readouterr().out))
+    sure, doubtful = seen
+    assert sure["asserted"] and sure["text"] == sure["answer"]
+    assert not doubtful["asserted"] and doubtful["text"] == "Perhaps: " + doubtful["answer"]
+    assert sure["p_correct"] == doubtful["p_correct"] and 0 < sure["p_correct"] < 1
+    with pytest.raises(UserError, match="no sidecar here"):
+        sidecars.load(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kills_at_any_moment_leave_the_same_result(bench: Bench, tmp_path: Path) -> None:
+    """The real command: answers, features, analysis and the sidecar's try-out, killed six times."""
+    base = [
+        sys.executable, "-c", "from arcs.cli import main; main()", "arc3", "--model",
+        str(bench.model), "--backend", "torch", "--profile", "quick", "--limit", "12",
+        "--n-predict", "24",
+    ]  # fmt: skip
+
+    def run(*more: str, seconds: float | None = None) -> bool:
+        with subprocess.Popen(
+            [*base, *more], env=bench.environment, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                _, said = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                return False
+        assert process.returncode == 0, said.decode()
+        return True
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    begun = time.monotonic()
+    assert run("--out", str(whole))
+    lasted = time.monotonic() - begun
+    chance, kills = random.Random(0), 0
+    more = ("--out", str(broken))
+    while kills < 6 and not run(*more, seconds=chance.uniform(0.3, 0.95) * lasted):
+        kills += 1
+        if (broken / "manifest.json").is_file():
+            more = ("--run", str(broken))
+    assert run(*more)
+    assert kills >= 2
+    tried = metrics_of(whole)["end_to_end"]
+    assert tried is None or tried["same_decision"] == tried["compared"]
+    assert (broken / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+    for name in ("features-train.safetensors", "features-fresh.safetensors", "responses.jsonl"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
