@@ -25,6 +25,14 @@ arc1 *args: setup
 arc2 *args: setup
     @"{{threearc}}" arc2 "$@"
 
+# Does h_last of the frozen base carry correctness that survives fresh prompts?
+arc3 *args: setup
+    @"{{threearc}}" arc3 "$@"
+
+# Hedge a frozen model's answers by a probe of its own state.
+sidecar *args: setup
+    @"{{threearc}}" sidecar "$@"
+
 # A base and its edits, quantised, at several n_predict, in one table.
 eval *args: setup
     @"{{threearc}}" eval "$@"

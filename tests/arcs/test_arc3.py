@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -400,9 +401,26 @@ def test_a_sidecar_hedges_what_its_gate_doubts(
 
 
 @pytest.mark.slow
+def test_a_run_that_is_taken_back_ends_the_same(bench: Bench, done: Path, tmp_path: Path) -> None:
+    """Without the last files, as after a kill in the analysis, and with a torn line."""
+    before = {name: (done / name).read_bytes() for name in ("metrics.json", "labels.json")}
+    again = tmp_path / "again"
+    shutil.copytree(done, again)
+    for name in ("metrics.json", "labels.json", "features-fresh.safetensors"):
+        (again / name).unlink()
+    rows = (again / "labels.jsonl").read_bytes()
+    (again / "labels.jsonl").write_bytes(rows[: len(rows) // 2])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THREEARC_CACHE", str(bench.root / "cache"))
+        patch.setattr("arcs.arc3.config.Arc3Config.sizes", property(lambda _: SMALL))
+        command.start({}, out=None, run=again, as_json=True)
+    assert {name: (again / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kills_at_any_moment_leave_the_same_result(bench: Bench, tmp_path: Path) -> None:
-    """The real command: answers, features, analysis and the sidecar's try-out, killed six times."""
+    """The real command, killed while it answers, reads features and labels."""
     base = [
         sys.executable, "-c", "from arcs.cli import main; main()", "arc3", "--model",
         str(bench.model), "--backend", "torch", "--profile", "quick", "--limit", "12",
@@ -434,8 +452,6 @@ def test_kills_at_any_moment_leave_the_same_result(bench: Bench, tmp_path: Path)
             more = ("--run", str(broken))
     assert run(*more)
     assert kills >= 2
-    tried = metrics_of(whole)["end_to_end"]
-    assert tried is None or tried["same_decision"] == tried["compared"]
     assert (broken / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
     for name in ("features-train.safetensors", "features-fresh.safetensors", "responses.jsonl"):
         assert (broken / name).read_bytes() == (whole / name).read_bytes()
