@@ -71,7 +71,7 @@ def run_arc3(
             study, prepared.gates, _faults(labels, found, prepared.gates), reporter
         )
         compared = None
-        if config.ids_from is not None:
+        if config.ids_from is not None and features.complete(config.ids_from):
             compared = beside.compare(config.ids_from, study)
     run.extend_manifest(labels=labels.instrument, delivery=labels.delivery)
     metrics = _metrics(config, run, found, labels, study, results, compared)
@@ -122,8 +122,7 @@ def _borrowed(config: Arc3Config, directory: ModelDirectory) -> dict[str, Any]:
     """What the run is whose answers are read. Raises UserError where they do not fit."""
     path = config.ids_from
     assert path is not None
-    needed = [features.path_of(path, name).name for name in SETS]
-    theirs = require_run(path, "--ids-from", responses.RESPONSES, *needed)
+    theirs = require_run(path, "--ids-from", responses.RESPONSES)
     for what, mine, its in (
         ("model", directory.fingerprint, theirs["model"]["fingerprint"]),
         ("items", config.asked, theirs["questions"]["items"]),
