@@ -91,6 +91,7 @@ class Arc3Config(BaseModel):
     limit: int | None = Field(default=None, ge=10)
     """Items of each set; None: the profile's."""
     n_predict: int | None = Field(default=None, ge=1)
+    allow_weak_sandbox: bool = False
     position: Literal["last_content", "end_of_turn"] = "last_content"
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of folds, permutations and controls."""
@@ -115,6 +116,8 @@ class Arc3Config(BaseModel):
         kind = self.kind
         if kind != JUDGE and (self.judge_threads or self.judge_max_tokens):
             raise ValueError("--judge-threads and --judge-max-tokens: no judge labels here")
+        if kind != EXECUTION and self.allow_weak_sandbox:
+            raise ValueError("--allow-weak-sandbox: nothing is executed for these labels")
         if self.items is not None and self.items not in ITEMS[kind]:
             raise ValueError(
                 f"--items {self.items}: labels by {kind} are for {' or '.join(ITEMS[kind])}"

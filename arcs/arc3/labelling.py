@@ -6,18 +6,20 @@ where every open answer is wrong, or right.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from arcs.arc1 import evaluation
+from arcs.arc1.problems import Item
 from arcs.arc3.config import EXACT_MATCH, EXECUTION, Arc3Config
 from arcs.arc3.responses import Response
 from arcs.gates import Gates
 from arcs.judging.opening import JudgeOptions, default_cache, describe_judge, open_judge
-from arcs.judging.responses import Item, Labels, judge_responses, spoken
+from arcs.judging.responses import Item as JudgedItem
+from arcs.judging.responses import Labels, judge_responses, spoken
 from arcs.judging.responses import Response as Judged
 from arcs.judging.validity import judge_validity
 from arcs.labels import JudgeSource
@@ -25,17 +27,16 @@ from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from evals.coverage import Covered
 from evals.exact_match import score
-from evals.humaneval.execution import Execution, Limits, execute_many
-from evals.humaneval.extraction import Extraction, extract
-from evals.humaneval.outcomes import Outcome
+from evals.humaneval.execution import Limits
+from evals.humaneval.extraction import extract
 from evals.humaneval.sandbox.detect import detect_level
-from evals.humaneval.scoring import classify
 from evals.items.short_answer import Reading
 from evals.judges.cache import LabelCache
 from evals.judges.instruments import COVERAGE
 
 EXECUTIONS, JUDGED = "executions.jsonl", "labels.jsonl"
 DELIVERY = "delivery"
+ARM = "base"
 COVERAGE_CUT = 0.5
 """Share of the claims that makes an answer right, as in the paper; every checklist has four."""
 
@@ -85,7 +86,7 @@ def label(
     if config.kind == EXACT_MATCH:
         of, instrument = _exact(found), {"labels": EXACT_MATCH, "rule": "evals/items/short_answer"}
     elif config.kind == EXECUTION:
-        of, instrument = _executed(found, run, reporter)
+        of, instrument = _executed(config, found, run, reporter)
     else:
         return _judged(config, found, run, gates, reporter, options)
     asserted, delivery = _delivered(found, run, gates, reporter)
@@ -110,78 +111,32 @@ def _exact(found: Sequence[Response]) -> tuple[Labelled, ...]:
 
 
 def _executed(
-    found: Sequence[Response], run: RunDirectory, reporter: Reporter
+    config: Arc3Config, found: Sequence[Response], run: RunDirectory, reporter: Reporter
 ) -> tuple[tuple[Labelled, ...], dict[str, Any]]:
-    level, limits = detect_level(), Limits()
-    extractions = [
-        extract(one.text, one.question.record, style="chat", think_open=one.question.think_open)
-        for one in found
-    ]
-    executions = _execute(found, extractions, run, level, limits, reporter)
-    made = []
-    for one, extraction in zip(found, extractions, strict=True):
-        execution = executions.get(_program(one, extraction))
-        outcome = classify(extraction, execution, truncated=one.truncated)
-        right = None if outcome is Outcome.INFRASTRUCTURE_ERROR else outcome is Outcome.PASSED
-        opened = one.truncated and not one.loop and right is not None
-        made.append(
-            Labelled(
-                one.question.item_id,
-                right,
-                low=False if opened else right,
-                high=True if opened else right,
-                detail=outcome.value,
-            )
+    level, limits = detect_level(allow_weak=config.allow_weak_sandbox), Limits()
+    given = [_program(one, config.budget) for one in found]
+    executions = evaluation.execute(
+        given, run.json_lines(EXECUTIONS), level, limits, os.cpu_count() or 1, reporter
+    )
+    results = evaluation.results(given, executions)[ARM][config.budget]
+    made = tuple(
+        Labelled(
+            one.item_id,
+            one.passed,
+            low=False if one.unfinished and one.passed is not None else one.passed,
+            high=True if one.unfinished and one.passed is not None else one.passed,
+            detail=one.outcome.value,
         )
-    return tuple(made), {
-        "labels": EXECUTION,
-        "sandbox": level.name,
-        "limits": limits.description(),
-    }
+        for one in results
+    )
+    return made, {"labels": EXECUTION, "sandbox": level.name, "limits": limits.description()}
 
 
-def _program(one: Response, extraction: Extraction) -> tuple[str, str | None]:
-    code = extraction.code
-    return one.question.item_id, None if code is None else hashlib.sha256(code.encode()).hexdigest()
-
-
-def _execute(
-    found: Sequence[Response],
-    extractions: Sequence[Extraction],
-    run: RunDirectory,
-    level: Any,
-    limits: Limits,
-    reporter: Reporter,
-) -> dict[tuple[str, str | None], Execution]:
-    """Run every program once; infrastructure errors are not kept: a continued run tries again."""
-    store = run.json_lines(EXECUTIONS)
-    done: dict[tuple[str, str | None], Execution] = {
-        (row["task_id"], row["code_sha"]): Execution(row["status"], row["detail"])
-        for row in store.records
-    }
-    jobs = {
-        _program(one, extraction): (one.question.record, extraction.code)
-        for one, extraction in zip(found, extractions, strict=True)
-        if extraction.code is not None
-    }
-    todo = [(key, problem, code) for key, (problem, code) in jobs.items() if key not in done]
-    with reporter.bar("running code", len(jobs), "programs", done=len(jobs) - len(todo)) as bar:
-
-        def keep(key: tuple[str, str | None], execution: Execution) -> None:
-            done[key] = execution
-            if execution.status != "infrastructure_error":
-                store.append(
-                    {
-                        "task_id": key[0],
-                        "code_sha": key[1],
-                        "status": execution.status,
-                        "detail": execution.detail,
-                    }
-                )
-            bar.advance(1)
-
-        execute_many(todo, level=level, limits=limits, workers=os.cpu_count() or 1, on_done=keep)
-    return done
+def _program(one: Response, budget: int) -> evaluation.Answer:
+    question = one.question
+    item = Item(question.record, question.prompt, question.think_open, question.prompt_sha)
+    found = extract(one.text, question.record, style="chat", think_open=question.think_open)
+    return evaluation.Answer(ARM, item, budget, one.text, one.truncated, one.loop, found)
 
 
 def _judged(
@@ -254,12 +209,12 @@ def _asserted(found: Sequence[Response], labels: Labels) -> tuple[bool | None, .
     return tuple(None if value is None else value == "ASSERT" for value in values)
 
 
-def _items(found: Sequence[Response]) -> dict[str, Item]:
+def _items(found: Sequence[Response]) -> dict[str, JudgedItem]:
     made = {}
     for one in found:
         question = one.question
         claims = tuple(getattr(question.record, "checklist", ()))
-        made[question.item_id] = Item(question.item_id, question.text, claims)
+        made[question.item_id] = JudgedItem(question.item_id, question.text, claims)
     return made
 
 

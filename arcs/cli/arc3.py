@@ -67,6 +67,14 @@ def arc3(
     n_predict: Annotated[
         int | None, typer.Option(help="Token budget of an answer", show_default=False)
     ] = None,
+    allow_weak_sandbox: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-weak-sandbox",
+            help="Run model-written code with resource limits only, where nothing better is there",
+            show_default=False,
+        ),
+    ] = None,
     position: Annotated[
         str | None,
         typer.Option(help="last_content (default) or end_of_turn", show_default=False),
@@ -120,6 +128,7 @@ def arc3(
         "profile": profile,
         "limit": limit,
         "n_predict": n_predict,
+        "allow_weak_sandbox": allow_weak_sandbox,
         "position": position,
         "seed": seed,
         "ids_from": ids_from,

@@ -21,6 +21,7 @@ from evals.statistics.cross_validation import cross_validated
 PLANTED_SIZE = 4.0
 """Distance of the class means along the planted direction, every column in units of its own
 standard deviation. In 576 columns 160 training rows find it well, not perfectly."""
+MOST_TRIES = 50
 LEAST_GROUPS = 4
 """Fewer have hardly a random labelling that is not the real one or its opposite."""
 
@@ -80,14 +81,10 @@ def control_task(
     by_group = len(names) >= LEAST_GROUPS
     rng = np.random.default_rng(seed)
     found: list[float] = []
-    while len(found) < draws:
-        made = (
-            _labels_of_groups(named, names, float(labels.mean()), rng)
-            if by_group
-            else rng.permutation(labels)
-        )
-        if min(int(made.sum()), int((~made).sum())) < folds:
-            continue
+    for _ in range(draws):
+        made = _drawn(named, names, labels, folds, rng) if by_group else None
+        if made is None:
+            by_group, made = False, rng.permutation(labels)
         cv = cross_validated(model, x, made, folds=folds, seeds=(len(found),))
         found.append(float(cv.out_of_fold[0]))
     return ControlTask(
@@ -98,6 +95,21 @@ def control_task(
         highest=max(found),
         draws=draws,
     )
+
+
+def _drawn(
+    named: NDArray[np.str_],
+    names: NDArray[np.str_],
+    labels: NDArray[np.bool_],
+    least: int,
+    rng: np.random.Generator,
+) -> NDArray[np.bool_] | None:
+    """A labelling with ``least`` items of each class; None where none is found."""
+    for _ in range(MOST_TRIES):
+        made = _labels_of_groups(named, names, float(labels.mean()), rng)
+        if min(int(made.sum()), int((~made).sum())) >= least:
+            return made
+    return None
 
 
 def _labels_of_groups(
