@@ -22,11 +22,14 @@ from arcs.arc3 import analysis, claims, command, features, responses, sidecar_co
 from arcs.arc3 import sidecar as sidecars
 from arcs.arc3.config import parse
 from arcs.arc3.engine import engine_of, opened
+from arcs.arc3.labelling import Labelling, label
 from arcs.arc3.probing import H_LAST
-from arcs.arc3.questions import FRESH_SHARE, SETS, fresh_kinds, questions
+from arcs.arc3.questions import FRESH_SHARE, SETS, Question, fresh_kinds, questions
 from arcs.arc3.report import report
+from arcs.arc3.responses import Response
 from arcs.claims import ReasonCode, Verdict
 from arcs.gates import load_gates
+from arcs.judging.opening import JudgeOptions
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from evals.items.recall import recall_items
@@ -105,6 +108,72 @@ def test_a_recalled_key_is_in_the_prompt_or_nowhere() -> None:
                     and w not in ("What", "Which", "In", "On"))  # fmt: skip
         assert (one.prompt.count(name) == 2) == present
     assert recall_items(fresh=False, n=10) == items[:10]
+
+
+# -- labels ---------------------------------------------------------------------------------------
+
+
+def labelled(
+    encoder: ChatEncoder, run: Path, flags: dict[str, Any], texts: Any, *, cut: bool = False
+) -> tuple[list[Question], Labelling]:
+    """Labels of answers that say what ``texts`` makes of place and question."""
+    config = parse({"limit": 10, **flags})
+    asked = list(questions(config.asked, encoder, config.per_set))
+    said = [
+        Response(one, (7, 7, 7), "length" if cut else "stop", 0, texts(place, one))
+        for place, one in enumerate(asked)
+    ]
+    with RunDirectory.create(run, {}) as directory:
+        made = label(config, said, directory, GATES, QUIET, JudgeOptions())
+    return asked, made
+
+
+def test_code_is_right_where_its_tests_pass(tiny_directory: Any, tmp_path: Path) -> None:
+    def text(place: int, one: Question) -> str:
+        body = one.record.canonical_solution if place % 2 else "    return None\n"
+        return f"```python\n{one.record.prompt}{body}```"
+
+    encoder = ChatEncoder(tiny_directory("llama"))
+    asked, made = labelled(encoder, tmp_path / "run", {"labels": "execution"}, text)
+    assert [one.right for one in made.of] == [place % 2 == 1 for place in range(len(asked))]
+    assert not any(one.open for one in made.of)
+    assert made.instrument["labels"] == "execution" and made.instrument["sandbox"]
+    assert made.delivery is not None and made.delivery["passes"]
+    _, cut = labelled(encoder, tmp_path / "cut", {"labels": "execution"}, text, cut=True)
+    assert all(one.open for one in cut.of)  # cut, not in a loop: it may have ended otherwise
+
+
+def test_a_judges_checklist_is_cut_at_half_and_hedges_are_seen(
+    tiny_directory: Any, tmp_path: Path
+) -> None:
+    def text(place: int, one: Question) -> str:
+        stated = one.record.checklist[: place % 5]
+        said = " ".join(claim.claim for claim in stated) or "Salt."
+        return f"Perhaps it might be so. {said}" if place == 0 else said
+
+    encoder = ChatEncoder(tiny_directory("llama"))
+    asked, made = labelled(encoder, tmp_path / "run", {"labels": "judge:lexical"}, text)
+    shares = [place % 5 / 4 for place in range(len(asked))]
+    agree = [one.right == (share >= 0.5) for one, share in zip(made.of, shares, strict=True)]
+    assert sum(agree) >= 19  # the judge is lexical: a claim may be stated by another's words
+    assert made.asserted[0] is False and made.asserted[4] is True
+    assert made.failing == () and made.instrument["validity"]["coverage"]["passes"]
+
+
+def test_a_missing_label_is_no_wrong_answer(tiny_directory: Any, tmp_path: Path) -> None:
+    encoder = ChatEncoder(tiny_directory("llama"))
+    first = questions("chef", encoder, 10)[0].item_id
+    rows = [
+        {"question_id": f"{first}#{i}", "instrument": "coverage", "value": "YES" if i < 3 else "NO"}
+        for i in range(1, 5)
+    ]
+    recorded = tmp_path / "labels.jsonl"
+    recorded.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = {"labels": f"judge:recorded:{recorded}"}
+    _, made = labelled(encoder, tmp_path / "run", flags, lambda *_: "Salt.")
+    assert made.of[0].right is True and made.of[0].detail == "2/4"
+    assert {one.right for one in made.of[1:]} == {None}
+    assert set(made.asserted) == {None} and made.failing == ("coverage",)
 
 
 # -- claims on known numbers ----------------------------------------------------------------------
