@@ -81,6 +81,8 @@ class Arc3Config(BaseModel):
     """Of the GGUF; None: f32."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of torch's and mlx's weights; in float32 the engines give the same numbers."""
+    threads: int | None = Field(default=None, ge=1)
+    """llama.cpp's; part of a run's identity, since they decide the last bit."""
     labels: str = EXACT_MATCH
     """As :class:`arcs.labels.LabelSource` is written."""
     judge_threads: int | None = Field(default=None, ge=1)
@@ -124,6 +126,8 @@ class Arc3Config(BaseModel):
             )
         if self.quant is not None and self.backend != GGUF:
             raise ValueError("--quant: only a GGUF is quantised here; add --backend gguf")
+        if self.threads is not None and self.backend != GGUF:
+            raise ValueError("--threads: llama.cpp's; add --backend gguf")
         if self.backend == GGUF and self.dtype != "float32":
             raise ValueError("--dtype: a GGUF has its own; choose --quant")
         return self

@@ -30,6 +30,7 @@ class Engine:
     dtype: Any
     quant: str
     """Of the GGUF."""
+    threads: int | None = None
 
     def __str__(self) -> str:
         return f"gguf {self.quant}" if self.name == GGUF else f"{self.name} {self.dtype}"
@@ -41,7 +42,7 @@ def engine_of(config: Arc3Config) -> Engine:
         from backends.llamacpp import require_installed
 
         require_installed()
-        return Engine(GGUF, "float32", config.quant or F32)
+        return Engine(GGUF, "float32", config.quant or F32, config.threads)
     return Engine(choose_backend(config.backend), config.dtype, F32)
 
 
@@ -84,5 +85,11 @@ def _gguf(
         else evaluation_gguf(directory, engine.quant, cache, say=reporter.say)
     )
     context = -(-longest // CONTEXT_STEP) * CONTEXT_STEP
-    with open_gguf(path, context=context, width=WIDTH, kv_dtype="f32" if exact else "f16") as model:
+    with open_gguf(
+        path,
+        context=context,
+        width=WIDTH,
+        kv_dtype="f32" if exact else "f16",
+        threads=engine.threads,
+    ) as model:
         yield model

@@ -37,6 +37,9 @@ def arc3(
             help="Of a gguf: f32 (default), f16, q8_0, q5_k_m, q4_k_m", show_default=False
         ),
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="llama.cpp threads of a gguf", show_default=False)
+    ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -122,6 +125,7 @@ def arc3(
         "model": model,
         "backend": backend,
         "quant": quant,
+        "threads": threads,
         "dtype": dtype,
         "labels": labels,
         "items": items,
