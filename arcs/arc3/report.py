@@ -63,13 +63,13 @@ def _probes(metrics: Found) -> Table:
     seeds = metrics["config"]["profile"]
     table = _table(
         "Probes: AUC of right against wrong",
-        f"training: {metrics['sets']['train']['used']} items, 5 folds, profile {seeds}; out of "
-        "fold: all items ranked together, mean +- SD over seeds; new kinds: folds that leave "
+        f"training: {metrics['sets']['train']['used']} items, 5 folds, profile {seeds}; folds: "
+        "out of fold, all items ranked together, mean +- SD over seeds; new kinds: folds that leave "
         "whole kinds out; fresh: fitted on all of training, DeLong intervals, Mann-Whitney p; "
         "* declared beforehand, all others are exploratory",
     )
-    table.add_column("features, probe", overflow="fold", min_width=24)
-    for name in ("out of fold", "fold mean", "new kinds", "fresh", "p"):
+    table.add_column("features, probe", overflow="fold", min_width=14)
+    for name in ("folds", "fold mean", "new kinds", "fresh", "p"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in metrics["probes"]:
         star = "* " if one["primary"] else "  "
@@ -104,13 +104,13 @@ def _baselines(metrics: Found) -> Table:
         "difference: AUC of the probe minus the baseline's, paired, DeLong intervals",
     )
     table.add_column("baseline", overflow="fold", min_width=18)
-    for name in ("training", "fresh", "probe - baseline, fresh", "p"):
+    for name in ("training", "fresh", "difference", "p"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in metrics["baselines"]:
         found = one["probe_minus_baseline"]
         table.add_row(
             one["name"], _number(one["train"]["out_of_fold_auc"]), _auc(one["fresh"]),
-            "-" if found is None else f"{found['difference']:+.3f} {_interval(found['interval'])}",
+            "-" if found is None else f"{found['difference']:+.3f}\n{_interval(found['interval'])}",
             "-" if found is None else _p(found["p_value"]),
         )  # fmt: skip
     return table
@@ -163,7 +163,7 @@ def _gate(metrics: Found) -> Table:
     if fresh is not None:
         table.add_row(
             "the same, fresh", *_point(fresh),
-            f"{fresh['asymmetry']:+.3f} {_interval(fresh['interval'])}", _p(fresh["p_value"]),
+            f"{fresh['asymmetry']:+.3f}\n{_interval(fresh['interval'])}", _p(fresh["p_value"]),
         )  # fmt: skip
     if oracle is not None:
         table.add_row(
@@ -186,9 +186,9 @@ def _decoupling(metrics: Found) -> Table:
         "hedged; asymmetry: share asserted of the wrong minus of the right; right of them: of all "
         "asserted",
     )
-    table.add_column("answers", overflow="fold", min_width=16)
+    table.add_column("answers", overflow="fold", min_width=7)
     for name in ("right: assert", "hedge", "wrong: assert", "hedge", "asymmetry", "right of them"):
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=name == "asymmetry")
     rows = [
         (f"{name}{', finished' if kind == 'finished' else ''}", one)
         for name, both in metrics["decoupling"].items()
@@ -202,7 +202,7 @@ def _decoupling(metrics: Found) -> Table:
         asserted = cells["cr"] + cells["cw"]
         table.add_row(
             name, *(str(cells[key]) for key in ("cr", "hr", "cw", "hw")),
-            "-" if found is None else f"{found['value']:+.3f} {_interval(found['interval'])}",
+            "-" if found is None else f"{found['value']:+.3f}\n{_interval(found['interval'])}",
             f"{cells['cr']}/{asserted}",
         )  # fmt: skip
     return table
@@ -324,11 +324,11 @@ def _cv(one: Found | None) -> str:
     if one is None:
         return "-"
     sd = one["sd_over_seeds"]
-    return f"{one['out_of_fold_auc']:.3f}" + ("" if sd is None else f" +- {sd:.3f}")
+    return f"{one['out_of_fold_auc']:.3f}" + ("" if sd is None else f"\n+- {sd:.3f}")
 
 
 def _auc(one: Found) -> str:
-    return f"{one['auc']:.3f} {_interval(one['interval'])}"
+    return f"{one['auc']:.3f}\n{_interval(one['interval'])}"
 
 
 def _interval(one: Found) -> str:
