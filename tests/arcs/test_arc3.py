@@ -382,8 +382,9 @@ def test_the_report_fits_80_columns(done: Path) -> None:
         console.print(report(metrics_of(done), done))
     text = shown.get()
     assert max(map(len, text.splitlines())) <= 80
+    assert text.count("[") == text.count("]")  # no interval is cut at the edge
     for needle in ("fresh prompts: SUPPORTED", "oracle", "selectivity", "planted", "AURC",
-                   "another model", "fresh, with", "ms behind the last token"):  # fmt: skip
+                   "another model", "sidecar", "ms behind the last token"):  # fmt: skip
         assert needle in " ".join(text.split()), needle
 
 
