@@ -65,8 +65,8 @@ def _probes(metrics: Found) -> Table:
         "Probes: AUC of right against wrong",
         f"training: {metrics['sets']['train']['used']} items, 5 folds, profile {seeds}; folds: "
         "out of fold, all items ranked together, mean +- SD over seeds; new kinds: folds that "
-        "leave whole kinds out; fresh: fitted on all of training, DeLong intervals, Mann-Whitney p; "
-        "* declared beforehand, all others are exploratory",
+        "leave whole kinds out; fresh: fitted on all of training, DeLong intervals, Mann-Whitney "
+        "p; * declared beforehand, all others are exploratory",
     )
     table.add_column("features, probe", overflow="fold", min_width=14)
     for name in ("folds", "fold mean", "new kinds", "fresh", "p"):
