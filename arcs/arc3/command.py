@@ -15,6 +15,7 @@ from arcs.arc3.config import GGUF, Arc3Config, flag_of, parse
 from arcs.continuing import continuable
 from arcs.judging.opening import JudgeOptions
 from arcs.progress import Reporter
+from arcs.report.writing import write_report
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
 from backends import choose_backend, wants_fast_blas
 from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
@@ -112,7 +113,8 @@ def _go(
         sys.stdout.write(canonical_json(metrics))
     else:
         Console(highlight=False).print(report(metrics, directory.path))
+    page = write_report(directory.path)
     reporter.say(
-        f"Everything is in {directory.path} ({METRICS}, responses.jsonl, features-*.safetensors, "
+        f"Everything is in {directory.path} ({page.name}, {METRICS}, responses.jsonl, features-*.safetensors, "
         "sidecar/, manifest.json)."
     )
