@@ -115,6 +115,6 @@ def _go(
         Console(highlight=False).print(report(metrics, directory.path))
     page = write_report(directory.path)
     reporter.say(
-        f"Everything is in {directory.path} ({page.name}, {METRICS}, responses.jsonl, features-*.safetensors, "
-        "sidecar/, manifest.json)."
+        f"Everything is in {directory.path} ({page.name}, {METRICS}, responses.jsonl, "
+        "features-*.safetensors, sidecar/, manifest.json)."
     )
