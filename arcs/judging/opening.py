@@ -52,13 +52,8 @@ def open_judge(
 ) -> Iterator[Judge]:
     """The judge, its model loaded. Raises UserError for options that mean nothing to it, and for
     whatever keeps it from being opened."""
-    given = (options or JudgeOptions()).given()
+    given = _options_of(source, options)
     threads = given.pop("threads", None)
-    if threads is not None and source.kind != "gguf":
-        raise UserError(f"--judge-threads means nothing to a {source.kind} judge; leave it out")
-    if given and source.kind != "api":
-        flag = next(iter(given)).replace("_", "-")
-        raise UserError(f"--judge-{flag} means nothing to a {source.kind} judge; leave it out")
     if source.kind == "lexical":
         yield LexicalJudge()
     elif source.kind == "recorded":
@@ -70,6 +65,18 @@ def open_judge(
     else:
         with _local(source, threads, reporter) as local:
             yield local
+
+
+def _options_of(source: JudgeSource, options: JudgeOptions | None) -> dict[str, Any]:
+    """What was set. Raises UserError for what means nothing to this judge."""
+    given = (options or JudgeOptions()).given()
+    if given.get("threads") is not None and source.kind != "gguf":
+        raise UserError(f"--judge-threads means nothing to a {source.kind} judge; leave it out")
+    of_an_endpoint = [name for name in given if name != "threads"]
+    if of_an_endpoint and source.kind != "api":
+        flag = of_an_endpoint[0].replace("_", "-")
+        raise UserError(f"--judge-{flag} means nothing to a {source.kind} judge; leave it out")
+    return given
 
 
 def cached(judge: Judge, cache: LabelCache | None, *, attempt: int = 0) -> Judge:
@@ -89,9 +96,12 @@ def check_judge(source: JudgeSource, reporter: Reporter, options: JudgeOptions) 
     """
     if source.kind == "gguf":
         from backends.llamacpp import require_installed
+        from backends.llamacpp.quantise import check_quantisation
         from models.store import prepare
 
+        _options_of(source, options)
         require_installed()
+        check_quantisation(_quantisation(source))
         prepare(str(source.model), say=reporter.say)
         return
     with open_judge(source, reporter, options):
@@ -145,12 +155,15 @@ def _local(source: JudgeSource, threads: int | None, reporter: Reporter) -> Iter
     from models.store import cache_root, prepare
 
     require_installed()
-    model = str(source.model)
-    quant = source.quant or ("original" if model.endswith(".gguf") else "q8_0")
-    directory = prepare(model, say=reporter.say)
+    quant = _quantisation(source)
+    directory = prepare(str(source.model), say=reporter.say)
     encoder = ChatEncoder(directory)
     context = min(CONTEXT, read_geometry(directory.path).context_length)
     path = evaluation_gguf(directory, quant, cache_root() / "gguf", say=reporter.say)
     with open_gguf(path, context=context, width=1, threads=threads) as opened:
         name = f"{directory.name} {quant}"
         yield GgufJudge(opened, encoder, name=name, sha256=file_sha256(path), context=context)
+
+
+def _quantisation(source: JudgeSource) -> str:
+    return source.quant or ("original" if str(source.model).endswith(".gguf") else "q8_0")

@@ -7,6 +7,7 @@ the judge itself, asked of the question alone before any response is shown.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from arcs.judging.opening import cached
 from arcs.progress import Reporter
 from evals.items.records import Claim
 from evals.judges.cache import LabelCache
-from evals.judges.instruments import CERTAINTY, COVERAGE, INSTRUMENTS, Instrument
+from evals.judges.instruments import CERTAINTY, COVERAGE, DELIVERY, INSTRUMENTS, Instrument
 from evals.judges.labels import Judge, JudgeId, Label, Question, Value, labelled
+from evals.judges.lexical import SAYS_NOTHING
 from evals.self_verification import spoken
 from models.errors import UserError
 
@@ -133,11 +135,15 @@ def judge_responses(
     classes |= {one.id: _text(found[one.id, CERTAINTY.name].value) for one in unclassed}
     questions: list[Question] = []
     without: list[Label] = []
+    silent = {one.id for one in responses if not re.search(r"\w", one.text)}
     for instrument in chosen:
         for question in _questions(instrument, used, responses, classes):
             if question.fields.get("certainty") == "":
                 said = "the question's class has no label"
                 without.append(labelled(question, judge.id, "missing", detail=said))
+            elif instrument == DELIVERY and question.id in silent:
+                # neither stated nor left open: an answer cut within its thoughts, or an empty one
+                without.append(labelled(question, judge.id, "missing", detail=SAYS_NOTHING))
             else:
                 questions.append(question)
     found |= asking.ask([one for one in questions if (one.id, one.instrument.name) not in found])

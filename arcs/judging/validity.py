@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache as once
 from typing import Any
 
 from arcs.gates import Gates
@@ -15,13 +16,19 @@ from arcs.judging.opening import ask
 from arcs.progress import Reporter
 from evals.judges.cache import LabelCache
 from evals.judges.labels import Judge
-from evals.judges.references import references
+from evals.judges.references import records, references
 from evals.judges.validation import Bar, validate
+from evals.self_verification import verifies
+from evals.statistics.agreement import cohen_kappa
 
 SHOWN = (
     "judge", "instrument", "prompt_sha256", "n", "statuses", "parsed", "kappa", "kappa_interval",
-    "planted", "mean_cut", "passes", "shortfalls",
+    "planted", "mean_cut", "failures", "passes", "shortfalls",
 )  # fmt: skip
+
+
+SVR = "self_verification"
+"""The precise measure of self-verification: a rule, on references of its own."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,32 @@ class JudgeValidity:
 def bar_of(gates: Gates) -> Bar:
     """The bar in the gates file."""
     return Bar(gates.judge.kappa_low, gates.judge.planted_accepted, gates.judge.parsed)
+
+
+@once
+def svr_validity(gates: Gates) -> Mapping[str, Any]:
+    """The precise measure of self-verification against its references, held to kappa's bar.
+
+    Nothing is planted among them, and a rule always has an answer.
+    """
+    rows = records("svr")
+    found = cohen_kappa(
+        [row["label"] == "VERIFIES" for row in rows], [verifies(row["response"]) for row in rows]
+    )
+    low = None if found.interval is None else found.interval.low
+    passes = low is not None and low >= gates.judge.kappa_low
+    return {
+        "instrument": SVR,
+        "n": found.n,
+        "kappa": found.value,
+        "kappa_interval": None if found.interval is None else found.interval.to_json(),
+        "passes": passes,
+        "shortfalls": []
+        if passes
+        else [f"the lower bound of kappa is {low:.2f}, below {gates.judge.kappa_low:g}"]
+        if low is not None
+        else ["the lower bound of kappa cannot be computed"],
+    }
 
 
 def judge_validity(

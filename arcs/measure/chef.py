@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from arcs.data.sets import BUILT_IN, generator_not_independent
 from arcs.gates import Gates
 from arcs.held_out import prompts_of
 from arcs.judging.responses import Item, Labels
@@ -66,6 +67,11 @@ class Chef:
             "quantity": "share of a checklist's claims that an answer states; asserted or hedged",
             "right_from_claims": RIGHT,
             "claims": CLAIMS,
+            "generator_not_independent": [
+                name
+                for name in BUILT_IN
+                if name != self.dataset and generator_not_independent(self.dataset, name)
+            ],
             "items_sha256": items_sha256(self.items),
             **self.asker.describe(),
         }

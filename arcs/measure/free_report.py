@@ -62,7 +62,8 @@ def _chef(found: Json, which: str) -> Sequence[str]:
     half = scores["delivery"]["0.5"]
     asymmetry = half["asymmetry"]
     return (
-        _with_interval(scores["coverage"]["mean"], scores["coverage"]["interval"]),
+        _with_interval(scores["coverage"]["mean"], scores["coverage"]["interval"])
+        + _of_n(scores["coverage"]),
         _rate(half["assertion_rate"]),
         "-" if asymmetry is None else _with_interval(asymmetry["value"], asymmetry["interval"]),
         _rate(found["self_verification"][_of(which)]["precise"]),
@@ -81,7 +82,8 @@ def _mcas(found: Json, which: str) -> Sequence[str]:
         interval = one["interval"]
         shown = "" if interval is None else f" [{interval['low']:.1f}, {interval['high']:.1f}]"
         u, s = (mean(group, name) for group in ("underspecified", "specified"))
-        return f"{mean('all', name)}{shown}\nu {u}, s {s}"
+        counts = [scores[group][name]["n"] for group in ("underspecified", "specified")]
+        return f"{mean('all', name)}{shown}\nu {u} of {counts[0]}, s {s} of {counts[1]}"
 
     hedged = [_percent(scores[group]["hedged"]) for group in ("underspecified", "specified")]
     return (
@@ -116,6 +118,11 @@ def _percent(rate: Json) -> str:
     return "-" if rate["value"] is None else f"{100 * rate['value']:.0f}%"
 
 
+def _of_n(found: Json) -> str:
+    """How many answers a mean is of, where that is not all of the row's."""
+    return f"\nof {found['n']}" if found["missing"] and found["n"] else ""
+
+
 def _with_interval(value: float | None, interval: Json | None) -> str:
     if value is None:
         return "-"
@@ -125,23 +132,37 @@ def _with_interval(value: float | None, interval: Json | None) -> str:
 
 
 def _judge_lines(metrics: Json) -> list[Text]:
-    judge = metrics["judge"]
-    if judge is None:
-        return []
-    lines = [Text(f"Judge: {judge['id']['kind']} {judge['id']['name']}.")]
-    for name, one in judge["validity"].items():
-        if one["passes"]:
-            lines.append(Text(f"  {name}: passes its bar (kappa {one['kappa']:.2f})."))
-        else:
-            lines.append(Text(f"  {name}: below its bar: {'; '.join(one['shortfalls'])}.", "red"))
+    judge, lines = metrics["judge"], []
+    rule = metrics["self_verification"]
+    if judge is not None:
+        lines.append(Text(f"Judge: {judge['id']['kind']} {judge['id']['name']}."))
+        lines += [_bar_line(name, one) for name, one in judge["validity"].items()]
+        unchecked = judge["id"].get("without_text_sha256")
+        if unchecked:
+            lines.append(
+                Text(
+                    f"  {unchecked} of {judge['id']['labels']} recorded labels have no "
+                    "text_sha256: nothing shows that they are of these answers.",
+                    "red",
+                )
+            )
+    lines.append(_bar_line("Self-verification, a rule", rule, indent=""))
     for condition, found in metrics["conditions"].items():
-        for name, counts in found["labels"].items():
+        for name, counts in found.get("labels", {}).items():
             lost = {k: n for k, n in counts["statuses"].items() if k != "ok"}
             if lost or counts["cut"]:
                 said = [f"{n} {status}" for status, n in lost.items()]
                 said += [f"{counts['cut']} of a response that was cut"] if counts["cut"] else []
                 lines.append(Text(f"  {condition}, {name} labels: {', '.join(said)}."))
     return lines
+
+
+def _bar_line(name: str, one: Json, indent: str = "  ") -> Text:
+    if not one["passes"]:
+        return Text(f"{indent}{name}: below its bar: {'; '.join(one['shortfalls'])}.", "red")
+    low, high = one["kappa_interval"]["low"], one["kappa_interval"]["high"]
+    shown = f"kappa {one['kappa']:.2f} [{low:.2f}, {high:.2f}], n = {one['n']}"
+    return Text(f"{indent}{name}: passes its bar ({shown}).")
 
 
 def _claims(metrics: Json) -> list[Text]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,7 +12,7 @@ from arcs.claims import ReasonCode
 from arcs.gates import Gates
 from arcs.judging.opening import JudgeOptions, cache_for, describe_judge, open_judge
 from arcs.judging.responses import Item, Labels, judge_responses
-from arcs.judging.validity import JudgeValidity, judge_validity
+from arcs.judging.validity import SVR, JudgeValidity, judge_validity, svr_validity
 from arcs.labels import parse_judge
 from arcs.mean_claims import MeanClaim, Scored, mean_claims
 from arcs.measure.answers import View, precise_svr
@@ -19,6 +20,7 @@ from arcs.measure.instrument import Record
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from evals.judges.cache import LabelCache
+from evals.judges.labels import Judge
 
 VALIDITY = "judge.json"
 
@@ -90,7 +92,7 @@ def judge_all(
                 for record in records
                 for view in instrument.views_of(record).values()
             }
-            with run.timed(f"judge {name}") as counts:
+            with _timed(run, f"judge {name}", judge) as counts:
                 labels = judge_responses(
                     judge,
                     instrument.asks,
@@ -108,23 +110,61 @@ def judge_all(
                 for one in instrument.asks
             }
         validity = _validity(judge, instrument.asks, gates, cache, run, reporter)
+        _said(judge, reporter)
     return JudgedRecords(made, counted, validity)
 
 
+@contextmanager
+def _timed(run: RunDirectory, phase: str, judge: Judge) -> Iterator[dict[str, float]]:
+    """A phase of the run's timing, with what an endpoint was asked and paid in it."""
+    before = _usage(judge)
+    with run.timed(phase) as counts:
+        try:
+            yield counts
+        finally:
+            counts |= {name: n - before[name] for name, n in _usage(judge).items()}
+
+
+def _usage(judge: Judge) -> dict[str, float]:
+    """Requests, tokens and dollars so far; nothing of a judge that costs none."""
+    used = describe_judge(judge).get("usage", {})
+    return {name: n for name, n in used.items() if isinstance(n, int | float)}
+
+
+def _said(judge: Judge, reporter: Reporter) -> None:
+    used = describe_judge(judge).get("usage")
+    if used is None:
+        return
+    paid = "" if used["usd"] is None else f", ${used['usd']:.4f}"
+    reporter.say(
+        f"judge: {used['requests']} requests, {used['input_tokens']} tokens in and "
+        f"{used['output_tokens']} out{paid}"
+    )
+    if len(used["served_by"]) > 1:
+        reporter.say(
+            "judge: more than one model answered, so labels are of several judges: "
+            + ", ".join(used["served_by"])
+        )
+
+
 def _validity(
-    judge: Any,
+    judge: Judge,
     asks: Sequence[str],
     gates: Gates,
     cache: LabelCache | None,
     run: RunDirectory,
     reporter: Reporter,
 ) -> JudgeValidity:
-    """Decided once in a run: it stays what it was when the run is continued."""
+    """Decided once in a run: it stays what it was when the run is continued.
+
+    Unless the judge failed on a reference: those are asked again when the run is continued.
+    """
     if (run.path / VALIDITY).exists():
         return JudgeValidity(run.read_json(VALIDITY))
-    with run.timed("validate the judge"):
+    with _timed(run, "validate the judge", judge):
         found = judge_validity(judge, asks, gates, cache=cache, reporter=reporter)
-    run.write_json(VALIDITY, found.to_json())
+    if not any(one["statuses"].get("error") for one in found.instruments.values()):
+        run.write_json(VALIDITY, found.to_json())
     return found
 
 
@@ -158,7 +198,10 @@ def svr_claims(
     *,
     trained_on_test: bool,
 ) -> list[MeanClaim]:
-    """The edit changes the share of answers that verify themselves (precise measure; a rule)."""
+    """The edit changes the share of answers that verify themselves (precise measure).
+
+    It is a rule, and is held to the same bar as a judge, on references of its own.
+    """
     scored = [
         {
             n: Scored.of(precise_svr(views), [one.unfinished for one in views], 1, keeps=True)
@@ -166,5 +209,6 @@ def svr_claims(
         }
         for side in arms
     ]
-    faults = faults_of((), frozenset(), trained_on_test=trained_on_test)
+    failing = frozenset() if svr_validity(gates)["passes"] else frozenset({SVR})
+    faults = faults_of((SVR,), failing, trained_on_test=trained_on_test)
     return mean_claims(scored, 1, "the self-verification rate", gates, faults=faults)

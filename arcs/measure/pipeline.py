@@ -14,11 +14,13 @@ from typing import Any
 from arcs import provenance, trained_on
 from arcs.evaluate.config import BASE, Condition
 from arcs.gates import Gates, load_gates
-from arcs.judging.opening import JudgeOptions, check_judge
+from arcs.judging.opening import JudgeOptions, cache_for, check_judge
+from arcs.judging.validity import svr_validity
 from arcs.labels import parse_judge
 from arcs.measure.chef import Chef
 from arcs.measure.config import (
     CHEF,
+    FREE,
     JUDGED,
     LEXICAL,
     MCAS,
@@ -81,7 +83,9 @@ def run_measure(
     settings = asking or JudgeSettings(config.judge or LEXICAL, JudgeOptions())
     with run.timed("prepare"):
         if config.instrument in JUDGED:
-            check_judge(parse_judge(settings.judge), reporter, settings.options)
+            source = parse_judge(settings.judge)
+            check_judge(source, reporter, settings.options)
+            cache_for(source, settings.cache)  # a file that cannot be used is said now
         prepared = prepare_run(config, run, reporter)
     found: dict[str, Sequence[Record]] = {}
     groups = [[one for one in prepared.conditions if one.adapter is None]]
@@ -298,6 +302,7 @@ def _metrics(
         "judge": None
         if judged is None
         else {"id": manifest["judge"], "validity": judged.validity.to_json()},
+        **({"self_verification": svr_validity(gates)} if config.instrument in FREE else {}),
         "config": config.model_dump(mode="json"),
         "made_with": {k: v for k, v in manifest.items() if k not in ("config", "command", "arc")},
     }

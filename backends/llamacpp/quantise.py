@@ -47,6 +47,12 @@ def quantise(src: Path, out: Path, kind: Kind) -> Path:
     return out
 
 
+def check_quantisation(quantisation: str) -> None:
+    """Raise UserError unless :func:`evaluation_gguf` knows it."""
+    if quantisation != "original" and quantisation not in _FILE_TYPES:
+        raise UserError(f"unknown quantisation {quantisation!r}; give original, {', '.join(KINDS)}")
+
+
 def evaluation_gguf(
     directory: ModelDirectory, quantisation: str, cache: Path, say: Say | None = None
 ) -> Path:
@@ -59,8 +65,7 @@ def evaluation_gguf(
     """
     if quantisation == "original":
         return _original(directory)
-    if quantisation not in _FILE_TYPES:
-        raise UserError(f"unknown quantisation {quantisation!r}; give original, {', '.join(KINDS)}")
+    check_quantisation(quantisation)
     kind: Kind = quantisation  # type: ignore[assignment]  # membership was checked above
     tell = say or (lambda _: None)
     exported = cache / f"{directory.fingerprint[:24]}-export{EXPORT_VERSION}-f16.gguf"

@@ -49,6 +49,11 @@ class ApiSettings(EndpointSettings):
         return "judge"
 
     @property
+    def url_name(self) -> str:
+        """As ``--judge api:URL#MODEL`` gives it."""
+        return "--judge api"
+
+    @property
     def product(self) -> str:
         """What an answer becomes."""
         return "label"
@@ -68,16 +73,19 @@ class ApiJudge:
         """As :class:`evals.endpoint.Endpoint`."""
         self._endpoint = Endpoint(settings, sleep=sleep)
         self.settings, self.usage = settings, self._endpoint.usage
+        self._served_by: set[str] = set()
         decides = json.dumps([_READING, settings.base_url, settings.model, settings.max_tokens])
         version = hashlib.sha256(decides.encode()).hexdigest()
         self.id = JudgeId("api", f"{settings.model} at {settings.base_url}", version)
 
     def describe(self) -> dict[str, Any]:
-        """How it is asked, and what that has used so far; never the key."""
+        """How it is asked, what that has used so far, and what the endpoint says has answered (one
+        name may stand for several models); never the key."""
         used = {name: value for name, value in vars(self.usage).items() if name != "lock"}
         return {
             "settings": vars(self.settings).copy(),
             "usage": {**used, "usd": self.usage.cost(self.settings)},
+            "served_by": sorted(self._served_by),
         }
 
     def label(
@@ -122,6 +130,7 @@ class ApiJudge:
             raise
         except Failed as failure:
             return labelled(question, self.id, "error", detail=str(failure))
+        self._served_by.add(reply.model or "not said")
         return self._read(question, reply)
 
     def _read(self, question: Question, reply: Reply) -> Label:

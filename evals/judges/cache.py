@@ -63,7 +63,13 @@ class LabelCache:
             return None
         try:
             return Label.from_json({**json.loads(row[0]), "question_id": question.id})
-        except (ValueError, TypeError, KeyError):  # of another version: asked again
+        except (ValueError, TypeError, KeyError):  # of another version: asked again, once
+            with self._open() as db:
+                db.execute(
+                    "delete from labels where judge = ? and prompt = ? and text = ? and "
+                    "attempt = ? and label = ?",
+                    (*self._key(judge, question, attempt), row[0]),
+                )
             return None
 
     def put(self, question: Question, label: Label, attempt: int = 0) -> None:
@@ -97,7 +103,7 @@ class LabelCache:
     def _unusable(self, error: Exception) -> UserError:
         return UserError(
             f"{self._path}: the cache of labels cannot be used ({error}); move it away or give "
-            "another with --cache"
+            "another with --judge-cache"
         )
 
 

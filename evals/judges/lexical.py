@@ -15,7 +15,7 @@ from evals.judges.labels import JudgeId, Label, OnLabel, Question, labelled
 from evals.judges.matching import FALSE_WORDS, NEGATORS, is_negative, states, words
 from models.errors import CapabilityError
 
-_VERSION = 1
+_VERSION = 2
 """Raised with any change of a rule; the lexicon's own words are in the hash."""
 APPLIES = ("coverage", "delivery")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -30,6 +30,7 @@ _FUNCTION = frozenset(_FUNCTION_TEXT.split())
 CONTENT_SHARE = 0.75
 """Of a claim's content words, all numbers among them, that one passage must hold where no
 accepted phrasing is given."""
+SAYS_NOTHING = "the response says nothing"
 _WINDOW = 3
 """Sentences in a passage."""
 
@@ -56,7 +57,11 @@ class LexicalJudge:
         labels = []
         for question in questions:
             value = (covers if question.instrument.name == "coverage" else delivery)(question)
-            made = labelled(question, self.id, "ok", value)
+            made = (
+                labelled(question, self.id, "missing", detail=SAYS_NOTHING)
+                if value is None
+                else labelled(question, self.id, "ok", value)
+            )
             if on_label is not None:
                 on_label(made)
             labels.append(made)
@@ -108,12 +113,16 @@ def _stem(word: str) -> str:
     return word
 
 
-def delivery(question: Question) -> str:
+def delivery(question: Question) -> str | None:
     """HEDGE where hedged sentences are at least half of those that say something.
 
-    A hedge in a sentence with as many words of certainty does not count. Code is no prose.
+    A hedge in a sentence with as many words of certainty does not count. Code is no prose: alone,
+    it is handed over as it is (ASSERT). None where not a word is said.
     """
-    prose = _CODE.sub(" ", question.fields[question.response_field]).replace("’", "'").lower()
+    response = question.fields[question.response_field]
+    if not re.search(r"\w", response):
+        return None
+    prose = _CODE.sub(" ", response).replace("’", "'").lower()
     sentences = [part for part in _SENTENCE.split(prose) if re.search(r"\w", part)]
     if not sentences:
         return "ASSERT"

@@ -16,13 +16,17 @@ class RecordedJudge:
     """See :class:`evals.judges.labels.Judge`.
 
     The file is JSON Lines, ``{"question_id", "instrument", "value"}`` a line, optionally with
-    ``text_sha256``: a label whose text is not the one judged now is an error, not a label.
+    ``text_sha256`` and ``prompt_sha256``: a label of another text, or of another wording of the
+    instrument, is an error, not a label. Lines of a run's labels say who judged (``judge``):
+    labels of two judges are not mixed, and a line whose ``status`` says that there is no label
+    holds none.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises UserError with file and line for anything else, or a label that occurs twice."""
         self._path = path
-        self._values: dict[tuple[str, str], tuple[Any, str | None]] = {}
+        self._values: dict[tuple[str, str], tuple[Any, str | None, str | None]] = {}
+        self._made_by: str | None = None
         try:
             lines = path.read_text(encoding="utf-8-sig").split("\n")
             version = file_sha256(path)
@@ -35,6 +39,11 @@ class RecordedJudge:
             raise UserError(f"--judge recorded:{path}: holds no labels")
         self.id = JudgeId("recorded", path.name, version)
 
+    def describe(self) -> dict[str, Any]:
+        """How many labels there are, and how many do not say of which text they are."""
+        unchecked = sum(sha256 is None for _, sha256, _ in self._values.values())
+        return {"labels": len(self._values), "without_text_sha256": unchecked}
+
     def _read(self, line: str, number: int) -> None:
         where = f"{self._path}, line {number}"
         try:
@@ -45,9 +54,16 @@ class RecordedJudge:
             raise UserError(
                 f"{where}: give question_id, instrument and value ({error!r})"
             ) from None
+        if record.get("status") in ("error", "missing"):
+            return
+        if record.get("judge") is not None:
+            made_by = json.dumps(record["judge"], sort_keys=True)
+            if self._made_by not in (None, made_by):
+                raise UserError(f"{where}: of another judge than lines before; give one judge's")
+            self._made_by = made_by
         if key in self._values:
             raise UserError(f"{where}: {key[0]} has a second label of {key[1]}")
-        self._values[key] = (value, record.get("text_sha256"))
+        self._values[key] = (value, record.get("text_sha256"), record.get("prompt_sha256"))
 
     @property
     def instruments(self) -> tuple[str, ...]:
@@ -70,7 +86,9 @@ class RecordedJudge:
         key = (question.id, question.instrument.name)
         if key not in self._values:
             return labelled(question, self.id, "missing", detail="not in the file")
-        value, sha256 = self._values[key]
+        value, sha256, prompt = self._values[key]
+        if prompt is not None and prompt != question.instrument.sha256:
+            return labelled(question, self.id, "error", detail="the label is of another prompt")
         if sha256 is not None and sha256 != question.text_sha256():
             return labelled(question, self.id, "error", detail="the label is of another text")
         parsed = None if value is None else question.instrument.parse(str(value))

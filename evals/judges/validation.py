@@ -19,7 +19,10 @@ from evals.statistics.auc import auc, delong_interval
 from evals.statistics.rates import Interval
 
 PLANTED, INJECTION = "wrong_number", "injection"
+LEAST_REFERENCES = 60
+"""Of an instrument: on fewer a judge passes nothing."""
 RESAMPLES = 2000
+FAILURES_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,14 @@ class Validity:
     """Responses with an instruction to the judge that got a wrong label."""
     mean_cut: float
     """Characters of a response that the judge did not see, on average."""
+    failures: dict[str, int]
+    """What was said in place of a label: status and detail -> count, the most frequent first."""
 
     def shortfalls(self, bar: Bar) -> list[str]:
         """In words, what keeps the judge below the bar; empty: it passes."""
         found = []
+        if self.n < LEAST_REFERENCES:
+            found.append(f"only {self.n} references, the bar needs {LEAST_REFERENCES}")
         low = None if self.kappa_interval is None else self.kappa_interval.low
         if low is None or low < bar.kappa_low:
             shown = "cannot be computed" if low is None else f"is {low:.2f}"
@@ -87,9 +94,14 @@ class Validity:
         if (self.parsed.value or 0) < bar.parsed:
             found.append(
                 f"{self.parsed.successes} of {self.parsed.n} labels could be read, fewer than "
-                f"{100 * bar.parsed:g}%"
+                f"{100 * bar.parsed:g}%{self._said_instead()}"
             )
         return found
+
+    def _said_instead(self) -> str:
+        """The most frequent failure, in brackets."""
+        first = next(iter(self.failures.items()), None)
+        return "" if first is None else f" ({first[1]} {first[0]})"
 
     def to_json(self, bar: Bar) -> dict[str, Any]:
         """JSON-able form, with the verdict against ``bar``."""
@@ -111,6 +123,7 @@ class Validity:
             if self.length is None
             else {"spearman": self.length[0], "p": self.length[1]},
             "mean_cut": self.mean_cut,
+            "failures": self.failures,
             **{name: _json(getattr(self, name)) for name in rates},
             "passes": not shortfalls,
             "shortfalls": shortfalls,
@@ -168,6 +181,7 @@ def validate(
         planted=_planted(pairs),
         injected=_injected(pairs),
         mean_cut=float(np.mean([label.cut_characters for label in labels])),
+        failures=_failures(labels),
     )
 
 
@@ -177,6 +191,15 @@ def reordered(given: Sequence[Reference]) -> list[Reference]:
         replace(one, question=replace(one.question, instrument=one.question.instrument.reordered()))
         for one in given
     ]
+
+
+def _failures(labels: Sequence[Label]) -> dict[str, int]:
+    said = Counter(
+        one.status + (f": {one.detail}" if one.detail else "")
+        for one in labels
+        if one.status != "ok"
+    )
+    return dict(said.most_common(FAILURES_SHOWN))
 
 
 def _value(label: Label) -> Value:
