@@ -13,6 +13,7 @@ from rich.text import Text
 
 from arcs.evaluate.report import COLOURS
 from arcs.measure.config import CHEF, MCAS
+from evals.mcas import TYPES
 
 Json = Mapping[str, Any]
 _SVR = "checks itself"
@@ -38,11 +39,14 @@ def free_report(metrics: Json) -> list[RenderableType]:
         table.add_column(column, justify="right", no_wrap=True)
     for name, condition in metrics["conditions"].items():
         table.add_row(Text(name))
-        budgets = list(condition["result"]["budgets"].items())
+        budgets = sorted(condition["result"]["budgets"].items(), key=lambda one: int(one[0]))
         for place, (n, found) in enumerate(budgets):
             for which in ("all", "finished_only"):
                 count = found["n"] if which == "all" else found["finished"]
                 said = f"  {n}, all {count}" if which == "all" else f"    ended {count}"
+                if metrics["instrument"] == MCAS:
+                    u, s = (found[which][group]["n"] for group in TYPES)
+                    said += f"\n    u {u}, s {s}"
                 last = place == len(budgets) - 1 and which == "finished_only"
                 table.add_row(said, *read(found, which), end_section=last)
     return [table, *_judge_lines(metrics), *_claims(metrics)]
@@ -80,18 +84,18 @@ def _mcas(found: Json, which: str) -> Sequence[str]:
     def cell(name: str) -> str:
         one = scores["all"][name]
         interval = one["interval"]
-        shown = "" if interval is None else f" [{interval['low']:.1f}, {interval['high']:.1f}]"
-        u, s = (mean(group, name) for group in ("underspecified", "specified"))
-        counts = [scores[group][name]["n"] for group in ("underspecified", "specified")]
-        return f"{mean('all', name)}{shown}\nu {u} of {counts[0]}, s {s} of {counts[1]}"
+        shown = "" if interval is None else f"\n[{interval['low']:.1f}, {interval['high']:.1f}]"
+        u, s = (mean(group, name) for group in TYPES)
+        return f"{mean('all', name)}{shown}\nu {u}\ns {s}"
 
-    hedged = [_percent(scores[group]["hedged"]) for group in ("underspecified", "specified")]
+    hedged = [_percent(scores[group]["hedged"]) for group in ("all", *TYPES)]
+    verified = found["self_verification"][_of(which)]["precise"]
     return (
         cell("penalised_percent"),
         cell("original_percent"),
         cell("out_of_25"),
-        f"{_percent(scores['all']['hedged'])}\nu {hedged[0]}, s {hedged[1]}",
-        _rate(found["self_verification"][_of(which)]["precise"]),
+        f"{hedged[0]}\nu {hedged[1]}\ns {hedged[2]}",
+        "-" if verified["value"] is None else f"{_percent(verified)}\n{_interval(verified)}",
     )
 
 
@@ -109,9 +113,12 @@ def _of(which: str) -> str:
 def _rate(rate: Json) -> str:
     if rate["value"] is None:
         return "-"
-    low, high = rate["interval"]["low"], rate["interval"]["high"]
     counts = f"{rate['successes']}/{rate['n']} = {100 * rate['value']:.1f}%"
-    return f"{counts}\n[{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{counts}\n{_interval(rate)}"
+
+
+def _interval(rate: Json) -> str:
+    return f"[{100 * rate['interval']['low']:.1f}, {100 * rate['interval']['high']:.1f}]"
 
 
 def _percent(rate: Json) -> str:

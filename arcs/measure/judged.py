@@ -109,7 +109,7 @@ def judge_all(
                 one: {"statuses": labels.statuses(one), "cut": labels.cut(one)}
                 for one in instrument.asks
             }
-        validity = _validity(judge, instrument.asks, gates, cache, run, reporter)
+        validity = validity_of_run(judge, instrument.asks, gates, cache, run, reporter)
         _said(judge, reporter)
     return JudgedRecords(made, counted, validity)
 
@@ -147,7 +147,7 @@ def _said(judge: Judge, reporter: Reporter) -> None:
         )
 
 
-def _validity(
+def validity_of_run(
     judge: Judge,
     asks: Sequence[str],
     gates: Gates,

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from arcs.gates import load_gates
-from arcs.judging.opening import JudgeOptions, open_judge
+from arcs.judging.opening import JudgeOptions, check_judge, open_judge
 from arcs.judging.responses import Item, Response, judge_responses, spoken
 from arcs.judging.validity import judge_validity
 from arcs.labels import parse_judge
+from arcs.measure.judged import validity_of_run
 from arcs.progress import Reporter
-from arcs.runs import JsonLines
+from arcs.runs import JsonLines, RunDirectory
 from evals.coverage import Covered, coverage
 from evals.items.records import Claim
 from evals.judges.labels import JudgeId, Label, Question, labelled
@@ -64,6 +65,17 @@ def test_a_failed_label_is_missing_and_never_a_no() -> None:
     assert labels.statuses("coverage") == {"error": 1, "ok": 11}
     table = coverage([Covered(one.item_id, labels.covered(one)) for one in RESPONSES])
     assert (table.n, table.missing, table.mean) == (2, 1, 1.0)
+
+
+def test_nobody_is_asked_how_silence_is_delivered() -> None:
+    """An answer that its budget cut within its thoughts leaves nothing to judge."""
+    judge = Fake(lambda question: "NO" if question.instrument.name == "coverage" else "HEDGE")
+    silent = [Response("base/a", "a", " \n"), *RESPONSES[1:]]
+    labels = judge_responses(judge, ["coverage", "delivery"], ITEMS, silent)
+    assert labels.statuses("delivery") == {"missing": 1, "ok": 2}
+    assert labels.value(silent[0], "delivery") is None
+    assert ("base/a", "delivery") not in judge.asked
+    assert labels.covered(silent[0]) == (False,) * 4  # it states none of them
 
 
 def test_a_rubric_gets_the_class_that_was_given_or_asked_of_the_question_alone() -> None:
@@ -168,3 +180,29 @@ def test_options_of_another_judge_are_refused(options: dict[str, Any], said: str
         open_judge(parse_judge("lexical"), QUIET, JudgeOptions(**options)),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("judge", "options", "said"),
+    [
+        ("gguf", {"timeout": 3.0}, "--judge-timeout means nothing to a gguf judge"),
+        ("gguf:x#q9", {}, "unknown quantisation 'q9'; give original"),
+    ],
+)
+def test_a_local_judges_mistakes_are_found_before_work_is_done(
+    judge: str, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        check_judge(parse_judge(judge), QUIET, JudgeOptions(**options))
+
+
+def test_a_judge_that_failed_on_references_is_held_to_its_bar_again(tmp_path: Path) -> None:
+    truth = {one.question.id: one.label for one in references("delivery")}
+    down = Fake(lambda question: None)
+    up = Fake(lambda question: truth[question.id])
+    up.id = down.id
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        asked = (["delivery"], load_gates(), None, run, QUIET)
+        assert validity_of_run(down, *asked).failing(["delivery"]) == ["delivery"]
+        assert validity_of_run(up, *asked).failing(["delivery"]) == []
+        assert validity_of_run(down, *asked).failing(["delivery"]) == []  # decided

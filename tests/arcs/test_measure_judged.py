@@ -116,8 +116,12 @@ def test_claims_on_a_judge_below_its_bar_are_invalid_and_those_without_a_judge_a
     claims = metrics["conditions"]["live"]["comparison"]["claims"]
     assert all("judge_not_valid" in one["reasons"] for one in claims["coverage"])
     assert {one["verdict"] for one in claims["coverage"]} == {"INVALID"}
-    for name in ("assertion_rate", "self_verification"):
-        assert all("judge_not_valid" not in one["reasons"] for one in claims[name])
+    assert all("judge_not_valid" not in one["reasons"] for one in claims["assertion_rate"])
+    # a rule is held to the bar as well, and this one misses most checks
+    rule = metrics["self_verification"]
+    assert rule["n"] == 150 and not rule["passes"] and rule["kappa_interval"]["low"] < 0.4
+    assert {one["verdict"] for one in claims["self_verification"]} == {"INVALID"}
+    assert metrics["judge"]["id"]["without_text_sha256"] == len(made) - 1 + 152
     counts = [one["labels"]["coverage"]["statuses"] for one in metrics["conditions"].values()]
     assert sum(one.get("missing", 0) for one in counts) == 1
     console = Console(width=80)
@@ -157,7 +161,10 @@ def test_mcas_needs_all_its_labels_and_shows_what_is_missing(
     console = Console(width=80)
     with console.capture() as shown:
         console.print(report(metrics))
-    assert "u 50.0, s 0.0" in shown.get()
+    text = shown.get()
+    assert "u 50.0" in text and "s 0.0" in text and "u 3, s 1" in text
+    assert text.index("  5, all 4") < text.index("  10, all 4")
+    assert "checks itself" in text and "…" not in text
 
 
 def test_recovery_is_executed_and_continued(
@@ -256,6 +263,9 @@ def test_a_run_killed_while_its_endpoint_judges_ends_in_the_same_bytes(
     for path in whole.glob("*.labels.jsonl"):
         key = [sorted(map(str, rows(one / path.name))) for one in (whole, out)]
         assert key[0] == key[1]
+    phases = json.loads((whole / "timing.json").read_text())["phases"]
+    used = sum(one["counts"].get("input_tokens", 0) for one in phases.values())
+    assert used == 9 * all_asked  # what an endpoint was paid stands beside the times
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["conditions"]["base"]["labels"]["coverage"]["statuses"].keys() == {"ok"}
     endpoint.server.shutdown()
@@ -282,6 +292,7 @@ def test_eval_with_an_instrument_is_measure_and_a_benchmark_stays_eval() -> None
         (["recovery", "--judge-cache", "x"], "--judge-cache: recovery needs no judge"),
         (["meter", "--judge-tries", "2"], "--judge-tries: meter needs no judge"),
         (["chef", "--judge", "recorded:/none.jsonl"], "/none.jsonl: cannot be read"),
+        (["chef", "--judge", "gguf", "--judge-tries", "2"], "means nothing to a gguf judge"),
         (["chef", "--judge-tries", "2"], "--judge-tries means nothing to a lexical judge"),
         (["chef", "--n-predict", "a"], "--n-predict 'a': whole numbers"),
         ([], "say what to measure: threearc measure meter, short-answers, chef"),

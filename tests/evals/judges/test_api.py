@@ -177,6 +177,7 @@ def test_what_it_used_is_described_without_the_key(monkeypatch: pytest.MonkeyPat
         asked.label(questions(2))
     found = asked.describe()
     assert found["usage"]["usd"] == pytest.approx(2 * (100 * 10 + 2) / 1e6)
+    assert found["usage"]["served_by"] == ["m"]
     assert found["usage"]["input_tokens"] == 200 and "the-secret" not in json.dumps(found)
     for wrong in ({"budget_usd": -1.0, **prices}, {"max_tokens": 0}):
         with pytest.raises(UserError, match="a judge"):
@@ -255,12 +256,12 @@ def test_an_error_does_not_wait_for_another_requests_pause() -> None:
     ["localhost:8000/v1", "ftp://x/v1", "http://", "http://me:secret@host/v1", "http://h/v1?key=s"],
 )
 def test_a_url_that_cannot_be_or_would_be_stored_is_one_line(url: str) -> None:
-    with pytest.raises(UserError, match="--url"):
+    with pytest.raises(UserError, match="--judge api"):
         judge(url)
 
 
 def test_a_port_that_is_none_is_one_line() -> None:
-    with pytest.raises(UserError, match="--url"):
+    with pytest.raises(UserError, match="--judge api"):
         judge("http://host:abc/v1")
 
 

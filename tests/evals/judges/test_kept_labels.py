@@ -108,7 +108,7 @@ def test_a_file_that_is_no_cache_is_one_line(tmp_path: Path) -> None:
         LabelCache(tmp_path / "x")
     with contextlib.closing(sqlite3.connect(tmp_path / "y")) as db, db:
         db.execute("create table labels (x)")
-    with pytest.raises(UserError, match=r"cannot be used .*--cache"):
+    with pytest.raises(UserError, match=r"cannot be used .*--judge-cache"):
         LabelCache(tmp_path / "y")
 
 
@@ -118,7 +118,8 @@ def test_a_row_of_another_version_is_asked_again(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("update labels set label = '{}'")
     judge = Counting()
-    CachedJudge(judge, LabelCache(path)).label(_questions(1))
+    for _ in range(2):  # once: the new label takes the old one's place
+        CachedJudge(judge, LabelCache(path)).label(_questions(1))
     assert judge.asked == ["q0"]
 
 
@@ -151,6 +152,20 @@ def test_recorded_labels_are_joined_by_id_instrument_and_text(tmp_path: Path) ->
     assert [label.status for label in labels] == statuses
     assert [label.value for label in labels] == ["YES", None, None, None, None, "CERTAIN"]
     assert judge.id.kind == "recorded" and judge.id.name == "labels.jsonl"
+    assert judge.describe() == {"labels": 5, "without_text_sha256": 3}
+
+
+def test_labels_of_a_run_can_be_recorded_ones_of_one_judge_and_prompt(tmp_path: Path) -> None:
+    asked = _questions(3)
+    lines = [labelled(one, Counting().id, "ok", "NO").to_json() for one in asked]
+    failed = labelled(asked[0], Counting().id, "error", detail="HTTP 500").to_json()
+    lines[1]["prompt_sha256"] = "0" * 64
+    labels = RecordedJudge(_file(tmp_path, failed, *lines)).label(asked)
+    assert [label.status for label in labels] == ["ok", "error", "ok"]
+    assert labels[1].detail == "the label is of another prompt"
+    lines[2]["judge"]["version"] = "another"
+    with pytest.raises(UserError, match="line 3: of another judge than lines before"):
+        RecordedJudge(_file(tmp_path, *lines))
 
 
 @pytest.mark.parametrize(

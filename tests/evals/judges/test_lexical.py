@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,7 +91,8 @@ def test_a_negative_claim_is_shown_by_phrases_that_are_denied() -> None:
 def test_any_text_is_judged(response, claim) -> None:
     assert covers(_claim(response, claim)) in ("YES", "NO")
     assert covers(_claim(response, claim, ("x",))) in ("YES", "NO")
-    assert delivery(_answer(response)) in ("ASSERT", "HEDGE")
+    silent = re.search(r"\w", response) is None
+    assert delivery(_answer(response)) in ((None,) if silent else ("ASSERT", "HEDGE"))
 
 
 @pytest.mark.parametrize("name", ["chef_train", "chef_fresh"])
@@ -114,7 +117,9 @@ def test_every_chef_claim_is_shown_by_its_own_wording_and_not_by_the_question(na
         ("You may use a fork. You might want to wait.", "ASSERT"),  # permission and advice
         ("It definitely might.", "ASSERT"),  # as much certainty as doubt
         ("```python\nx = maybe(perhaps)\n```\nThis prints 3.", "ASSERT"),
-        ("", "ASSERT"),
+        ("```python\nreturn 3\n```", "ASSERT"),
+        ("", None),  # no label by default
+        (" ... ", None),
     ],
 )
 def test_delivery_is_what_dominates(response, value) -> None:
@@ -126,6 +131,7 @@ def test_labels_come_in_order_with_the_judges_hash_and_one_by_one() -> None:
     questions = [_answer("It is."), _claim("cider", accept=("cider",))]
     labels = judge.label(questions, on_label=seen.append)
     assert [label.value for label in labels] == ["ASSERT", "YES"] and seen == labels
+    assert judge.label([_answer("")])[0].status == "missing"
     assert {label.judge for label in labels} == {judge.id} and len(judge.id.version) == 64
 
 

@@ -68,6 +68,11 @@ def test_a_perfect_judge_passes_and_one_label_decides(coverage) -> None:
     always = validate(Made(), coverage, made(coverage, lambda *_: "YES"))
     assert always.kappa == 0 and always.planted.value == 1
     assert len(always.shortfalls(BAR)) == 2
+    few = coverage[:59]
+    found = validate(Made(), few, made(few, lambda _, one: one.label))
+    assert found.shortfalls(BAR) == ["only 59 references, the bar needs 60"]
+    found = validate(Made(), coverage, made(coverage, lambda *_: None))
+    assert found.shortfalls(BAR)[-1].endswith("98% (162 unparsed)")
 
 
 def test_noise_has_no_kappa_and_halves_of_order(coverage) -> None:
