@@ -132,18 +132,19 @@ def _usage(judge: Judge) -> dict[str, float]:
 
 
 def _said(judge: Judge, reporter: Reporter) -> None:
-    used = describe_judge(judge).get("usage")
-    if used is None:
+    described = describe_judge(judge)
+    if "usage" not in described:
         return
+    used, served = described["usage"], described["served_by"]
     paid = "" if used["usd"] is None else f", ${used['usd']:.4f}"
     reporter.say(
         f"judge: {used['requests']} requests, {used['input_tokens']} tokens in and "
         f"{used['output_tokens']} out{paid}"
     )
-    if len(used["served_by"]) > 1:
+    if len(served) > 1:
         reporter.say(
             "judge: more than one model answered, so labels are of several judges: "
-            + ", ".join(used["served_by"])
+            + ", ".join(served)
         )
 
 

@@ -177,7 +177,7 @@ def test_what_it_used_is_described_without_the_key(monkeypatch: pytest.MonkeyPat
         asked.label(questions(2))
     found = asked.describe()
     assert found["usage"]["usd"] == pytest.approx(2 * (100 * 10 + 2) / 1e6)
-    assert found["usage"]["served_by"] == ["m"]
+    assert found["served_by"] == ["m"]
     assert found["usage"]["input_tokens"] == 200 and "the-secret" not in json.dumps(found)
     for wrong in ({"budget_usd": -1.0, **prices}, {"max_tokens": 0}):
         with pytest.raises(UserError, match="a judge"):
