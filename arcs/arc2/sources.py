@@ -422,7 +422,7 @@ class Judged:
         return made
 
     def validity(self, gates: Gates) -> dict[str, Any]:
-        """The judge held to its bar on the references that ship; kept, so asked once a run."""
+        """The judge held to its bar on the references that ship; kept, so decided once a run."""
         if (self.run.path / VALIDITY).exists():
             return self.run.read_json(VALIDITY)
         with open_judge(self.judge, self.reporter, self.options) as judge:
@@ -434,7 +434,8 @@ class Judged:
                 "failing": found.failing(INSTRUMENTS),
                 "instruments": found.to_json(),
             }
-        self.run.write_json(VALIDITY, made)
+        if not any(one["statuses"].get("error") for one in found.instruments.values()):
+            self.run.write_json(VALIDITY, made)  # what failed is asked again in a continuation
         return made
 
     def describe(self) -> dict[str, Any]:
