@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
@@ -28,7 +28,7 @@ from backends import available_backends, choose_backend, open_backend, wants_fas
 from backends.batching import TrainingExample
 from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
 from backends.consistency.inputs import QUESTIONS
-from backends.interface import LanguageModel, Prompt
+from backends.interface import Dtype, LanguageModel, Prompt
 from models.chat import ChatEncoder, Message
 from models.directory import ModelDirectory
 from models.errors import UserError
@@ -49,6 +49,7 @@ class Request:
     prompts: int
     max_tokens: int
     rows: int
+    dtype: Dtype = "float32"
 
     @property
     def works(self) -> Sequence[str]:
@@ -61,6 +62,9 @@ def start(request: Request, *, engine: str, as_json: bool) -> None:
     if request.work not in (*WORK, ALL):
         known = ", ".join((*WORK, ALL, "eval"))
         raise UserError(f"unknown work {request.work!r}: choose one of {known}")
+    if request.dtype not in get_args(Dtype):
+        known = ", ".join(get_args(Dtype))
+        raise UserError(f"unknown --dtype {request.dtype!r}: choose one of {known}")
     if request.prompts > len(QUESTIONS):
         raise UserError(f"--prompts is {request.prompts}: there are {len(QUESTIONS)}")
     available = available_backends()
@@ -83,6 +87,7 @@ def _every(available: dict[str, str | None], request: Request) -> dict[str, Any]
     documents = []
     sizes = [f"--prompts={request.prompts}", f"--max-tokens={request.max_tokens}"]
     options = ["bench", request.work, "--model", request.model, *sizes, f"--rows={request.rows}"]
+    options.append(f"--dtype={request.dtype}")
     for name in (name for name, reason in available.items() if reason is None):
         code = "from arcs.cli import main; main()"
         done = subprocess.run(
@@ -107,7 +112,7 @@ def _one(engine: str, request: Request, say: Say) -> dict[str, Any]:
             say(ADVICE)
     directory = prepare(request.model, say=say)
     timed: dict[str, Any] = {"preloaded_blas": preloaded()}
-    with open_backend(engine, directory, dtype="float32") as opened:
+    with open_backend(engine, directory, dtype=request.dtype) as opened:
         timed["described"] = opened.describe()
         for work in request.works:
             timed |= _measure(
@@ -118,7 +123,7 @@ def _one(engine: str, request: Request, say: Say) -> dict[str, Any]:
         "work": list(request.works),
         "model": directory.name,
         "model_fingerprint": directory.fingerprint,
-        "dtype": "float32",
+        "dtype": request.dtype,
         "prompts": request.prompts,
         "max_tokens": request.max_tokens,
         "rows": request.rows,

@@ -23,7 +23,8 @@ MEANING = "ratio, range, by CPU: ours / plain; above 1, ours is faster."
 
 def report(document: dict[str, Any]) -> Group:
     """Every kind of work that was timed on every engine."""
-    title = f"Tokens per second, {document['model']}, float32, median of {document['repeats']}"
+    what = f"{document['model']}, {document['dtype']}"
+    title = f"Tokens per second, {what}, median of {document['repeats']}"
     table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for column in ("engine", "work"):
         table.add_column(column, no_wrap=True)

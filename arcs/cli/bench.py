@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from arcs.cli import app
 from models.errors import UserError
+
+if TYPE_CHECKING:
+    from backends.interface import Dtype
 
 
 @app.command(
@@ -41,6 +44,10 @@ def bench(
         int | None,
         typer.Option(help="Rows of built-in training data to read, default 24", min=8),
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32 (default), bfloat16 or float16; eval has its own"),
+    ] = None,
     quant: Annotated[
         str | None,
         typer.Option(help="eval: original, f16, q8_0 (default), q5_k_m or q4_k_m"),
@@ -55,7 +62,9 @@ def bench(
     The same model, inputs and token counts, by turns. Speed is reported and never judged: the
     exit status says only whether the work was done.
     """
-    other = {"rows": rows} if work == "eval" else {"quant": quant, "threads": threads}
+    other = (
+        {"rows": rows, "dtype": dtype} if work == "eval" else {"quant": quant, "threads": threads}
+    )
     for name, value in other.items():
         if value is not None:
             raise UserError(f"--{name} means nothing to bench {work}: leave it out")
@@ -75,6 +84,11 @@ def bench(
     from arcs.bench.command import Request, start
 
     request = Request(
-        work, model, prompts=prompts or 8, max_tokens=max_tokens or 64, rows=rows or 24
+        work,
+        model,
+        prompts=prompts or 8,
+        max_tokens=max_tokens or 64,
+        rows=rows or 24,
+        dtype=cast("Dtype", dtype or "float32"),
     )
     start(request, engine=engine, as_json=json_output)

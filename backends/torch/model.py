@@ -41,7 +41,7 @@ from backends.interface import (
 from backends.memory import available_memory
 from backends.out_of_memory import memory_errors
 from backends.sequences import CPU_TOKENS, GPU_TOKENS
-from backends.torch import generate, heads, hidden, lora, trace, train
+from backends.torch import attention, generate, heads, hidden, lora, trace, train
 from backends.torch.cpu import return_freed_blocks
 from models.directory import ModelDirectory
 from models.errors import UserError
@@ -71,6 +71,7 @@ class TorchModel(LanguageModel):
         self.model = _load(directory, DTYPES[dtype]).to(self.device)
         self.model.requires_grad_(False)
         self.config = self.model.config.get_text_config()
+        attention.install(self.config, self.device, DTYPES[dtype])
         inner = self.model.model
         self.backbone: nn.Module = getattr(inner, "language_model", inner)
         self._head: nn.Module = self.model.get_output_embeddings()

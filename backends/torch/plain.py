@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from backends.interface import Float32, LanguageModel
+from backends.torch.attention import plain_attention
 from backends.torch.model import TorchModel
 from models.directory import ModelDirectory
 
@@ -19,6 +20,7 @@ class PlainTorch:
 
     def __init__(self, engine: TorchModel) -> None:
         self._model, self._device = engine.model, engine.device
+        self._config = engine.config
         # of its own: the model's config would stop at its stop ids
         self._model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0)
 
@@ -26,14 +28,14 @@ class PlainTorch:
         """Exactly ``max_tokens`` greedy ids a prompt; one batch, padded on the left."""
         width = max(map(len, prompts))
         ids, mask = self._padded(prompts, [width - len(prompt) for prompt in prompts])
-        with torch.inference_mode():
+        with plain_attention(self._config), torch.inference_mode():
             found = self._model.generate(ids, attention_mask=mask, max_new_tokens=max_tokens)
         return [tuple(row) for row in found[:, width:].tolist()]
 
     def states_by_row(self, sequences: Sequence[Sequence[int]]) -> Float32:
         """States [n, d] after the final norm at each last id, as found in most papers' code."""
         found = []
-        with torch.no_grad():
+        with plain_attention(self._config), torch.no_grad():
             for sequence in sequences:
                 ids = torch.tensor([list(sequence)], device=self._device)
                 output = self._model(ids, output_hidden_states=True)
@@ -45,7 +47,7 @@ class PlainTorch:
         ids, mask = self._padded(sequences, [0] * len(sequences))
         last = torch.tensor([len(sequence) - 1 for sequence in sequences], device=self._device)
         rows = torch.arange(len(sequences), device=self._device)
-        with torch.inference_mode():
+        with plain_attention(self._config), torch.inference_mode():
             # without the head, whose logits of every position nobody asked for
             output = self._model.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
             states = output.last_hidden_state[rows, last]

@@ -40,6 +40,7 @@ from backends.training import (
 )
 from models.directory import ModelDirectory
 from models.errors import UserError
+from tests.support.devices import DEVICE
 from tests.support.preference_pairs import moved, pairs
 from tests.support.tiny_models import ARCHITECTURES
 from tests.support.training_data import examples
@@ -263,7 +264,7 @@ def test_a_stored_reference_is_not_computed_again(tiny: ModelDirectory, tmp_path
         def sequence_logprobs(self, batch: Batch) -> Float64:
             raise AssertionError("computed again")
 
-    with Refusing(tiny, device="cpu") as model:
+    with Refusing(tiny, device=DEVICE) as model:
         again = compute_reference(model, ReferenceModel.base(), DATA, HELD, CONFIG, file=file)
     assert again == first
     assert file.read_bytes() == before

@@ -16,6 +16,7 @@ from backends.interface import Completion, Prompt
 from backends.torch.model import TorchModel, open_model
 from models.directory import ModelDirectory
 from models.errors import UserError
+from tests.support.devices import DEVICE
 from tests.support.tiny_models import ARCHITECTURES
 from tests.support.training_data import LENGTHS, example
 
@@ -36,7 +37,7 @@ def naive(model: TorchModel, prompt: Prompt, count: int) -> list[int]:
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_a_batch_gives_what_each_prompt_gives_alone(tiny_directory: Tiny, arch: str) -> None:
-    with open_model(tiny_directory(arch), device="cpu") as model:
+    with open_model(tiny_directory(arch), device=DEVICE) as model:
         together = model.generate(PROMPTS, max_tokens=10, stop_ids=[])
         assert [c.item_id for c in together] == [p.item_id for p in PROMPTS]
         for prompt, completion in zip(PROMPTS, together, strict=True):
@@ -57,7 +58,7 @@ def test_padding_that_is_not_masked_is_noticed(
         ids, mask = pad(*arguments)
         return ids, torch.ones_like(mask)
 
-    with open_model(tiny_directory("llama"), device="cpu") as model:
+    with open_model(tiny_directory("llama"), device=DEVICE) as model:
         right = [c.ids for c in model.generate(PROMPTS, max_tokens=24, stop_ids=[])]
         monkeypatch.setattr(engine, "_left_pad", unmasked)
         assert right != [c.ids for c in model.generate(PROMPTS, max_tokens=24, stop_ids=[])]
@@ -73,7 +74,7 @@ def test_rows_end_where_they_would_end_alone(tiny_directory: Tiny, arch: str) ->
     def over(ids: tuple[int, ...]) -> bool:
         return len(ids) >= 2 + ids[0] % 7
 
-    with open_model(tiny_directory(arch), device="cpu") as model:
+    with open_model(tiny_directory(arch), device=DEVICE) as model:
         free = model.generate(PROMPTS, max_tokens=12, stop_ids=[])
         seen: list[Completion] = []
         ended = model.generate(
@@ -88,7 +89,7 @@ def test_rows_end_where_they_would_end_alone(tiny_directory: Tiny, arch: str) ->
 
 
 def test_stop_ids_end_a_row_and_are_kept(tiny_directory: Tiny) -> None:
-    with open_model(tiny_directory("llama"), device="cpu") as model:
+    with open_model(tiny_directory("llama"), device=DEVICE) as model:
         free = model.generate(PROMPTS, max_tokens=24, stop_ids=[])
         stops = {completion.ids[3 * place + 2] for place, completion in enumerate(free)}
         ended = model.generate(PROMPTS, max_tokens=24, stop_ids=sorted(stops))
@@ -99,7 +100,7 @@ def test_stop_ids_end_a_row_and_are_kept(tiny_directory: Tiny) -> None:
 
 
 def test_stop_when_ends_a_row_and_sees_only_its_ids(tiny_directory: Tiny) -> None:
-    with open_model(tiny_directory("llama"), device="cpu") as model:
+    with open_model(tiny_directory("llama"), device=DEVICE) as model:
         free = model.generate(PROMPTS, max_tokens=12, stop_ids=[])
         wanted = free[2].ids[:5]
         ended = model.generate(
@@ -113,7 +114,7 @@ def test_stop_when_ends_a_row_and_sees_only_its_ids(tiny_directory: Tiny) -> Non
 
 
 def test_a_stop_on_the_last_token_of_the_budget_is_a_stop(tiny_directory: Tiny) -> None:
-    with open_model(tiny_directory("llama"), device="cpu") as model:
+    with open_model(tiny_directory("llama"), device=DEVICE) as model:
         (free,) = model.generate(PROMPTS[:1], max_tokens=8, stop_ids=[])
         last = free.ids[-1]
         first = free.ids.index(last)
@@ -125,7 +126,7 @@ def test_a_stop_on_the_last_token_of_the_budget_is_a_stop(tiny_directory: Tiny) 
 @pytest.mark.parametrize("budget", [1, 16])
 def test_the_budget_reaches_the_engine(tiny_directory: Tiny, budget: int) -> None:
     """B7: a budget that is ignored runs on to thousands of tokens."""
-    with open_model(tiny_directory("qwen3"), device="cpu") as model:
+    with open_model(tiny_directory("qwen3"), device=DEVICE) as model:
         completions = model.generate(PROMPTS, max_tokens=budget, stop_ids=[])
         assert {len(c.ids) for c in completions} == {budget}
 
@@ -133,7 +134,7 @@ def test_the_budget_reaches_the_engine(tiny_directory: Tiny, budget: int) -> Non
 def test_small_batches_give_the_same_text(
     tiny_directory: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open_model(tiny_directory("gemma4"), device="cpu") as model:
+    with open_model(tiny_directory("gemma4"), device=DEVICE) as model:
         wide = model.generate(PROMPTS, max_tokens=16, stop_ids=[])
         monkeypatch.setattr(engine, "CACHE_BYTES", 1)
         sizes = [len(rows) for rows in engine._batches(PROMPTS, 16, 100)]
@@ -143,7 +144,7 @@ def test_small_batches_give_the_same_text(
 
 
 def test_ties_go_to_the_lowest_id() -> None:
-    logits = torch.tensor([[0.0, 5.0, 1.0, 5.0], [7.0, 7.0, 7.0, -1.0]])
+    logits = torch.tensor([[0.0, 5.0, 1.0, 5.0], [7.0, 7.0, 7.0, -1.0]], device=DEVICE)
     rows = [engine._Row(0, PROMPTS[0]), engine._Row(1, PROMPTS[1])]
     assert engine._argmax(logits, rows) == [1, 0]
 
@@ -151,11 +152,11 @@ def test_ties_go_to_the_lowest_id() -> None:
 def test_logits_that_are_no_numbers_are_an_error() -> None:
     rows = [engine._Row(0, PROMPTS[0])]
     with pytest.raises(UserError, match="item p0"):
-        engine._argmax(torch.tensor([[float("nan"), 1.0]]), rows)
+        engine._argmax(torch.tensor([[float("nan"), 1.0]], device=DEVICE), rows)
 
 
 def test_wrong_requests_get_one_line(tiny_directory: Tiny) -> None:
-    with open_model(tiny_directory("llama"), device="cpu") as model:
+    with open_model(tiny_directory("llama"), device=DEVICE) as model:
         with pytest.raises(UserError, match="prompt of empty is empty"):
             model.generate([Prompt("empty", ())], max_tokens=4, stop_ids=[])
         with pytest.raises(UserError, match="more than the context of 512"):

@@ -19,6 +19,7 @@ from backends.torch.model import TorchModel, open_model
 from models.directory import ModelDirectory
 from models.errors import UserError
 from tests.backends.test_torch_model import multimodal
+from tests.support.devices import DEVICE
 from tests.support.lora_models import LORA, batch_of, live_weights, with_lora
 from tests.support.tiny_models import ARCHITECTURES
 from tests.support.torch_reading import (
@@ -43,13 +44,13 @@ Tiny = Callable[..., ModelDirectory]
 @pytest.fixture(params=ARCHITECTURES)
 def model(tiny_directory: Tiny, request: pytest.FixtureRequest) -> Iterator[TorchModel]:
     """Every architecture."""
-    with open_model(tiny_directory(request.param), device="cpu") as opened:
+    with open_model(tiny_directory(request.param), device=DEVICE) as opened:
         yield opened
 
 
 @pytest.fixture
 def llama(tiny_directory: Tiny) -> Iterator[TorchModel]:
-    with open_model(tiny_directory("llama"), device="cpu") as opened:
+    with open_model(tiny_directory("llama"), device=DEVICE) as opened:
         yield opened
 
 
@@ -64,7 +65,7 @@ def llama(tiny_directory: Tiny) -> Iterator[TorchModel]:
     ],
 )
 def test_attention_heads_are_listed(tiny_directory: Tiny, arch: str, heads: Any) -> None:
-    with open_model(tiny_directory(arch), device="cpu") as model:
+    with open_model(tiny_directory(arch), device=DEVICE) as model:
         assert model.attention_heads() == heads
         with_lora(model)
         assert model.attention_heads() == heads
@@ -132,7 +133,7 @@ def test_tempering_reaches_every_operation(model: TorchModel) -> None:
 def test_tempering_reaches_prompts_and_generated_ids(tiny_directory: Tiny, arch: str) -> None:
     """Untied embeddings: with tied ones tiny Gemma models repeat one id whatever the heads do."""
     prompt = Prompt("a", IDS[:20])
-    with open_model(tiny_directory(arch, tie_word_embeddings=False), device="cpu") as model:
+    with open_model(tiny_directory(arch, tie_word_embeddings=False), device=DEVICE) as model:
 
         def generated() -> tuple[int, ...]:
             return model.generate([prompt], max_tokens=12, stop_ids=[])[0].ids
@@ -220,12 +221,12 @@ def test_no_heads_is_no_attention(model: TorchModel) -> None:
 
 
 def test_heads_that_are_not_there_are_refused_at_once(tiny_directory: Tiny) -> None:
-    with open_model(tiny_directory("qwen3_5"), device="cpu") as model:
+    with open_model(tiny_directory("qwen3_5"), device=DEVICE) as model:
         with pytest.raises(UserError, match=r"layer 0 has no attention heads; .* have: 3"):
             model.tempered({Head(0, 0): 0.5})
         with pytest.raises(UserError, match="layer 3 has heads 0 to 3, and no head 4"):
             model.tempered({Head(3, 4): 0.5})
-    with open_model(tiny_directory("gemma4"), device="cpu") as model:
+    with open_model(tiny_directory("gemma4"), device=DEVICE) as model:
         with pytest.raises(UserError, match=r"layer 4 has no attention heads; .* have: 0-3"):
             model.tempered({Head(4, 0): 0.5})
         with pytest.raises(UserError, match="finite"):
@@ -243,7 +244,7 @@ def test_training_inside_a_context_is_training_the_edited_model(
     def gradients() -> tuple[float, dict[str, Any]]:
         loss = model.accumulate(batch)
         parameters = model._attached().parameters
-        made = {name: p.grad.numpy().copy() for name, p in parameters.items()}
+        made = {name: p.grad.cpu().numpy().copy() for name, p in parameters.items()}
         for p in parameters.values():
             p.grad = None
         return loss.nll_sum, made
@@ -266,10 +267,10 @@ def test_training_inside_a_context_is_training_the_edited_model(
 
 
 def test_a_multimodal_wrapper_is_read_and_tempered(tmp_path: Path) -> None:
-    with open_model(multimodal("gemma4", tmp_path / "m"), device="cpu") as model:
+    with open_model(multimodal("gemma4", tmp_path / "m"), device=DEVICE) as model:
         assert model.attention_heads() == {0: (4, 16), 1: (4, 32), 2: (4, 16), 3: (4, 32)}
         states = model.hidden_states([IDS, IDS[:9]], [69, 8], h_last(model))
-        logits = model.head(torch.from_numpy(states[0, 0])).numpy()
+        logits = model.head(torch.from_numpy(states[0, 0]).to(DEVICE)).cpu().numpy()
         assert off(logits, model.logits(IDS)[-1]) < ROUNDING
         with model.tempered({Head(1, 0): 0.0}):
             assert off(model.logits(IDS)[-1], logits) > 1e-3

@@ -17,6 +17,7 @@ from backends.torch.heads import o_proj
 from backends.torch.model import TorchModel, open_model
 from models.directory import ModelDirectory
 from models.errors import UserError
+from tests.support.devices import DEVICE
 from tests.support.tiny_models import ARCHITECTURES
 from tests.support.torch_reading import (
     IDS,
@@ -37,19 +38,24 @@ Tiny = Callable[..., ModelDirectory]
 @pytest.fixture(params=ARCHITECTURES)
 def model(tiny_directory: Tiny, request: pytest.FixtureRequest) -> Iterator[TorchModel]:
     """Every architecture."""
-    with open_model(tiny_directory(request.param), device="cpu") as opened:
+    with open_model(tiny_directory(request.param), device=DEVICE) as opened:
         yield opened
 
 
 @pytest.fixture
 def llama(tiny_directory: Tiny) -> Iterator[TorchModel]:
-    with open_model(tiny_directory("llama"), device="cpu") as opened:
+    with open_model(tiny_directory("llama"), device=DEVICE) as opened:
         yield opened
 
 
 def every_point(model: TorchModel) -> list[HiddenPoint]:
     layers = range(layers_of(model) + 1)
     return [HiddenPoint(layer, normed) for layer in layers for normed in (False, True)]
+
+
+def with_head(head: Callable[[Any], Any], states: Any) -> Any:
+    """Logits of states on the host."""
+    return head(torch.from_numpy(states).to(DEVICE)).cpu().numpy()
 
 
 def ends() -> list[int]:
@@ -62,12 +68,12 @@ def ends() -> list[int]:
 def test_the_head_on_h_last_gives_the_logits(model: TorchModel) -> None:
     states = model.hidden_states([IDS], [len(IDS) - 1], h_last(model))
     expected = model.logits(IDS)[-1]
-    assert off(model.head(torch.from_numpy(states[0, 0])).numpy(), expected) < ROUNDING
+    assert off(with_head(model.head, states[0, 0]), expected) < ROUNDING
     # negative twins: the state before the norm; the head without Gemma 4's soft-capping
     before = model.hidden_states([IDS], [len(IDS) - 1], [HiddenPoint(layers_of(model), False)])
-    assert off(model.head(torch.from_numpy(before[0, 0])).numpy(), expected) > 0.01
+    assert off(with_head(model.head, before[0, 0]), expected) > 0.01
     if model.config.to_dict().get("final_logit_softcapping"):
-        assert off(model._head(torch.from_numpy(states[0, 0])).numpy(), expected) > 0.01
+        assert off(with_head(model._head, states[0, 0]), expected) > 0.01
 
 
 def test_a_batch_gives_the_states_of_each_sequence_alone(model: TorchModel) -> None:
@@ -86,9 +92,9 @@ def test_a_batch_gives_the_states_of_each_sequence_alone(model: TorchModel) -> N
 def test_padding_on_the_left_that_is_not_masked_would_be_noticed(model: TorchModel) -> None:
     """The negative twin of the batch test: what right padding and the mask are for."""
     alone = model.hidden_states([IDS], [len(IDS) - 1], h_last(model))[0, 0]
-    padded = torch.tensor([[0] * 9 + list(IDS)])
+    padded = torch.tensor([[0] * 9 + list(IDS)], device=DEVICE)
     with torch.inference_mode():
-        assert off(model.hidden(padded)[0, -1].numpy(), alone) > 0.01
+        assert off(model.hidden(padded)[0, -1].cpu().numpy(), alone) > 0.01
 
 
 def test_small_batches_change_nothing(model: TorchModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,21 +111,24 @@ def test_points_are_those_of_transformers(tiny_directory: Tiny, arch: str) -> No
     from transformers import AutoModelForCausalLM
 
     directory = tiny_directory(arch)
-    plain = AutoModelForCausalLM.from_pretrained(directory.path, dtype=torch.float32).eval()
+    plain = AutoModelForCausalLM.from_pretrained(directory.path, dtype=torch.float32)
+    plain = plain.eval().to(DEVICE)
     with torch.no_grad():
-        output = plain(input_ids=torch.tensor([IDS]), output_hidden_states=True)
-        theirs = [states[0, 40] for states in output.hidden_states]
-        normed = [plain.model.norm(states).numpy() for states in theirs]
-    with open_model(directory, device="cpu") as model:
+        ids = torch.tensor([IDS], device=DEVICE)
+        output = plain(input_ids=ids, output_hidden_states=True)
+        states = [layer[0, 40] for layer in output.hidden_states]
+        normed = [plain.model.norm(layer).cpu().numpy() for layer in states]
+    theirs = [layer.cpu().numpy() for layer in states]
+    with open_model(directory, device=DEVICE) as model:
         n = layers_of(model)
         raw = model.hidden_states([IDS], [40], [HiddenPoint(i, False) for i in range(n + 1)])[0]
         ours = model.hidden_states([IDS], [40], [HiddenPoint(i, True) for i in range(n + 1)])[0]
     for layer in range(n):
-        assert np.array_equal(raw[layer], theirs[layer].numpy())
+        assert np.array_equal(raw[layer], theirs[layer])
         assert off(ours[layer], normed[layer]) < ROUNDING
-        assert off(raw[layer + 1], theirs[layer].numpy()) > 0.01  # negative twin: one layer on
-    assert off(ours[n], theirs[n].numpy()) < ROUNDING
-    assert off(raw[n], theirs[n].numpy()) > 0.01
+        assert off(raw[layer + 1], theirs[layer]) > 0.01  # negative twin: one layer on
+    assert off(ours[n], theirs[n]) < ROUNDING
+    assert off(raw[n], theirs[n]) > 0.01
 
 
 def test_only_what_was_asked_is_kept_and_no_logits(
@@ -219,7 +228,7 @@ def test_a_trace_has_every_stage_in_order(model: TorchModel) -> None:
     assert all(s.dtype == np.float32 and len(s) == len(IDS) for s in stages.values())
     assert np.array_equal(stages["logits"], model.logits(IDS))
     with torch.inference_mode():
-        assert np.array_equal(model.head(torch.from_numpy(stages["norm"])), stages["logits"])
+        assert np.array_equal(with_head(model.head, stages["norm"]), stages["logits"])
     points = [HiddenPoint(layer, False) for layer in range(n + 1)]
     states = model.hidden_states([IDS], [33], points)[0]
     outputs = [stages["embedding"], *(stages[f"layers.{i}.output"] for i in range(n))]
@@ -228,7 +237,7 @@ def test_a_trace_has_every_stage_in_order(model: TorchModel) -> None:
     for layer, (heads, dim) in model.attention_heads().items():
         mixer = stages[f"layers.{layer}.mixer"].reshape(-1, heads, dim)
         assert np.array_equal(mixer, entering(model, IDS, layer))
-        weight = o_proj(model.backbone, layer).weight.numpy()
+        weight = o_proj(model.backbone, layer).weight.cpu().numpy()
         product = stages[f"layers.{layer}.mixer"] @ weight.T
         assert off(product, stages[f"layers.{layer}.o_proj"]) < ROUNDING
 
@@ -259,7 +268,7 @@ def test_half_precision_gives_float32(tiny_directory: Tiny, dtype: Any) -> None:
     for arch in ARCHITECTURES:
         directory, results = tiny_directory(arch), []
         for each in ("float32", dtype):
-            with open_model(directory, dtype=each, device="cpu") as model:
+            with open_model(directory, dtype=each, device=DEVICE) as model:
                 outputs = model.head_outputs(SEQUENCES, STARTS, last_n=4)
                 with model.tempered({some_head(model): 0.9}):
                     tempered = model.hidden_states(SEQUENCES, ends(), h_last(model))

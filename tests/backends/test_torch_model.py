@@ -21,6 +21,7 @@ from backends.lora import initial_weights, load_adapter, save_adapter, select_mo
 from backends.torch.model import open_model
 from models.directory import ModelDirectory
 from models.errors import UserError
+from tests.support.devices import DEVICE
 from tests.support.tiny_models import ARCHITECTURES, randomise, tiny_config
 from tests.support.training_data import example
 
@@ -34,10 +35,11 @@ def test_logits_equal_transformers_own(tiny_directory: Tiny, arch: str) -> None:
     from transformers import AutoModelForCausalLM
 
     directory = tiny_directory(arch)
-    plain = AutoModelForCausalLM.from_pretrained(directory.path, dtype=torch.float32).eval()
+    plain = AutoModelForCausalLM.from_pretrained(directory.path, dtype=torch.float32)
     with torch.no_grad():
-        expected = plain(input_ids=torch.tensor([IDS])).logits[0].numpy()
-    with open_model(directory, device="cpu") as model:
+        ids = torch.tensor([IDS], device=DEVICE)
+        expected = plain.eval().to(DEVICE)(input_ids=ids).logits[0].cpu().numpy()
+    with open_model(directory, device=DEVICE) as model:
         found = model.logits(IDS)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected)
@@ -75,7 +77,7 @@ def test_multimodal_directories_adapt_the_language_model_only(tmp_path: Path, ar
 
     directory = multimodal(arch, tmp_path / "model")
     lora = LoraConfig(4, 8.0, targets="all")
-    with open_model(directory, device="cpu") as model:
+    with open_model(directory, device=DEVICE) as model:
         linear = model.linear_modules()
         assert all(name.startswith("model.layers.") for name in linear)
         weights = initial_weights(lora, linear, 0)
@@ -93,9 +95,9 @@ def test_multimodal_directories_adapt_the_language_model_only(tmp_path: Path, ar
         save_adapter(tmp_path / "adapter", lora, model.lora_weights(), directory)
         ours = model.logits(IDS)
     plain = AutoModelForCausalLM.from_pretrained(directory.path, dtype=torch.float32)
-    loaded = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
+    loaded = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval().to(DEVICE)
     with torch.no_grad():
-        theirs = loaded(input_ids=torch.tensor([IDS])).logits[0].numpy()
+        theirs = loaded(input_ids=torch.tensor([IDS], device=DEVICE)).logits[0].cpu().numpy()
     # the wrapper builds its own attention mask, so sdpa may take another kernel (seen: 0)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
     _, again = load_adapter(tmp_path / "adapter", directory)
@@ -113,11 +115,11 @@ def test_missing_weights_are_refused_and_not_made_up(tiny_directory: Tiny, tmp_p
     name = "model.layers.1.mlp.up_proj.weight"
     save_file({n: t for n, t in tensors.items() if n != name}, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"missing .*layers\.1\.mlp\.up_proj") as caught:
-        open_model(broken, device="cpu")
+        open_model(broken, device=DEVICE)
     assert "\n" not in str(caught.value)
     save_file(tensors | {name: tensors[name][:-1]}, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"up_proj|mismatch"):
-        open_model(broken, device="cpu")
+        open_model(broken, device=DEVICE)
 
 
 @pytest.mark.parametrize("content", [b"", b"not json", b'{"model_type": "unheard-of"}'])
@@ -130,16 +132,16 @@ def test_a_damaged_config_gets_one_line(
     with pytest.raises(
         UserError, match=r"torch cannot open model|cannot be read as JSON"
     ) as caught:
-        open_model(replace(source, path=tmp_path / "m"), device="cpu")
+        open_model(replace(source, path=tmp_path / "m"), device=DEVICE)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_opens_and_gives_float32_logits(tiny_directory: Tiny, dtype: Any) -> None:
     directory = tiny_directory("qwen3")
-    with open_model(directory, device="cpu") as model:
+    with open_model(directory, device=DEVICE) as model:
         exact = model.logits(IDS)
-    with open_model(directory, dtype=dtype, device="cpu") as model:
+    with open_model(directory, dtype=dtype, device=DEVICE) as model:
         found = model.logits(IDS)
         assert model.generate([Prompt("a", tuple(IDS))], max_tokens=3, stop_ids=[])[0].ids
         assert model.describe()["dtype"] == dtype
@@ -149,10 +151,10 @@ def test_half_precision_opens_and_gives_float32_logits(tiny_directory: Tiny, dty
 
 def test_the_description_is_complete_and_json(tiny_directory: Tiny) -> None:
     directory = tiny_directory("llama")
-    with open_model(directory, device="cpu") as model:
+    with open_model(directory, device=DEVICE) as model:
         described = json.loads(json.dumps(model.describe()))
     assert described["engine"] == "torch"
-    assert described["device"] == "cpu"
+    assert described["device"].split(":")[0] == torch.device(DEVICE).type
     assert described["model_fingerprint"] == directory.fingerprint
     assert (
         described["versions"]["torch"] == torch.__version__.split("+")[0] or described["versions"]

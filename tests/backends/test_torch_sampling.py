@@ -18,6 +18,7 @@ from backends.sampling import NoiseKey, choose_full, noise_key, occurred, scale
 from backends.torch.model import TorchModel, open_model
 from models.directory import ModelDirectory
 from models.errors import UserError
+from tests.support.devices import DEVICE
 from tests.support.tiny_models import ARCHITECTURES
 from tests.support.training_data import LENGTHS, example
 
@@ -45,7 +46,7 @@ SETTINGS = {
 
 @pytest.fixture
 def llama(tiny_directory: Tiny) -> Iterator[TorchModel]:
-    with open_model(tiny_directory("llama", tie_word_embeddings=False), device="cpu") as opened:
+    with open_model(tiny_directory("llama", tie_word_embeddings=False), device=DEVICE) as opened:
         yield opened
 
 
@@ -73,7 +74,7 @@ def texts(
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_a_batch_is_sampled_as_the_definition_says(tiny_directory: Tiny, arch: str) -> None:
-    with open_model(tiny_directory(arch, tie_word_embeddings=False), device="cpu") as model:
+    with open_model(tiny_directory(arch, tie_word_embeddings=False), device=DEVICE) as model:
         found = texts(model, PROMPTS, WARM)
         for prompt in PROMPTS:
             assert found[prompt.item_id] == by_definition(model, prompt, 12, WARM)[0]
@@ -97,7 +98,7 @@ def test_every_setting_is_as_the_definition_says(llama: TorchModel, setting: str
 def test_text_is_the_same_in_any_order_and_batch(
     tiny_directory: Tiny, monkeypatch: pytest.MonkeyPatch, arch: str
 ) -> None:
-    with open_model(tiny_directory(arch, tie_word_embeddings=False), device="cpu") as model:
+    with open_model(tiny_directory(arch, tie_word_embeddings=False), device=DEVICE) as model:
         together = texts(model, PROMPTS, WARM)
         assert texts(model, PROMPTS[::-1], WARM) == together
         assert texts(model, [*PROMPTS[3:], *PROMPTS[:2]], WARM).items() <= together.items()
@@ -195,11 +196,11 @@ def test_the_penalty_is_that_of_transformers(penalty: float) -> None:
     from transformers import RepetitionPenaltyLogitsProcessor
 
     rows = [engine._Row(i, prompt, [3, 4, 3]) for i, prompt in enumerate(PROMPTS)]
-    logits = torch.randn(len(rows), 512, generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(len(rows), 512, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     process = RepetitionPenaltyLogitsProcessor(penalty)
     expected = torch.cat(
         [
-            process(torch.tensor([[*row.prompt.ids, *row.ids]]), values[None])
+            process(torch.tensor([[*row.prompt.ids, *row.ids]], device=DEVICE), values[None])
             for row, values in zip(rows, logits, strict=True)
         ]
     )
@@ -214,7 +215,7 @@ def test_the_penalty_is_that_of_transformers(penalty: float) -> None:
 @pytest.mark.parametrize("setting", ["all", "no filter", "greedy"])
 def test_logits_that_are_no_numbers_name_the_item(wrong: float, setting: str) -> None:
     rows = [engine._Row(0, PROMPTS[0]), engine._Row(1, PROMPTS[1], [5, 6])]
-    logits = torch.zeros(2, 512)
+    logits = torch.zeros(2, 512, device=DEVICE)
     logits[1, 400] = wrong
     with pytest.raises(UserError, match="item p1 after 2 tokens"):
         engine._next_ids(logits, rows, SETTINGS[setting])
@@ -222,7 +223,7 @@ def test_logits_that_are_no_numbers_name_the_item(wrong: float, setting: str) ->
 
 def test_half_precision_is_sampled_in_float32(tiny_directory: Tiny) -> None:
     directory = tiny_directory("llama", tie_word_embeddings=False)
-    with open_model(directory, dtype="bfloat16", device="cpu") as model:
+    with open_model(directory, dtype="bfloat16", device=DEVICE) as model:
         prompt = PROMPTS[3]
         (found,) = model.generate([prompt], max_tokens=1, stop_ids=[], sampling=WARM)
         assert found.ids == by_definition(model, prompt, 1, WARM)[0]

@@ -22,6 +22,7 @@ from backends.lora import initial_weights, save_adapter, select_modules
 from backends.torch.model import TorchModel, open_model
 from models.directory import ModelDirectory
 from models.errors import UserError
+from tests.support.devices import DEVICE
 from tests.support.tiny_models import ARCHITECTURES
 from tests.support.training_data import example, examples
 
@@ -31,7 +32,7 @@ Tiny = Callable[..., ModelDirectory]
 
 def opened(directory: ModelDirectory, lora: LoraConfig = LORA, **options: Any) -> TorchModel:
     """A model with a LoRA whose B is not zero, so that every gradient is alive."""
-    model = open_model(directory, device="cpu")
+    model = open_model(directory, device=DEVICE)
     weights = initial_weights(lora, model.linear_modules(), 0)
     rng = np.random.default_rng(0)
     for name in weights:
@@ -48,7 +49,7 @@ def batch_of(rows: list[Any], **options: Any) -> Batch:
 
 
 def gradients(model: TorchModel) -> dict[str, np.ndarray]:
-    return {n: p.grad.numpy().copy() for n, p in model._attached().parameters.items()}
+    return {n: p.grad.cpu().numpy().copy() for n, p in model._attached().parameters.items()}
 
 
 def clear(model: TorchModel) -> None:
@@ -61,9 +62,9 @@ def hf_loss(model: TorchModel, batch: Batch) -> Any:
     labels = np.where(batch.loss_mask, batch.ids, -100).astype(np.int64)
     mask = np.arange(batch.ids.shape[1]) < batch.lengths[:, None]
     return model.model(
-        input_ids=torch.from_numpy(batch.ids.astype(np.int64)),
-        attention_mask=torch.from_numpy(mask.astype(np.int64)),
-        labels=torch.from_numpy(labels),
+        input_ids=torch.from_numpy(batch.ids.astype(np.int64)).to(DEVICE),
+        attention_mask=torch.from_numpy(mask.astype(np.int64)).to(DEVICE),
+        labels=torch.from_numpy(labels).to(DEVICE),
         use_cache=False,
     ).loss
 
@@ -136,7 +137,7 @@ def test_loss_ignores_padding_length_and_value(tiny_directory: Tiny, arch: str) 
 
 def test_the_token_picked_is_the_one_masked(tiny_directory: Tiny) -> None:
     """B13: ids 10 11 12 13 with mask 0 0 1 0 ask for the probability of 12 after 10 11."""
-    with open_model(tiny_directory("llama"), device="cpu") as model:
+    with open_model(tiny_directory("llama"), device=DEVICE) as model:
         batch = Batch(
             ids=np.array([[10, 11, 12, 13]], np.int32),
             lengths=np.array([4], np.int32),
@@ -154,7 +155,7 @@ def test_every_b_moves_in_the_first_step_and_the_base_does_not(
     tiny_directory: Tiny, arch: str
 ) -> None:
     """B11, B14, B18: gradients reach every adapted module and nothing else."""
-    with open_model(tiny_directory(arch), device="cpu") as model:
+    with open_model(tiny_directory(arch), device=DEVICE) as model:
         linear = model.linear_modules()
         weights = initial_weights(LORA, linear, 0)
         model.attach_lora(LORA, weights)
@@ -176,7 +177,7 @@ def test_every_b_moves_in_the_first_step_and_the_base_does_not(
 
 def test_adapted_modules_follow_the_architecture(tiny_directory: Tiny) -> None:
     def names(arch: str, targets: str) -> list[str]:
-        with open_model(tiny_directory(arch), device="cpu") as model:
+        with open_model(tiny_directory(arch), device=DEVICE) as model:
             return select_modules(model.linear_modules(), targets)
 
     assert len(names("llama", "attention")) == 3 * 4
@@ -290,25 +291,25 @@ def test_plain_peft_loads_the_adapter(
     directory = tiny_directory(arch)
     lora = replace(LORA, rslora=rslora)
     ids = list(example(5, 30).ids)
-    with open_model(directory, device="cpu") as model:
+    with open_model(directory, device=DEVICE) as model:
         base = model.logits(ids)
     with opened(directory, lora) as model:
         ours = model.logits(ids)
         save_adapter(tmp_path / "adapter", lora, model.lora_weights(), directory)
     plain = AutoModelForCausalLM.from_pretrained(directory.path, dtype=torch.float32)
-    loaded = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval()
+    loaded = peft.PeftModel.from_pretrained(plain, tmp_path / "adapter").eval().to(DEVICE)
     with torch.no_grad():
-        theirs = loaded(input_ids=torch.tensor([ids])).logits[0].numpy()
+        theirs = loaded(input_ids=torch.tensor([ids], device=DEVICE)).logits[0].cpu().numpy()
     np.testing.assert_array_equal(ours, theirs)
     assert np.abs(ours - base).max() > 0.1
 
 
 def test_a_lora_of_another_shape_is_refused(tiny_directory: Tiny) -> None:
-    with open_model(tiny_directory("llama"), device="cpu") as model:
+    with open_model(tiny_directory("llama"), device=DEVICE) as model:
         weights = initial_weights(LORA, model.linear_modules(), 0)
         with pytest.raises(UserError, match="does not fit"):
             model.attach_lora(replace(LORA, rank=3), weights)
-    with open_model(tiny_directory("qwen3_5"), device="cpu") as model:
+    with open_model(tiny_directory("qwen3_5"), device=DEVICE) as model:
         with pytest.raises(UserError, match="does not have"):
             model.attach_lora(LORA, weights)
         with pytest.raises(UserError, match="no LoRA"):
@@ -321,7 +322,7 @@ def test_a_lora_of_another_shape_is_refused(tiny_directory: Tiny) -> None:
 def test_half_precision_trains_with_float32_adapters(tiny_directory: Tiny, dtype: Any) -> None:
     with opened(tiny_directory("llama")) as model:
         exact = model.evaluate_loss(batch_of(examples(3)))
-    with open_model(tiny_directory("llama"), dtype=dtype, device="cpu") as model:
+    with open_model(tiny_directory("llama"), dtype=dtype, device=DEVICE) as model:
         model.attach_lora(LORA, initial_weights(LORA, model.linear_modules(), 0))
         model.configure_optimizer(AdamWConfig())
         assert {p.dtype for p in model._attached().parameters.values()} == {torch.float32}
@@ -336,7 +337,7 @@ def test_half_precision_trains_with_float32_adapters(tiny_directory: Tiny, dtype
 def test_float16_gradients_are_scaled_back(tiny_directory: Tiny) -> None:
     norms = {}
     for dtype in ("float32", "float16"):
-        with open_model(tiny_directory("llama"), dtype=dtype, device="cpu") as model:  # type: ignore[arg-type]
+        with open_model(tiny_directory("llama"), dtype=dtype, device=DEVICE) as model:  # type: ignore[arg-type]
             model.attach_lora(LORA, initial_weights(LORA, model.linear_modules(), 0))
             model.configure_optimizer(AdamWConfig())
             model.accumulate(batch_of(examples(3)))

@@ -18,6 +18,7 @@ from backends.torch.model import TorchModel, open_model
 from backends.training import StepRecord, TrainConfig, TrainResult, train
 from models.directory import ModelDirectory
 from models.errors import UserError
+from tests.support.devices import DEVICE
 from tests.support.training_data import example, examples
 
 DATA, HELD = examples(14), examples(4, seed=1000)
@@ -48,7 +49,7 @@ def run(
     config: TrainConfig = CONFIG,
     on_step: Callable[[StepRecord], None] | None = None,
 ) -> TrainResult:
-    with open_model(tiny, device="cpu") as model:
+    with open_model(tiny, device=DEVICE) as model:
         return train(model, DATA, HELD, config, directory=directory, on_step=on_step)
 
 
@@ -137,7 +138,7 @@ def test_a_training_goes_on_from_given_weights(
 
     def again(start: dict[str, np.ndarray]) -> TrainResult:
         config = replace(CONFIG, learning_rate=1e-6)
-        with open_model(tiny, device="cpu") as model:
+        with open_model(tiny, device=DEVICE) as model:
             return train(model, DATA, HELD, config, directory=tmp_path, start=start)
 
     first, end = whole[0], whole[0].weights
@@ -205,7 +206,7 @@ def test_other_settings_are_refused_with_one_line(
 def test_other_data_or_another_model_is_refused(
     tiny: ModelDirectory, whole: tuple[TrainResult, Path]
 ) -> None:
-    with open_model(tiny, device="cpu") as model, pytest.raises(UserError, match="training_data"):
+    with open_model(tiny, device=DEVICE) as model, pytest.raises(UserError, match="training_data"):
         train(model, DATA[:-1], HELD, CONFIG, directory=whole[1])
     other = replace(tiny, fingerprint="0" * 64)
     with pytest.raises(UserError, match="model_fingerprint"):
@@ -234,7 +235,7 @@ class Exploding(TorchModel):
 
 def test_a_loss_that_is_no_number_stops_with_one_line(tiny: ModelDirectory, tmp_path: Path) -> None:
     with (
-        Exploding(tiny, device="cpu") as model,
+        Exploding(tiny, device=DEVICE) as model,
         pytest.raises(UserError, match=r"at step 3 \(items item-.*learning_rate") as caught,
     ):
         train(model, DATA, HELD, CONFIG, directory=tmp_path)
@@ -254,7 +255,7 @@ def test_a_last_step_that_breaks_the_model_is_found_without_held_out_data(
     wild = replace(CONFIG, learning_rate=1e30, epochs=1, checkpoint_every=1000)
     one_step = replace(wild, micro_batch_size=len(DATA), accumulation=1)
     with (
-        open_model(tiny, device="cpu") as model,
+        open_model(tiny, device=DEVICE) as model,
         pytest.raises(UserError, match=r"loss after the update became .* at step 1"),
     ):
         train(model, DATA, [], one_step, directory=tmp_path)
@@ -263,7 +264,7 @@ def test_a_last_step_that_breaks_the_model_is_found_without_held_out_data(
 def test_no_held_out_examples_means_no_validation_loss(
     tiny: ModelDirectory, tmp_path: Path
 ) -> None:
-    with open_model(tiny, device="cpu") as model:
+    with open_model(tiny, device=DEVICE) as model:
         result = train(model, DATA, [], replace(CONFIG, epochs=1), directory=tmp_path)
     assert result.evals == ()
 

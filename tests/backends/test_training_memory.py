@@ -27,6 +27,7 @@ from backends.torch.model import open_model
 from backends.training import TrainConfig
 from models.directory import ModelDirectory
 from models.errors import UserError
+from tests.support.devices import DEVICE
 from tests.support.tiny_models import ARCHITECTURES
 from tests.support.training_data import example
 
@@ -39,7 +40,7 @@ GIB = 1 << 30
 def test_sizes_equal_what_the_engine_opens(tiny_directory: Tiny, arch: str) -> None:
     directory = tiny_directory(arch)
     size = model_size(directory)
-    with open_model(directory, device="cpu") as model:
+    with open_model(directory, device=DEVICE) as model:
         assert dict(size.linear_modules) == model.linear_modules()
         assert size.layers == model.config.num_hidden_layers
         assert size.hidden == model.config.hidden_size
@@ -56,7 +57,7 @@ def kept_bytes(directory: ModelDirectory, config: TrainConfig, dtype: Any) -> in
     """
     rows = [example(1, config.max_length, seed=i) for i in range(config.micro_batch_size)]
     seen: dict[int, int] = {}
-    with open_model(directory, dtype=dtype, device="cpu") as model:
+    with open_model(directory, dtype=dtype, device=DEVICE) as model:
         weights = initial_weights(config.lora, model.linear_modules(), 0)
         model.attach_lora(config.lora, weights)
         model.configure_optimizer(AdamWConfig())

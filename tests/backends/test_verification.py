@@ -20,6 +20,7 @@ from backends.torch.model import open_model
 from backends.verification import FILE, SINGLE_ENGINE, verify
 from models.directory import ModelDirectory
 from models.errors import UserError
+from tests.support.devices import DEVICE
 from tests.support.tiny_models import ARCHITECTURES
 
 Tiny = Callable[..., ModelDirectory]
@@ -97,10 +98,10 @@ def test_reduced_copies_hold_the_first_layers_exactly(
     directory = tiny_directory(arch)
     count = min(LAYERS_OF[arch], 2)
     reduced = reduced_copy(directory, count, tmp_path)
-    ids = torch.tensor([[5, 9, 200, 77, 31]])
+    ids = torch.tensor([[5, 9, 200, 77, 31]], device=DEVICE)
     states = []
     for opened in (directory, reduced):
-        with open_model(opened, device="cpu") as model:
+        with open_model(opened, device=DEVICE) as model:
             captured: list[torch.Tensor] = []
             layer = model.backbone.layers[count - 1]
             layer.register_forward_hook(
@@ -111,7 +112,7 @@ def test_reduced_copies_hold_the_first_layers_exactly(
             with torch.no_grad():
                 model.hidden(ids)
             assert len(captured) == 1
-            states.append(captured[0].numpy())
+            states.append(captured[0].cpu().numpy())
             layers = len(model.backbone.layers)
     assert layers == count
     np.testing.assert_array_equal(states[0], states[1])

@@ -93,7 +93,7 @@ def gradients(model: LanguageModel) -> Arrays:
     """Accumulated LoRA gradients by canonical name, in PEFT's layout."""
     trainer = model._training()  # type: ignore[attr-defined]
     if model.capabilities.engine == "torch":
-        return {name: p.grad.numpy() for name, p in trainer._parameters.items()}
+        return {name: p.grad.cpu().numpy() for name, p in trainer._parameters.items()}
     return {name: to_numpy(value) for name, value in trainer._gradient.items()}
 
 

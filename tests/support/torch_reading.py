@@ -53,7 +53,7 @@ def entering(model: TorchModel, ids: Any, layer: int) -> NDArray[np.float32]:
     model.logits(ids)
     handle.remove()
     (states,) = seen
-    return np.asarray(states.reshape(len(ids), *model.attention_heads()[layer]).numpy())
+    return np.asarray(states.reshape(len(ids), *model.attention_heads()[layer]).cpu().numpy())
 
 
 @contextmanager
