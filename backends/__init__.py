@@ -102,8 +102,8 @@ def free_memory(name: str) -> int:
 
 def memory_model(name: str) -> MemoryModel:
     """Return what a backend keeps and wastes, for :func:`backends.memory.estimate_training`."""
-    module = importlib.import_module(f"backends.{choose_backend(name)}.memory")
-    return cast("MemoryModel", module.MODEL)
+    module = importlib.import_module(_ENGINES[choose_backend(name)].module)
+    return cast("Callable[[], MemoryModel]", module.memory_model)()
 
 
 def default_dtype(name: str) -> Dtype:

@@ -47,6 +47,10 @@ class MemoryModel:
     attention: int = 3
     mlp: int = 3
     deltanet: int = 12
+    norms: int = 0
+    """Float32 vectors that a norm keeps of its input's width; 0 where ``hidden`` counts them."""
+    repeats: bool = False
+    """Whether attention in float32 keeps keys and values repeated to the heads of its queries."""
     scores: int = 0
     """Float32 arrays [heads, T, T] a row that attention keeps; 0 where it is fused."""
 
@@ -67,6 +71,8 @@ class ModelSize:
     """Canonical name -> (out_features, in_features), as :meth:`LanguageModel.linear_modules`."""
     heads: int
     """Query heads of an attention layer."""
+    normed: int = 0
+    """Widths that the decoder layers' norms read, added up."""
     packed_parameters: int = 0
     """Parameters among them that are stored in a few bits."""
     packed_bytes: int = 0
@@ -145,10 +151,25 @@ def model_size(directory: ModelDirectory) -> ModelSize:
         vocab=text["vocab_size"],
         linear_modules=linear,
         heads=text["num_attention_heads"],
+        normed=_normed_widths(shapes, linear),
         packed_parameters=sum(prod(shapes[name]) for name in packed),
         packed_bytes=sum(4 * prod(stored[name].shape) for name in packed),
         packed_floats=sum(prod(shapes[name]) for name in extra),
     )
+
+
+def _normed_widths(
+    shapes: Mapping[str, tuple[int, ...]], linear: Mapping[str, tuple[int, int]]
+) -> int:
+    """A norm of heads has a weight of head_dim and reads all of q_proj's or k_proj's output."""
+    found = 0
+    for name, shape in shapes.items():
+        match = _LAYER.fullmatch(name)
+        if match and len(shape) == 1 and name.endswith("norm.weight"):
+            part = match[1].removesuffix("_norm")
+            heads = linear.get(f"model.{part}_proj") if part.endswith(("q", "k")) else None
+            found += heads[0] if heads else shape[0]
+    return found
 
 
 def _unpacked_shape(
@@ -289,6 +310,13 @@ def _bytes_per_position(
     )
     if item != 4 or config.lora.dropout > 0:
         adapted += 4 * sum(size.linear_modules[name][1] for name in modules)
+    vectors += engine.norms * (4 // item) * size.normed * layers // size.layers
+    if engine.repeats and item == 4:
+        vectors += sum(
+            2 * into - 2 * live[name.replace("o_proj", "k_proj")][0]
+            for name, (_, into) in live.items()
+            if name.endswith("self_attn.o_proj") and name.replace("o_proj", "k_proj") in live
+        )
     everything = item * vectors + adapted + scores
     if not config.gradient_checkpointing:
         return everything

@@ -155,14 +155,17 @@ class PaddedBatch:
 CPU_TOKENS = 512
 """Ids in one batch on a CPU: their states stay in its caches. SmolLM2-135M reads rows of 240
 ids with 333 tokens a CPU second so, with 306 in batches of 1,024 and 227 in batches of 8,192."""
-GPU_TOKENS = 8192
-"""Ids in one batch on a GPU, which small batches leave idle."""
+GPU_TOKENS = 16384
+"""Ids in one batch on a GPU, which small batches leave idle: a pass over a small model takes as
+long as its kernels' launches (docs/bench.md)."""
+PREFIX_TOKENS = 8192
+"""Ids whose keys and values the rows of one batch hold together behind a shared beginning."""
 
 
 def padded_batches(
     sequences: Sequence[Sequence[int]],
     *,
-    max_tokens: int = GPU_TOKENS,
+    max_tokens: int = PREFIX_TOKENS,
     max_rows: int = 32,
     prefix: int = 0,
 ) -> Iterator[PaddedBatch]:
@@ -170,14 +173,14 @@ def padded_batches(
     least), the longest first, so that memory is bounded by the first batch.
 
     ``prefix``: ids that stand before each and are not computed again; every row has its copy of
-    their keys and values, so all of a batch stay within GPU_TOKENS.
+    their keys and values, so all of a batch stay within PREFIX_TOKENS.
     """
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     while order:
         width = len(sequences[order[0]])
         rows = max(1, min(max_rows, max_tokens // max(1, width)))
         if prefix:
-            rows = max(1, min(rows, GPU_TOKENS // (prefix + width)))
+            rows = max(1, min(rows, PREFIX_TOKENS // (prefix + width)))
         taken, order = order[:rows], order[rows:]
         ids = np.zeros((len(taken), width), dtype=np.int32)
         for row, place in enumerate(taken):
@@ -190,11 +193,14 @@ MIN_SHARED = 8
 """A shorter common beginning is not worth a cache."""
 
 
-def shared_prefix(sequences: Sequence[Sequence[int]], needed: Sequence[int]) -> int:
+def shared_prefix(
+    sequences: Sequence[Sequence[int]], needed: Sequence[int], *, saving: int = 0
+) -> int:
     """How many first ids all ``sequences`` have in common, to be read once instead of n times.
 
     A chat template alone makes some 25 ids, a system prompt hundreds. At most min(``needed``),
-    the first position whose state each sequence is read for; 0 where it would save little.
+    the first position whose state each sequence is read for; 0 where it would save little, fewer
+    than ``saving`` ids in all.
     """
     if len(sequences) < 2:
         return 0
@@ -203,7 +209,8 @@ def shared_prefix(sequences: Sequence[Sequence[int]], needed: Sequence[int]) -> 
     longest = min(len(first), *needed)
     same = (i for i in range(longest) if first[i] != last[i])
     length = next(same, longest)
-    return length if length >= MIN_SHARED else 0
+    saves = length * (len(sequences) - 1)
+    return length if length >= MIN_SHARED and saves >= saving else 0
 
 
 def check_sequences(

@@ -17,3 +17,8 @@ MODEL = MemoryModel(
     attention=2,
     scores=1,
 )
+
+
+def memory_model() -> MemoryModel:
+    """What training keeps; measured on a CPU only."""
+    return MODEL

@@ -50,6 +50,7 @@ from backends.mlx.device import (
 )
 from backends.mlx.generate import DECODE_WIDTH, decode
 from backends.mlx.library import load_model
+from backends.mlx.memory import memory_model
 from backends.mlx.room import Room
 from backends.out_of_memory import memory_errors
 from backends.sequences import check_sequences
@@ -57,7 +58,7 @@ from models.config_fixes import mlx_overrides
 from models.directory import ModelDirectory
 from models.errors import UserError
 
-__all__ = ["MlxModel", "default_dtype", "free_memory", "open_model"]
+__all__ = ["MlxModel", "default_dtype", "free_memory", "memory_model", "open_model"]
 
 _TRAINING_ADVICE = (
     "lower micro_batch_size (and raise accumulation), lower max_length, or turn on "

@@ -105,7 +105,7 @@ def head_outputs(
     means = {layer: np.empty((n, *shape), np.float32) for layer, shape in heads.items()}
     needed = [len(ids) - count for ids, count in zip(sequences, tokens, strict=True)]
     with torch.inference_mode():
-        shared = shared_prefix(sequences, needed)
+        shared = shared_prefix(sequences, needed, saving=model.prefix_saving)
         prefix, rest = prefix_of(model, sequences, shared)
         for batch in padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared):
             counts = [tokens[place] for place in batch.places]

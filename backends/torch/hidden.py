@@ -36,7 +36,7 @@ def hidden_states(
     _check_points(points, len(model.backbone.layers))
     shape = (len(sequences), len(points), int(model.config.hidden_size))
     states = np.empty(shape, dtype=np.float32)
-    shared = shared_prefix(sequences, positions)
+    shared = shared_prefix(sequences, positions, saving=model.prefix_saving)
     with torch.inference_mode():
         prefix, rest = prefix_of(model, sequences, shared)
         for batch in padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared):
@@ -84,7 +84,8 @@ def _by_response(
     check(model, sequences, response_starts=response_starts, first_response=1)
     found: dict[int, Float32] = {}
     # the state before a response predicts its first id
-    shared = shared_prefix(sequences, [start - 1 for start in response_starts])
+    needed = [start - 1 for start in response_starts]
+    shared = shared_prefix(sequences, needed, saving=model.prefix_saving)
     with torch.inference_mode():
         prefix, rest = prefix_of(model, sequences, shared)
         for batch in padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared):

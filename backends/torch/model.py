@@ -38,11 +38,12 @@ from backends.interface import (
     StopWhen,
     TokenStatistics,
 )
-from backends.memory import available_memory
+from backends.memory import MemoryModel, available_memory
 from backends.out_of_memory import memory_errors
 from backends.sequences import CPU_TOKENS, GPU_TOKENS
 from backends.torch import attention, generate, heads, hidden, lora, trace, train
 from backends.torch.cpu import return_freed_blocks
+from backends.torch.memory import CUDA, MODEL
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.from_directory import require_plain_weights
@@ -100,6 +101,12 @@ class TorchModel(LanguageModel):
     def reading_tokens(self) -> int:
         """Ids in one batch when sequences are read."""
         return CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
+
+    @property
+    def prefix_saving(self) -> int:
+        """Ids that a shared beginning must save: it is a pass of its own, which on a GPU takes no
+        less time than a whole batch of a small model."""
+        return 0 if self.device.type == "cpu" else GPU_TOKENS
 
     def hidden(self, ids: Tensor, **options: Any) -> Tensor:
         """Post-norm hidden states [b, T, hidden] of ids [b, T]."""
@@ -323,6 +330,11 @@ def default_dtype() -> Dtype:
     """
     on_cuda = default_device() == "cuda"
     return "bfloat16" if on_cuda and torch.cuda.is_bf16_supported() else "float32"
+
+
+def memory_model() -> MemoryModel:
+    """What training keeps on the default device."""
+    return CUDA if default_device() == "cuda" else MODEL
 
 
 def free_memory() -> int:

@@ -31,10 +31,14 @@ ENDS = [len(text) - 1 for text in TEXTS]
 
 
 @pytest.fixture(params=[(e, a) for e in ("torch", "mlx") for a in ARCHITECTURES], ids="-".join)
-def model(tiny_directory: Tiny, request: pytest.FixtureRequest) -> Iterator[LanguageModel]:
+def model(
+    tiny_directory: Tiny, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LanguageModel]:
     engine, arch = request.param
     pytest.importorskip({"torch": "torch", "mlx": "mlx.core"}[engine])
     with open_backend(engine, tiny_directory(arch), dtype="float32") as m:
+        # on a GPU a beginning this short is not worth a pass of its own
+        monkeypatch.setattr(type(m), "prefix_saving", 0, raising=False)
         yield m
 
 
@@ -104,6 +108,10 @@ class TestSharedPrefix:
         assert shared_prefix(TEXTS, ENDS) == 70
         assert shared_prefix(TEXTS, [69, 200, 200, 200]) == 69
         assert shared_prefix(TEXTS, [-1, 5, 5, 5]) == 0
+
+    def test_must_save_what_reading_it_costs(self) -> None:
+        assert shared_prefix(TEXTS, ENDS, saving=3 * 70) == 70
+        assert shared_prefix(TEXTS, ENDS, saving=3 * 70 + 1) == 0
 
     def test_one_sequence_or_a_short_beginning_is_left_alone(self) -> None:
         assert shared_prefix(TEXTS[:1], ENDS[:1]) == 0

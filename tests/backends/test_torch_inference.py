@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 
 import backends.torch.hidden as reading
 from backends.interface import Head, HiddenPoint
+from backends.torch.attention import plain_attention
 from backends.torch.heads import o_proj
 from backends.torch.model import TorchModel, open_model
 from models.directory import ModelDirectory
@@ -119,7 +120,7 @@ def test_points_are_those_of_transformers(tiny_directory: Tiny, arch: str) -> No
         states = [layer[0, 40] for layer in output.hidden_states]
         normed = [plain.model.norm(layer).cpu().numpy() for layer in states]
     theirs = [layer.cpu().numpy() for layer in states]
-    with open_model(directory, device=DEVICE) as model:
+    with open_model(directory, device=DEVICE) as model, plain_attention(model.config):
         n = layers_of(model)
         raw = model.hidden_states([IDS], [40], [HiddenPoint(i, False) for i in range(n + 1)])[0]
         ours = model.hidden_states([IDS], [40], [HiddenPoint(i, True) for i in range(n + 1)])[0]

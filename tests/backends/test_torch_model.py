@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 import backends
 from backends.interface import AdamWConfig, LoraConfig, Prompt
 from backends.lora import initial_weights, load_adapter, save_adapter, select_modules
+from backends.torch.attention import plain_attention
 from backends.torch.model import open_model
 from models.directory import ModelDirectory
 from models.errors import UserError
@@ -31,7 +32,7 @@ IDS = list(example(5, 70).ids)
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_logits_equal_transformers_own(tiny_directory: Tiny, arch: str) -> None:
-    """Bit for bit: the same operations, soft-capping included."""
+    """Bit for bit: the same operations, soft-capping included, and the same attention."""
     from transformers import AutoModelForCausalLM
 
     directory = tiny_directory(arch)
@@ -39,7 +40,7 @@ def test_logits_equal_transformers_own(tiny_directory: Tiny, arch: str) -> None:
     with torch.no_grad():
         ids = torch.tensor([IDS], device=DEVICE)
         expected = plain.eval().to(DEVICE)(input_ids=ids).logits[0].cpu().numpy()
-    with open_model(directory, device=DEVICE) as model:
+    with open_model(directory, device=DEVICE) as model, plain_attention(model.config):
         found = model.logits(IDS)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected)

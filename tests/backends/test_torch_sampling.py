@@ -196,18 +196,20 @@ def test_the_penalty_is_that_of_transformers(penalty: float) -> None:
     from transformers import RepetitionPenaltyLogitsProcessor
 
     rows = [engine._Row(i, prompt, [3, 4, 3]) for i, prompt in enumerate(PROMPTS)]
-    logits = torch.randn(len(rows), 512, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    logits = torch.randn(len(rows), 512, generator=torch.Generator().manual_seed(0))
     process = RepetitionPenaltyLogitsProcessor(penalty)
     expected = torch.cat(
         [
-            process(torch.tensor([[*row.prompt.ids, *row.ids]], device=DEVICE), values[None])
+            process(torch.tensor([[*row.prompt.ids, *row.ids]]), values[None])
             for row, values in zip(rows, logits, strict=True)
         ]
     )
-    found = engine._penalised(logits.clone(), rows, Sampling(repetition_penalty=penalty))
+    # theirs on the CPU: CUDA would divide by 1.3 as a product with 1 / 1.3
+    logits = logits.to(DEVICE)
+    found = engine._penalised(logits.clone(), rows, Sampling(repetition_penalty=penalty)).cpu()
     assert torch.equal(found, expected)
     short = Sampling(repetition_penalty=penalty, repetition_window=2)
-    assert not torch.equal(engine._penalised(logits.clone(), rows, short), expected)
+    assert not torch.equal(engine._penalised(logits.clone(), rows, short).cpu(), expected)
     assert engine._penalised(logits, rows, Sampling()) is logits
 
 

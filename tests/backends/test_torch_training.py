@@ -19,6 +19,7 @@ import backends.torch.train as engine
 from backends.batching import make_batch
 from backends.interface import AdamWConfig, Batch, LoraConfig
 from backends.lora import initial_weights, save_adapter, select_modules
+from backends.torch.attention import plain_attention
 from backends.torch.model import TorchModel, open_model
 from models.directory import ModelDirectory
 from models.errors import UserError
@@ -293,7 +294,7 @@ def test_plain_peft_loads_the_adapter(
     ids = list(example(5, 30).ids)
     with open_model(directory, device=DEVICE) as model:
         base = model.logits(ids)
-    with opened(directory, lora) as model:
+    with opened(directory, lora) as model, plain_attention(model.config):
         ours = model.logits(ids)
         save_adapter(tmp_path / "adapter", lora, model.lora_weights(), directory)
     plain = AutoModelForCausalLM.from_pretrained(directory.path, dtype=torch.float32)

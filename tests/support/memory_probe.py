@@ -40,7 +40,7 @@ class Job:
     whole_head: bool = False
     """Compute all logits in one go: the mistake that a test of growth must notice."""
     data_limit: int | None = None
-    """Bytes of data (RLIMIT_DATA) that may be added once the model is open."""
+    """Bytes of data (RLIMIT_DATA, on CUDA device memory) that may be added to an open model."""
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -102,15 +102,16 @@ def _work(job: Job) -> dict[str, Any]:
         if job.work == "growth":
             return _growth(job, model)
         if job.data_limit is not None:
-            import resource
-
-            limit = status_bytes("VmData") + job.data_limit
-            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+            _limit(job.data_limit, _on_cuda(model))
         result: Any = None
         for _ in range(job.steps):
             result = model.accumulate(batch).nll_sum
             norm = model.apply(1e-3, 1.0)
         peak = {"open": opened, "open_now": current, "peak": status_bytes("VmHWM")}
+        if _on_cuda(model):
+            import torch
+
+            peak["peak"] = torch.cuda.max_memory_reserved()
         if job.engine == "mlx":
             import mlx.core as mx
 
@@ -138,22 +139,46 @@ def _growth(job: Job, model: Any) -> dict[str, Any]:
         work(kind, 8)  # what is made once: threads, kernels
         peaks = []
         for length in (job.length, 4 * job.length):
-            peaks.append(_peak_of(job.engine, lambda n=length, k=kind: work(k, n)))
+            peaks.append(_peak_of(model, lambda n=length, k=kind: work(k, n)))
         found[kind] = peaks[1] - peaks[0]
     return found
 
 
-def _peak_of(engine: str, work: Any) -> int:
+def _on_cuda(model: Any) -> bool:
+    return str(model.capabilities.device).startswith("cuda")
+
+
+def _limit(more: int, on_cuda: bool) -> None:
+    """Allow this process ``more`` bytes than it has."""
+    if on_cuda:
+        import torch
+
+        _, total = torch.cuda.mem_get_info()
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + more) / total)
+        return
+    import resource
+
+    limit = status_bytes("VmData") + more
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _peak_of(model: Any, work: Any) -> int:
     """Bytes at the peak of ``work``: live ones where the engine counts them, else resident ones.
 
     MLX keeps freed buffers for later, so that its resident size rises with every new shape.
     """
-    if engine == "mlx":
+    if model.capabilities.engine == "mlx":
         import mlx.core as mx
 
         mx.reset_peak_memory()
         work()
         return int(mx.get_peak_memory())
+    if _on_cuda(model):
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return int(torch.cuda.max_memory_allocated())
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
     work()
     return status_bytes("VmHWM")

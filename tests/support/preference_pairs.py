@@ -66,7 +66,7 @@ def lora_gradients(model: LanguageModel) -> dict[str, Float32]:
     """Take the accumulated LoRA gradients by canonical name, in PEFT's layout."""
     trainer = model._training()  # type: ignore[attr-defined]
     if model.capabilities.engine == "torch":
-        found = {name: p.grad.numpy().copy() for name, p in trainer._parameters.items()}
+        found = {name: p.grad.cpu().numpy().copy() for name, p in trainer._parameters.items()}
         for parameter in trainer._parameters.values():
             parameter.grad = None
         return found
