@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from backends.heads import Heads, column_factors, combined
 from backends.interface import Float32, HeadOutputs
 from backends.sequences import PaddedBatch, padded_batches, shared_prefix
 from backends.torch.hidden import check, padded, prefix_of, to_numpy
+from backends.torch.workers import for_each
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -104,14 +106,18 @@ def head_outputs(
     norms = {layer: np.empty((n, count), np.float32) for layer, (count, _) in heads.items()}
     means = {layer: np.empty((n, *shape), np.float32) for layer, shape in heads.items()}
     needed = [len(ids) - count for ids, count in zip(sequences, tokens, strict=True)]
-    with torch.inference_mode():
-        shared = shared_prefix(sequences, needed, saving=model.prefix_saving)
-        prefix, rest = prefix_of(model, sequences, shared)
-        for batch in padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared):
+    shared = shared_prefix(sequences, needed, saving=model.prefix_saving)
+    prefix, rest = prefix_of(model, sequences, shared)
+    with _Reader(model, heads) as reader:
+
+        def read(batch: PaddedBatch) -> None:
             counts = [tokens[place] for place in batch.places]
-            for layer, (norm, mean) in _read(model, prefix, batch, counts, heads).items():
+            for layer, (norm, mean) in reader.read(prefix, batch, counts).items():
                 norms[layer][list(batch.places)] = to_numpy(norm)
                 means[layer][list(batch.places)] = to_numpy(mean)
+
+        batches = padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared)
+        for_each(batches, read, model.device)
     return HeadOutputs(
         layers=tuple(heads),
         norms=tuple(norms[layer] for layer in heads),
@@ -120,29 +126,46 @@ def head_outputs(
     )
 
 
-def _read(
-    model: TorchModel, prefix: Prefix, batch: PaddedBatch, counts: Sequence[int], heads: Heads
-) -> dict[int, tuple[Tensor, Tensor]]:
-    """Layer -> norms [b, heads] and means [b, heads, head_dim] over each row's last tokens."""
-    columns, weights = (part.to(model.device) for part in _window(batch, counts))
-    rows = torch.arange(len(counts), device=model.device)[:, None]
-    found: dict[int, tuple[Tensor, Tensor]] = {}
+class _Reader:
+    """Norms and means at o_proj's input, taken by hooks that stay while batches are read, also by
+    several threads at once."""
 
-    def reduce(layer: int) -> Callable[[nn.Module, Any], None]:
+    def __init__(self, model: TorchModel, heads: Heads) -> None:
+        self._model, self._heads = model, heads
+        self._hooks = ExitStack()
+        self._batch = threading.local()
+
+    def __enter__(self) -> Self:
+        for layer in self._heads:
+            module = o_proj(self._model.backbone, layer)
+            self._hooks.enter_context(module.register_forward_pre_hook(self._reduce(layer)))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._hooks.close()
+
+    def read(
+        self, prefix: Prefix, batch: PaddedBatch, counts: Sequence[int]
+    ) -> dict[int, tuple[Tensor, Tensor]]:
+        """Layer -> norms [b, heads] and means [b, heads, head_dim] over each row's last tokens."""
+        device, mine = self._model.device, self._batch
+        mine.columns, mine.weights = (part.to(device) for part in _window(batch, counts))
+        mine.rows = torch.arange(len(counts), device=device)[:, None]
+        mine.found = {}
+        prefix.hidden(padded(batch, device))
+        found: dict[int, tuple[Tensor, Tensor]] = mine.found
+        return found
+
+    def _reduce(self, layer: int) -> Callable[[nn.Module, Any], None]:
         def see(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            mine = self._batch
             # [b, m, heads, head_dim]; the whole [b, T, heads * head_dim] is not kept
-            outputs = inputs[0][rows, columns].float().unflatten(-1, heads[layer])
-            norms = (outputs.norm(dim=-1) * weights[..., None]).sum(1)
-            found[layer] = norms, (outputs * weights[..., None, None]).sum(1)
+            outputs = inputs[0][mine.rows, mine.columns].float()
+            outputs = outputs.unflatten(-1, self._heads[layer])
+            norms = (outputs.norm(dim=-1) * mine.weights[..., None]).sum(1)
+            mine.found[layer] = norms, (outputs * mine.weights[..., None, None]).sum(1)
 
         return see
-
-    with ExitStack() as hooks:
-        for layer in heads:
-            module = o_proj(model.backbone, layer)
-            hooks.enter_context(module.register_forward_pre_hook(reduce(layer)))
-        prefix.hidden(padded(batch, model.device))
-    return found
 
 
 def _window(batch: PaddedBatch, counts: Sequence[int]) -> tuple[Tensor, Tensor]:

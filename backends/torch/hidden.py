@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from backends.interface import Float32, HiddenPoint, TokenStatistics
 from backends.sequences import PaddedBatch, check_sequences, padded_batches, shared_prefix
 from backends.torch.prefix import Prefix
 from backends.torch.train import HEAD_CHUNK_ELEMENTS
+from backends.torch.workers import for_each
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,11 +39,15 @@ def hidden_states(
     shape = (len(sequences), len(points), int(model.config.hidden_size))
     states = np.empty(shape, dtype=np.float32)
     shared = shared_prefix(sequences, positions, saving=model.prefix_saving)
-    with torch.inference_mode():
-        prefix, rest = prefix_of(model, sequences, shared)
-        for batch in padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared):
+    prefix, rest = prefix_of(model, sequences, shared)
+    with _Reader(model, points) as reader:
+
+        def read(batch: PaddedBatch) -> None:
             places = [positions[place] - shared for place in batch.places]
-            states[list(batch.places)] = _read(model, prefix, batch, places, points)
+            states[list(batch.places)] = reader.read(prefix, batch, places)
+
+        batches = padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared)
+        for_each(batches, read, model.device)
     return states
 
 
@@ -86,12 +92,15 @@ def _by_response(
     # the state before a response predicts its first id
     needed = [start - 1 for start in response_starts]
     shared = shared_prefix(sequences, needed, saving=model.prefix_saving)
-    with torch.inference_mode():
-        prefix, rest = prefix_of(model, sequences, shared)
-        for batch in padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared):
-            starts = [response_starts[place] - shared for place in batch.places]
-            values = _reduced(model, prefix, batch, starts, reduce)
-            found.update(zip(batch.places, values, strict=True))
+    prefix, rest = prefix_of(model, sequences, shared)
+
+    def read(batch: PaddedBatch) -> None:
+        starts = [response_starts[place] - shared for place in batch.places]
+        values = _reduced(model, prefix, batch, starts, reduce)
+        found.update(zip(batch.places, values, strict=True))
+
+    batches = padded_batches(rest, max_tokens=model.reading_tokens, prefix=shared)
+    for_each(batches, read, model.device)
     return [found[place] for place in range(len(sequences))]
 
 
@@ -110,7 +119,8 @@ def prefix_of(
 ) -> tuple[Prefix, list[Sequence[int]]]:
     """The first ``shared`` ids of all sequences, read, and what follows in each."""
     first = sequences[0][:shared] if shared else ()
-    return Prefix(model, first), [ids[shared:] for ids in sequences]
+    with torch.inference_mode():
+        return Prefix(model, first), [ids[shared:] for ids in sequences]
 
 
 def padded(batch: PaddedBatch, device: torch.device) -> Tensor:
@@ -134,32 +144,42 @@ def watch(model: TorchModel, layer: int, see: Callable[[Tensor], None]) -> Remov
     return layers[layer - 1].register_forward_hook(lambda _, inputs, output: see(output))
 
 
-def _read(
-    model: TorchModel,
-    prefix: Prefix,
-    batch: PaddedBatch,
-    places: Sequence[int],
-    points: Sequence[HiddenPoint],
-) -> Float32:
-    """States [b, points, d] at ``places``; all that outlives a layer is [b, d] of it."""
-    rows = torch.arange(len(places), device=model.device)
-    columns = torch.tensor(places, device=model.device)
-    taken: dict[int, Tensor] = {}
+class _Reader:
+    """States at one place a row, taken by hooks that stay while batches are read, also by several
+    threads at once."""
 
-    def keep(layer: int) -> Callable[[Tensor], None]:
-        # indexing copies, so that a layer that works in place cannot change it afterwards
-        return lambda states: taken.update({layer: states[rows, columns]})
+    def __init__(self, model: TorchModel, points: Sequence[HiddenPoint]) -> None:
+        self._model, self._points = model, points
+        self._hooks = ExitStack()
+        self._batch = threading.local()
 
-    with ExitStack() as hooks:
-        for layer in {point.layer for point in points}:
-            hooks.enter_context(watch(model, layer, keep(layer)))
+    def __enter__(self) -> Self:
+        for layer in {point.layer for point in self._points}:
+            self._hooks.enter_context(watch(self._model, layer, self._keep(layer)))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._hooks.close()
+
+    def read(self, prefix: Prefix, batch: PaddedBatch, places: Sequence[int]) -> Float32:
+        """States [b, points, d] at ``places``; all that outlives a layer is [b, d] of it."""
+        model, mine = self._model, self._batch
+        mine.rows = torch.arange(len(places), device=model.device)
+        mine.columns = torch.tensor(places, device=model.device)
+        mine.taken = {}
         prefix.hidden(padded(batch, model.device))
-    states = [
-        model.backbone.norm(taken[layer]) if normed else taken[layer] for layer, normed in points
-    ]
-    if not states:
-        return np.empty((len(places), 0, int(model.config.hidden_size)), dtype=np.float32)
-    return to_numpy(torch.stack(states, dim=1))
+        norm, taken = model.backbone.norm, mine.taken
+        states = [norm(taken[at]) if normed else taken[at] for at, normed in self._points]
+        if not states:
+            return np.empty((len(places), 0, int(model.config.hidden_size)), dtype=np.float32)
+        return to_numpy(torch.stack(states, dim=1))
+
+    def _keep(self, layer: int) -> Callable[[Tensor], None]:
+        def keep(states: Tensor) -> None:
+            # indexing copies, so that a layer that works in place cannot change it afterwards
+            self._batch.taken[layer] = states[self._batch.rows, self._batch.columns]
+
+        return keep
 
 
 def _reduced(
