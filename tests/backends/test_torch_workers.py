@@ -89,6 +89,11 @@ def test_threads_are_shared_out_and_given_back(threads: Callable[[int], None]) -
     workers.for_each([1, 2], work, CPU)
     assert sorted(shares) == [(1, 1, True), (2, 1, True)]
     assert torch.get_num_threads() == 2 and not torch.is_inference_mode_enabled()
+    later = []  # threads of the process begin with what was set last, in whatever thread
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [2]
     single = []
     workers.for_each([1], lambda batch: single.append(torch.get_num_threads()), CPU)
     assert single == [2]  # one batch has all threads
