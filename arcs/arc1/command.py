@@ -9,6 +9,7 @@ from typing import Any
 
 from arcs import provenance
 from arcs.arc1.config import Arc1Config, absolute_paths, parse, resolve
+from arcs.arc1.recipes import note_of
 from arcs.continuing import continuable
 from arcs.progress import Reporter
 from arcs.report.writing import write_report
@@ -134,6 +135,11 @@ def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) 
         f"  evaluate base and trained on {problems} problems of {benchmark.title} through "
         f"llama.cpp ({settings.quantisation}), one decode for n_predict {budgets}"
     )
+    if settings.evaluations:
+        items = (
+            f"{settings.evaluation_limit} items each" if settings.evaluation_limit else "all items"
+        )
+        reporter.say(f"  then measure all arms: {', '.join(settings.evaluations)} ({items})")
     if settings.escalate is not None:
         reporter.say(
             f"  continue unfinished answers to at most {settings.escalate} tokens while they could "
@@ -148,11 +154,13 @@ def training_lines(settings: Arc1Config) -> list[str]:
     """What will be trained, a line each."""
     if settings.adapter is not None:
         return [f"adapter {settings.adapter} on {settings.model}"]
+    lines = []
+    if settings.recipe is not None:
+        lines.append(f"recipe {settings.recipe}: {note_of(settings.recipe)}")
     shape = (
         f"LoRA r={settings.rank} alpha={settings.alpha:g} on {settings.targets}, "
         f"dtype {settings.dtype}, backend {settings.backend}"
     )
-    lines = []
     if "sft" in settings.trains:
         records = settings.train_limit or "all"
         lines.append(
@@ -164,6 +172,11 @@ def training_lines(settings: Arc1Config) -> list[str]:
             f"beta {settings.beta:g}, reference {settings.dpo_reference}"
             + ("" if "sft" in settings.trains else f", {shape}")
         )
+    if settings.planted:
+        lines.append("train the planted effect (always hedges) and its placebo")
+    if settings.seeds > 1:
+        last = settings.seed + settings.seeds - 1
+        lines.append(f"all of it with seeds {settings.seed} to {last}, but the controls")
     return lines
 
 
