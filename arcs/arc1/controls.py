@@ -96,10 +96,14 @@ def _claim(evaluation: Mapping[str, Any], arm: str, quantity: str) -> dict[str, 
 
 
 def _passes(claims: Mapping[str, Mapping[str, Any]], sign: int) -> bool | None:
-    """None where a claim is INVALID: then nothing was tested."""
+    """None where nothing was tested: a claim is INVALID, or too few items could show the effect."""
     if any(claim["verdict"] == "INVALID" for claim in claims.values()):
         return None
-    return _seen(claims["planted"], sign) and not _seen(claims["placebo"], sign)
+    if _seen(claims["placebo"], sign):
+        return False
+    return (
+        None if claims["planted"]["verdict"] == "INCONCLUSIVE" else _seen(claims["planted"], sign)
+    )
 
 
 def _seen(claim: Mapping[str, Any], sign: int) -> bool:

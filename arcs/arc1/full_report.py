@@ -37,7 +37,7 @@ def whole_report(metrics: Arc1Metrics) -> list[RenderableType]:
     return [
         *_tables(metrics),
         *_thinking(metrics.thinking),
-        *_claims(metrics.evaluations),
+        *_claims(metrics.evaluations, [row["name"] for row in metrics.table]),
         *_controls(metrics.controls),
         *_seeds(metrics),
     ]
@@ -103,11 +103,11 @@ def _thinking(found: Json) -> Iterator[RenderableType]:
         )
 
 
-def _claims(evaluations: Json) -> Iterator[Text]:
+def _claims(evaluations: Json, order: Sequence[str]) -> Iterator[Text]:
     """A line for each evaluation and arm: every claim at the largest n_predict."""
     for name, found in evaluations.items():
-        for arm, condition in found["conditions"].items():
-            claims = _of(condition["comparison"])
+        for arm in (one for one in order if one in found["conditions"]):
+            claims = _of(found["conditions"][arm]["comparison"])
             if not claims:
                 continue
             line = Text(f"{name}, {arm}: ")
