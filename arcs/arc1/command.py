@@ -148,6 +148,11 @@ def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) 
     reporter.say(f"  {EXPECTATIONS[settings.profile]}")
     if "dpo" in settings.trains:
         reporter.say(f"  {DPO_EXPECTATION}")
+    if settings.evaluations and settings.judge is None and "mcas" in settings.evaluations:
+        reporter.say(
+            "  mcas is judged by the embedded model, which is validated first (its labels are kept "
+            "for later runs); its claims are INVALID if it fails its bar"
+        )
 
 
 def training_lines(settings: Arc1Config) -> list[str]:
@@ -184,9 +189,9 @@ DPO_EXPECTATION = (
     "that is for SFT; DPO on the pairs that ship takes about two thirds of SFT's time (by tokens)"
 )
 EXPECTATIONS: Mapping[str, str] = {
-    "quick": "expect about 5 minutes with the embedded model on a 2-core CPU; "
-    "20 problems seldom settle anything: this profile shows that all of it works",
-    "standard": "expect about 25 minutes with the embedded model on a 2-core CPU "
+    "quick": "expect about 5 minutes for SFT and its pass@1 with the embedded model on 2 cores; "
+    "20 problems and 3 items seldom settle anything: this profile shows that all of it works",
+    "standard": "expect about 25 minutes for SFT and its pass@1 with the embedded model on 2 cores "
     "(measured; faster with more cores or a GPU), 1 GB of disk, 3 GB of memory",
     "paper": "the paper's recipe: expect hours on a CPU, and a GPU for models above 0.6B",
 }

@@ -112,9 +112,9 @@ class Arc1Config(BaseModel):
     """Of free answers in evaluations; None: their own."""
     judge: str | None = None
     """Of chef and mcas; None: rules for chef, the embedded model for mcas."""
-    judge_references: int | None = Field(default=None, ge=2)
-    """Validate the judge on this many references of each instrument; None: all. With fewer the
-    interval is wider, and so the bar is harder to pass."""
+    judge_references: int | None = Field(default=None, ge=10)
+    """Validate a judge that takes time to ask on this many references of each instrument; None:
+    all. With fewer the interval is wider."""
     planted: bool = False
     """Train the planted effect and its placebo as well, and hold the instruments to them."""
     allow_weak_sandbox: bool = False

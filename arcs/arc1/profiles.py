@@ -18,7 +18,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
         "limit": 20, "n_predict": (128, 256, 512), "train_limit": 56, "epochs": 1,
         "rank": 16, "alpha": 32.0, "micro_batch_size": 2, "accumulation": 4, "max_length": 512,
         "pairs_limit": 24, "dpo_epochs": 1, "dpo_max_length": 512, "method": "sft+dpo",
-        "evaluations": EVALUATIONS, "evaluation_limit": 4, "evaluation_n_predict": (96,),
+        "evaluations": EVALUATIONS, "evaluation_limit": 3, "evaluation_n_predict": (96,),
         "judge_references": 12,
     },
     "standard": {

@@ -233,7 +233,7 @@ def arc1(
         _option(
             "--judge-references",
             panel=_EVALUATION,
-            help="Validate the judge on this many references of each instrument, default all",
+            help="Validate a gguf or api judge on this many references of each instrument",
         ),
     ] = None,
     limit: Annotated[

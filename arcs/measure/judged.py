@@ -54,7 +54,7 @@ class JudgeSettings:
     cache: Path | None = None
     """None: the user's own file, shared by all runs."""
     references: int | None = None
-    """How many of each instrument validate the judge; None: all."""
+    """How many of each instrument validate a judge that costs something to ask; None: all."""
 
 
 @dataclass(frozen=True)
