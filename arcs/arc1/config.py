@@ -126,6 +126,11 @@ class Arc1Config(BaseModel):
     def _all(cls, value: Any) -> Any:
         return EVALUATIONS if value == "all" else value
 
+    @field_validator("judge")
+    @classmethod
+    def _one_spelling(cls, value: str | None) -> str | None:
+        return None if value is None else str(parse_judge(value))
+
     @model_validator(mode="after")
     def _budgets_rise(self) -> Self:
         if not self.n_predict or list(self.n_predict) != sorted(set(self.n_predict)):

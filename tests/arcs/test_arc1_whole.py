@@ -61,6 +61,7 @@ def test_the_profile_gives_way_to_own_records_and_adapters_but_not_to_a_method()
         ({"planted": True, "evaluations": ("chef",)}, "planted: the meter"),
         ({"planted": True, "recipe": "placebo"}, "not itself a control"),
         ({"judge": "lexical"}, "cannot apply mcas"),
+        ({"judge": "oracle"}, "--judge"),
         ({"judge": "gguf", "evaluations": ("meter",)}, "no evaluation that a judge labels"),
         ({"evaluations": ("meter", "meter")}, "each once"),
         ({"evaluations": ("taste",)}, "evaluations"),
