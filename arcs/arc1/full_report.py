@@ -107,7 +107,7 @@ def _claims(evaluations: Json, order: Sequence[str]) -> Iterator[Text]:
     """A line for each evaluation and arm: every claim at the largest n_predict."""
     for name, found in evaluations.items():
         for arm in (one for one in order if one in found["conditions"]):
-            claims = _of(found["conditions"][arm]["comparison"])
+            claims = claims_of(found["conditions"][arm]["comparison"])
             if not claims:
                 continue
             line = Text(f"{name}, {arm}: ")
@@ -119,7 +119,8 @@ def _claims(evaluations: Json, order: Sequence[str]) -> Iterator[Text]:
             yield line
 
 
-def _of(comparison: Json | None) -> dict[str, Json]:
+def claims_of(comparison: Json | None) -> dict[str, Json]:
+    """Each claim of a comparison, at the largest n_predict."""
     if comparison is None:
         return {}
     if "claims" not in comparison:

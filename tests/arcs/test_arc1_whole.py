@@ -22,8 +22,10 @@ from arcs.arc1.table import render
 from arcs.arc1.think_mask import think_span, without_thoughts
 from arcs.arc1.thinking import Thought, compression
 from arcs.arc1.training import records_of
+from arcs.arc1.view import view
 from arcs.gates import load_gates
 from arcs.measure.meter_claims import meter_claim
+from arcs.report.stored import StoredRun
 from backends.training import TrainingExample
 from evals.meter_scores import AxisScore, AxisShift
 from evals.statistics.rates import Interval, wilson
@@ -249,6 +251,12 @@ def test_every_arm_is_evaluated_and_what_a_kill_left_is_gone_on_with(
     text = console.export_text()
     assert "SFT alone: HumanEval" in text and "meter, sft: " in text
     assert max(map(len, text.splitlines())) <= 80
+    page = view(StoredRun(out))
+    (arms,) = (one for one in page.tables if one.name == "arms")
+    assert [row.label for row in arms.rows] == ["base", "sft", "dpo"]
+    abouts = [card.about for card in page.claims]
+    assert "sft alone" in abouts and "meter, dpo" in abouts
+    assert {one.condition for one in page.items[0].answers} == {"base", "sft", "trained"}
     result = (out / "metrics.json").read_bytes()
     # as after a kill: a record less and torn in one evaluation, another not begun; run moved
     moved = bench.root / "moved"
