@@ -200,5 +200,7 @@ def require_evaluable(config: Arc1Config, prepared: Prepared, reporter: Reporter
         settings = measure_config(name, config, prepared.backend, ())
         if settings.instrument in JUDGED:
             check_judge(parse_judge(settings.judge or LEXICAL), reporter, JudgeOptions())
+    if config.thinking and set(config.evaluations) - {SMALL}:
+        reporter.say("evaluations other than small are asked without the thinking mode")
     if config.evaluations and config.base_bits is not None:
         reporter.say("evaluations measure on the base as stored, not on its quantised weights")
