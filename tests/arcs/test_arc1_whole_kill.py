@@ -20,12 +20,9 @@ FILES = {
     # what a phase writes: removed, with the result, so that a continued run does it and no other
     "train dpo": ("train-dpo", "training-dpo.json", "adapter", "adapter.gguf"),
     "train planted": ("controls/planted",),
-    "train placebo": ("controls/placebo",),
     "decode sft": ("sft.completions.jsonl",),
-    "evaluate small": ("evaluations/small",),
     "evaluate meter": ("evaluations/meter",),
     "evaluate chef": ("evaluations/chef",),
-    "evaluate recovery": ("evaluations/recovery",),
     "seed 1": ("seeds",),
 }
 PHASES = tuple(FILES)
@@ -71,7 +68,9 @@ def test_a_kill_in_a_phase_leaves_the_same_result(
     rewind(run, phase)
     command = bench.command("--run", str(run), "--json")
     delay = random.Random(phase).uniform(0, 0.8 * seconds)
-    assert kill_in(phase, command, env, run, delay), "it ended before it could be killed"
+    while not kill_in(phase, command, env, run, delay):  # a phase can be faster than it was
+        rewind(run, phase)
+        delay /= 4
     finish(bench, command)
     for name in ("metrics.json", "items.jsonl"):
         assert (run / name).read_bytes() == (reference / name).read_bytes()
