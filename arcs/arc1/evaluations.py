@@ -35,7 +35,7 @@ OF_CONTROLS = (METER, CHEF)
 """Evaluations that the planted effect must show in."""
 BASE_FILES = ("base.jsonl", "base.labels.jsonl")
 """Of a measurement, what is the same for every seed."""
-KEPT = ("n_items", "conditions", "judge")
+KEPT = ("n_items", "conditions", "judge", "self_verification")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _measured(
         if not (own.path / METRICS).exists():
             run_measure(settings, own, reporter, asking)
         metrics = own.read_json(METRICS)
-    return {key: metrics[key] for key in KEPT}
+    return {key: metrics[key] for key in KEPT if key in metrics}
 
 
 def measure_config(

@@ -194,6 +194,7 @@ _CELLS: Mapping[str, Callable[[Json], dict[str, Cell | None]]] = {
     "recovery": _recovery,
 }
 _NEEDS: Mapping[str, Sequence[str]] = {
+    "svr": ("svr",),
     "chef": ("coverage",),
     "asserted": ("delivery",),
     "mcas": ("mcas.holistic", "delivery"),
@@ -204,7 +205,7 @@ _NEEDS: Mapping[str, Sequence[str]] = {
 
 
 def _failing(evaluation: Json) -> set[str]:
-    judge = evaluation["judge"]
-    if judge is None:
-        return set()
-    return {name for name, one in judge["validity"].items() if not one["passes"]}
+    held = dict((evaluation["judge"] or {"validity": {}})["validity"])
+    if evaluation.get("self_verification"):  # a rule, held to the bar as well
+        held["svr"] = evaluation["self_verification"]
+    return {name for name, one in held.items() if not one["passes"]}

@@ -244,6 +244,8 @@ def test_every_arm_is_evaluated_and_what_a_kill_left_is_gone_on_with(
     for found in metrics.evaluations.values():
         assert set(found["conditions"]) == {"base", "sft", "dpo"}
     sft, dpo = (row["cells"]["hedging"]["value"] for row in metrics.table[1:])
+    assert metrics.table[1]["cells"]["svr"]["judge_not_valid"]  # the rule is below its bar
+    assert not metrics.table[1]["cells"]["chef"]["judge_not_valid"]
     assert sft != dpo  # two adapters, and each in its own row
     assert (out / "arms" / "dpo").resolve() == (out / "adapter").resolve()
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
