@@ -16,11 +16,14 @@ DEFAULT_GATES = Path(__file__).with_name("gates.toml")
 
 @dataclass(frozen=True)
 class SmallestEffect:
-    """The smallest effects that matter, as differences of shares between 0 and 1."""
+    """The smallest effects that matter, as differences of shares between 0 and 1, but for the
+    meter's."""
 
     pass_at_1: float
     auc: float
     rate: float
+    meter: float
+    """Standard deviations of the base's contrasts over items."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from arcs import provenance
 from arcs.arc1.config import Arc1Config, absolute_paths, parse, resolve
+from arcs.arc1.recipes import note_of
 from arcs.continuing import continuable
 from arcs.progress import Reporter
 from arcs.report.writing import write_report
@@ -134,6 +135,11 @@ def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) 
         f"  evaluate base and trained on {problems} problems of {benchmark.title} through "
         f"llama.cpp ({settings.quantisation}), one decode for n_predict {budgets}"
     )
+    if settings.evaluations:
+        items = (
+            f"{settings.evaluation_limit} items each" if settings.evaluation_limit else "all items"
+        )
+        reporter.say(f"  then measure all arms: {', '.join(settings.evaluations)} ({items})")
     if settings.escalate is not None:
         reporter.say(
             f"  continue unfinished answers to at most {settings.escalate} tokens while they could "
@@ -142,17 +148,24 @@ def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) 
     reporter.say(f"  {EXPECTATIONS[settings.profile]}")
     if "dpo" in settings.trains:
         reporter.say(f"  {DPO_EXPECTATION}")
+    if settings.evaluations and settings.judge is None and "mcas" in settings.evaluations:
+        reporter.say(
+            "  mcas is judged by the embedded model, which is validated first (its labels are kept "
+            "for later runs); its claims are INVALID if it fails its bar"
+        )
 
 
 def training_lines(settings: Arc1Config) -> list[str]:
     """What will be trained, a line each."""
     if settings.adapter is not None:
         return [f"adapter {settings.adapter} on {settings.model}"]
+    lines = []
+    if settings.recipe is not None:
+        lines.append(f"recipe {settings.recipe}: {note_of(settings.recipe)}")
     shape = (
         f"LoRA r={settings.rank} alpha={settings.alpha:g} on {settings.targets}, "
         f"dtype {settings.dtype}, backend {settings.backend}"
     )
-    lines = []
     if "sft" in settings.trains:
         records = settings.train_limit or "all"
         lines.append(
@@ -164,6 +177,11 @@ def training_lines(settings: Arc1Config) -> list[str]:
             f"beta {settings.beta:g}, reference {settings.dpo_reference}"
             + ("" if "sft" in settings.trains else f", {shape}")
         )
+    if settings.planted:
+        lines.append("train the planted effect (always hedges) and its placebo")
+    if settings.seeds > 1:
+        last = settings.seed + settings.seeds - 1
+        lines.append(f"all of it with seeds {settings.seed} to {last}, but the controls")
     return lines
 
 
@@ -171,9 +189,9 @@ DPO_EXPECTATION = (
     "that is for SFT; DPO on the pairs that ship takes about two thirds of SFT's time (by tokens)"
 )
 EXPECTATIONS: Mapping[str, str] = {
-    "quick": "expect about 5 minutes with the embedded model on a 2-core CPU; "
-    "20 problems seldom settle anything: this profile shows that all of it works",
-    "standard": "expect about 25 minutes with the embedded model on a 2-core CPU "
+    "quick": "expect about 5 minutes for SFT and its pass@1 with the embedded model on 2 cores; "
+    "20 problems and 3 items seldom settle anything: this profile shows that all of it works",
+    "standard": "expect about 25 minutes for SFT and its pass@1 with the embedded model on 2 cores "
     "(measured; faster with more cores or a GPU), 1 GB of disk, 3 GB of memory",
     "paper": "the paper's recipe: expect hours on a CPU, and a GPU for models above 0.6B",
 }

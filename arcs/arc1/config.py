@@ -8,37 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from arcs.arc1.profiles import EVALUATIONS, PROFILES, Evaluation
+from arcs.arc1.recipes import CONTROLS, profile_that_gives_way, recipe
+from arcs.labels import parse_judge
 from arcs.training_data import shipped_or_own
 from backends.interface import LoraConfig
 from backends.training import DpoConfig, TrainConfig
+from evals.budgets import check_budgets
 from models.errors import UserError
 
 Method = Literal["sft", "dpo", "sft+dpo"]
 Profile = Literal["quick", "standard", "paper"]
 Quantisation = Literal["auto", "original", "f16", "q8_0", "q5_k_m", "q4_k_m"]
-
-PROFILES: Mapping[str, Mapping[str, Any]] = {
-    # A smoke test of the whole path on real input; its verdict is nearly always INCONCLUSIVE.
-    "quick": {
-        "limit": 20, "n_predict": (128, 256, 512), "train_limit": 56, "epochs": 1,
-        "rank": 16, "alpha": 32.0, "micro_batch_size": 2, "accumulation": 4, "max_length": 512,
-        "pairs_limit": 24, "dpo_epochs": 1, "dpo_max_length": 512,
-    },
-    "standard": {
-        "n_predict": (256, 512, 1024), "epochs": 2, "rank": 16, "alpha": 32.0,
-        "micro_batch_size": 4, "accumulation": 2, "max_length": 1024,
-    },
-    # The paper's recipe (PAPER.md 3.1), with response-only loss and held-out loss added.
-    "paper": {
-        "n_predict": (512, 1024, 2048), "epochs": 3, "rank": 64, "alpha": 128.0,
-        "micro_batch_size": 4, "accumulation": 8, "max_length": 2048,
-        "gradient_checkpointing": True,
-        "dpo_learning_rate": 5e-6, "dpo_epochs": 2, "dpo_micro_batch_size": 1,
-        "dpo_accumulation": 16, "dpo_max_length": 1280,
-    },
-}  # fmt: skip
 
 
 class Arc1Config(BaseModel):
@@ -55,12 +38,20 @@ class Arc1Config(BaseModel):
     """Bits that the base's linear layers are packed to while training (QLoRA); MLX only."""
     thinking: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
+    seeds: int = Field(default=1, ge=1, le=20)
+    """Trainings with seeds ``seed``, ``seed`` + 1, ...; the run's own verdict is the first's."""
 
+    recipe: str | None = None
+    """Whose settings these are, where they are not given otherwise."""
     method: Method = "sft"
     """``sft+dpo``: DPO goes on from the adapter that SFT made, in the same run."""
     data: tuple[Path, ...] = ()
     """JSONL files; empty: the training set that ships with threearc."""
+    paired_with: tuple[Path, ...] = ()
+    """Of ``data``, only the record of each prompt and split in these files, in their order."""
     train_limit: int | None = Field(default=None, ge=1)
+    mask_think: bool = False
+    """No loss on the tokens of think blocks."""
     adapter: Path | None = None
     """A finished PEFT adapter to evaluate instead of training one."""
     targets: Literal["attention", "all"] = "attention"
@@ -113,9 +104,32 @@ class Arc1Config(BaseModel):
     """llama.cpp threads; None: the physical cores."""
     gpu_layers: int = Field(default=-1, ge=-1)
     """Layers that llama.cpp puts on a GPU; -1: all that fit. What was offloaded is recorded."""
+    evaluations: tuple[Evaluation, ...] = ()
+    """What all arms are measured on beside the benchmark."""
+    evaluation_limit: int | None = Field(default=None, ge=1)
+    """Items of each evaluation (of the meter: of each axis); None: all."""
+    evaluation_n_predict: tuple[int, ...] | None = None
+    """Of free answers in evaluations; None: their own."""
+    judge: str | None = None
+    """Of chef and mcas; None: rules for chef, the embedded model for mcas."""
+    judge_references: int | None = Field(default=None, ge=10)
+    """Validate a judge that takes time to ask on this many references of each instrument; None:
+    all. With fewer the interval is wider."""
+    planted: bool = False
+    """Train the planted effect and its placebo as well, and hold the instruments to them."""
     allow_weak_sandbox: bool = False
     allow_overlap: bool = False
     """Evaluate in spite of problems that were trained on: claims are then INVALID."""
+
+    @field_validator("evaluations", mode="before")
+    @classmethod
+    def _all(cls, value: Any) -> Any:
+        return EVALUATIONS if value == "all" else value
+
+    @field_validator("judge")
+    @classmethod
+    def _one_spelling(cls, value: str | None) -> str | None:
+        return None if value is None else str(parse_judge(value))
 
     @model_validator(mode="after")
     def _budgets_rise(self) -> Self:
@@ -127,6 +141,26 @@ class Arc1Config(BaseModel):
             raise ValueError(
                 f"escalate: {self.escalate} is not above the largest n_predict {self.n_predict[-1]}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluations_fit(self) -> Self:
+        """Refuse what no evaluation would use."""
+        if len(set(self.evaluations)) < len(self.evaluations):
+            raise ValueError("evaluations: each once")
+        if self.evaluation_n_predict is not None:
+            check_budgets(self.evaluation_n_predict)
+        judged = {"chef", "mcas"} & set(self.evaluations)
+        if self.judge is not None:
+            if not judged:
+                raise ValueError("judge: no evaluation that a judge labels (chef, mcas)")
+            if parse_judge(self.judge).kind == "lexical" and "mcas" in self.evaluations:
+                raise ValueError("judge: the lexical judge cannot apply mcas; name another, e.g. "
+                                 "gguf, or leave mcas out of --evaluations")  # fmt: skip
+        if self.planted and "meter" not in self.evaluations:
+            raise ValueError("planted: the meter must be among --evaluations")
+        if self.planted and (self.adapter is not None or self.recipe in CONTROLS):
+            raise ValueError("planted: needs a training that is not itself a control")
         return self
 
     @model_validator(mode="after")
@@ -204,14 +238,19 @@ def resolve(flags: Mapping[str, Any], file: Path | None = None) -> Arc1Config:
     profile = flags.get("profile", from_file.get("profile", "standard"))
     if not isinstance(profile, str) or profile not in PROFILES:
         raise UserError(f"profile {profile!r}: unknown; choose from {', '.join(PROFILES)}")
-    merged = {**PROFILES[profile], **from_file, **flags, "profile": profile}
+    own = {**from_file, **flags}
+    named = own.get("recipe")
+    chosen = {} if named is None else absolute_paths(recipe(named))
+    base = profile_that_gives_way(PROFILES[profile], {**chosen, **own})
+    merged = {**base, **chosen, **own, "profile": profile}
     config = parse(merged, "settings" if file is None else str(file))
-    _refuse_unused(config, {**from_file, **flags})
+    _refuse_unused(config, own)
     return config
 
 
 SFT_ONLY = {
     "train_limit": None,
+    "mask_think": None,
     "epochs": "dpo_epochs",
     "learning_rate": "dpo_learning_rate",
     "micro_batch_size": "dpo_micro_batch_size",
@@ -221,7 +260,19 @@ SFT_ONLY = {
 """Settings of SFT -> DPO's own."""
 DPO_ONLY = ("pairs_limit", "beta", *(own for own in SFT_ONLY.values() if own))
 OF_TRAINING = (
-    *("data", "targets", "rank", "alpha", "dropout", "rslora", "base_bits", "warmup_ratio"),
+    *(
+        "recipe",
+        "seeds",
+        "data",
+        "paired_with",
+        "targets",
+        "rank",
+        "alpha",
+        "dropout",
+        "rslora",
+        "base_bits",
+        "warmup_ratio",
+    ),
     *("weight_decay", "max_grad_norm", "gradient_checkpointing", "checkpoint_every"),
     *("eval_every", *SFT_ONLY, *DPO_ONLY),
 )
@@ -263,7 +314,7 @@ def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     made = dict(values)
     try:
-        for name in ("data", "pairs"):
+        for name in ("data", "pairs", "paired_with"):
             if isinstance(made.get(name), list | tuple):
                 made[name] = tuple(_absolute(_shipped(path)) for path in made[name])
         if isinstance(made.get("benchmark"), str) and made["benchmark"].endswith(".jsonl"):

@@ -26,7 +26,9 @@ from evals.truncation import repetition_loop
 from models.chat import ChatEncoder
 from models.errors import UserError
 
-ARMS = ("base", "trained")
+BASE, SFT, TRAINED = "base", "sft", "trained"
+ARMS = (BASE, TRAINED)
+"""Of every run; where SFT is followed by DPO, :data:`SFT` stands between them."""
 
 
 class Settings(Protocol):

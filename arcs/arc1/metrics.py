@@ -6,13 +6,14 @@ same bytes. docs/arc1-metrics.schema.json is the JSON schema of :class:`Arc1Metr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from arcs.arc1.config import Arc1Config
+from arcs.arc1.summary import RUN, own_rows, paper_rows, spread
 from arcs.verdicts import Comparison
 from backends.interface import Completion
 from backends.training import TrainResult
@@ -111,6 +112,25 @@ class HeldOutLoss(Model):
     step: int
     loss: float
     tokens: int
+
+
+class ArmComparison(Model):
+    """Another arm against the base, in the form of the run's own; ``trained`` is that arm."""
+
+    claim: Claim
+    budgets: list[BudgetResult]
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> Self:
+        """Take from a comparison what belongs into the result."""
+        plain = comparison.to_json()
+        return cls(
+            claim=Claim(**plain["claim"]),
+            budgets=[
+                BudgetResult(**{("trained" if k == "edited" else k): v for k, v in one.items()})
+                for one in plain["budgets"]
+            ],
+        )
 
 
 class TrainingSummary(Model):
@@ -251,7 +271,33 @@ class Arc1Metrics(Model):
     training_dpo: PreferenceSummary | None = Field(
         default=None, description="null where the method has no DPO"
     )
-    decoding: dict[str, Decoding] = Field(description="by arm: base, trained")
+    other_arms: dict[str, ArmComparison] = Field(
+        default_factory=dict, description="sft: what SFT made, where DPO went on from it"
+    )
+    decoding: dict[str, Decoding] = Field(description="by arm: base, sft, trained")
+    thinking: dict[str, Any] = Field(
+        default_factory=dict, description="with --thinking: think tokens, and what an edit keeps"
+    )
+    evaluations: dict[str, Any] = Field(
+        default_factory=dict,
+        description="by name: n_items, conditions (base and arms) and judge, as threearc measure "
+        "and threearc eval give them",
+    )
+    controls: dict[str, Any] = Field(
+        default_factory=dict,
+        description="with --planted: instruments, and whether each sees the planted effect and not "
+        "the placebo (null: not decidable)",
+    )
+    table: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="one row a checkpoint, ours and the paper's: name, of, checkpoint, cells",
+    )
+    seeds: list[dict[str, Any]] = Field(
+        default_factory=list, description="by seed: claim and table; empty for one seed"
+    )
+    over_seeds: list[dict[str, Any]] = Field(
+        default_factory=list, description="the table's values over seeds: mean, least, most"
+    )
     config: dict[str, Any]
     made_with: dict[str, Any] = Field(
         description="model, adapter, data, prompts, engines, sandbox, gates and versions"
@@ -259,37 +305,69 @@ class Arc1Metrics(Model):
 
 
 MADE_WITH = (
-    "model", "adapter", "training_backend", "engine_training", "engine_base", "engine_trained",
+    "model", "adapter", "adapter_sft", "training_backend", "engine_training", "engine_base",
+    "engine_sft", "engine_trained",
     "chat", "data", "pairs", "reference", "evaluation", "sandbox", "gates", "versions", "code",
     "environment", "overlap", "overlap_elsewhere",
 )  # fmt: skip
-STAGES = ("engine_base_", "engine_trained_")
+STAGES = ("engine_base_", "engine_sft_", "engine_trained_")
 """Of an arm's continuations, by n_predict."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run measured."""
+
+    comparison: Comparison
+    decoding: Mapping[str, Decoding]
+    others: Mapping[str, Comparison] = field(default_factory=dict)
+    thinking: Mapping[str, Any] = field(default_factory=dict)
+    evaluations: Mapping[str, Any] = field(default_factory=dict)
+    controls: Mapping[str, Any] = field(default_factory=dict)
+    seeds: Sequence[Arc1Metrics] = ()
+    """Of the further seeds."""
 
 
 def build(
     config: Arc1Config,
     manifest: Mapping[str, Any],
-    comparison: Comparison,
+    found: Found,
     training: TrainingSummary | None,
-    decoding: Mapping[str, Decoding],
     training_dpo: PreferenceSummary | None = None,
 ) -> Arc1Metrics:
     """Put the result together."""
-    plain = comparison.to_json()
-    reached = [budget["n_predict"] for budget in plain["budgets"]]
+    own = ArmComparison.of(found.comparison)
+    others = {arm: ArmComparison.of(one) for arm, one in found.others.items()}
+    reached = [budget.n_predict for budget in own.budgets]
     stages = sorted(name for name in manifest if name.startswith(STAGES))
+    last = "dpo" if training_dpo is not None else "sft" if training is not None else "adapter"
+    rows = own_rows({**others, last: own}, manifest["evaluation"]["dataset"], found.evaluations)
+    every = [
+        {"seed": config.seed, "claim": own.claim.model_dump(mode="json"), "table": rows},
+        *(
+            {
+                "seed": one.config["seed"],
+                "claim": one.claim.model_dump(mode="json"),
+                "table": [row for row in one.table if row["of"] == RUN],
+            }
+            for one in found.seeds
+        ),
+    ]
     return Arc1Metrics(
-        claim=Claim(**plain["claim"]),
-        primary_n_predict=plain["primary_n_predict"],
+        claim=own.claim,
+        primary_n_predict=own.claim.n_predict,
         escalated=[n for n in reached if n > config.n_predict[-1]],
-        budgets=[
-            BudgetResult(**{("trained" if k == "edited" else k): v for k, v in budget.items()})
-            for budget in plain["budgets"]
-        ],
+        budgets=own.budgets,
         training=training,
-        decoding=dict(decoding),
+        decoding=dict(found.decoding),
         training_dpo=training_dpo,
+        other_arms=others,
+        thinking=dict(found.thinking),
+        evaluations=dict(found.evaluations),
+        controls=dict(found.controls),
+        table=[*rows, *paper_rows(manifest["model"]["name"])],
+        seeds=every if found.seeds else [],
+        over_seeds=spread([one["table"] for one in every]) if found.seeds else [],
         config=config.model_dump(mode="json"),
         made_with={name: manifest[name] for name in (*MADE_WITH, *stages) if name in manifest},
     )

@@ -1,8 +1,10 @@
 """The phases of Arc 1, each of which picks up where an earlier process was stopped.
 
-prepare -> train (SFT, DPO, or both) -> export -> decode (base, trained) -> execute -> compare
+prepare -> train (SFT, DPO, or both; the controls) -> export -> decode (base, SFT, trained)
+        -> execute -> compare -> evaluations -> further seeds
 
-With --escalate the last three are done again at twice the budget while it could matter.
+With --escalate decode, execute and compare are done again at twice the budget while it could
+matter. Evaluations and further seeds are runs of their own, in folders of the run.
 """
 
 from __future__ import annotations
@@ -15,11 +17,16 @@ from typing import Any
 from arcs import provenance, trained_on
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.config import Arc1Config
-from arcs.arc1.metrics import Arc1Metrics, Decoding, build
+from arcs.arc1.controls import held_to_controls, train_controls
+from arcs.arc1.evaluations import arms_of, evaluate_arms, require_evaluable
+from arcs.arc1.metrics import Arc1Metrics, Decoding, Found, build
+from arcs.arc1.seeds import repeat
 from arcs.arc1.stages import Judged, Stage, decode_arm, judge
+from arcs.arc1.thinking import compression, think_length
 from arcs.arc1.training import (
     Trained,
     Trainer,
+    records_of,
     reference_is_stored,
     train_or_take,
     trained_pairs,
@@ -33,10 +40,8 @@ from arcs.runs import METRICS, RunDirectory
 from arcs.training_data import (
     Preference,
     Record,
-    built_in_paths,
     built_in_preference_paths,
     data_sha256,
-    load,
     load_preferences,
     preferences_sha256,
     require_apart,
@@ -49,6 +54,7 @@ from backends.memory import model_size
 from backends.verification import verify
 from evals.benchmarks import Benchmark, load_benchmark
 from evals.humaneval.execution import Limits
+from evals.humaneval.outcomes import Outcome
 from evals.humaneval.sandbox import IsolationLevel, detect_level
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
@@ -86,22 +92,29 @@ class Prepared:
     """Items of other evaluation sets that were trained on, by set."""
 
 
-def run_arc1(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Arc1Metrics:
-    """Run or continue Arc 1 in ``run``; returns what stands in its metrics.json."""
+def run_arc1(
+    config: Arc1Config, run: RunDirectory, reporter: Reporter, shared: Path | None = None
+) -> Arc1Metrics:
+    """Run or continue Arc 1 in ``run``; returns what stands in its metrics.json.
+
+    ``shared``: a run of the same settings but the seed, whose measurements of the base hold here.
+    """
     with run.timed("prepare"):
         prepared = prepare_run(config, run, reporter)
-    shared = {name: list(found) for name, found in prepared.elsewhere.items()}
+    overlap = {name: list(found) for name, found in prepared.elsewhere.items()}
     if prepared.shared:
         own = [one.to_json() for one in prepared.shared]
-        shared[_dataset(run)] = [*own, *shared.get(_dataset(run), [])]
+        overlap[_dataset(run)] = [*own, *overlap.get(_dataset(run), [])]
     trainer = Trainer(
-        config, run, prepared.directory, prepared.backend, prepared.encoder, reporter, shared
+        config, run, prepared.directory, prepared.backend, prepared.encoder, reporter, overlap
     )
     trained = train_or_take(trainer, prepared.records, prepared.pairs)
     run.extend_manifest(adapter={"sha256": adapter_sha256(trained.adapter)})
+    if trained.sft_adapter is not None:
+        run.extend_manifest(adapter_sft={"sha256": adapter_sha256(trained.sft_adapter)})
+    controls = train_controls(trainer)
     with run.timed("export"):
-        gguf, adapter_gguf = export(config, run, prepared, trained.adapter, reporter)
-    adapters = dict(zip(evaluation.ARMS, (None, adapter_gguf), strict=True))
+        gguf, adapters = export(run, prepared, trained, reporter)
     done: dict[str, dict[str, Completion]] = {arm: {} for arm in adapters}
     stage = Stage.first(config)
     while True:
@@ -111,13 +124,26 @@ def run_arc1(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Arc1M
                     stage, run, prepared, arm, gguf, its_adapter, done[arm], reporter
                 )
         judged = judge(stage, run, prepared, done, reporter)
-        larger = stage.next([judged.comparison])
+        larger = stage.next(judged.all_comparisons)
         if larger is None:
-            return conclude(config, run, judged, trained, done)
+            break
         reporter.say(
             f"unfinished answers could change the conclusion: on to {larger.budgets[-1]} tokens"
         )
         stage = larger
+    arms = arms_of(trained, controls)
+    measured = evaluate_arms(config, run, prepared, arms, reporter, shared)
+    with run.timed("conclude"):
+        found = Found(
+            comparison=judged.comparison,
+            others=judged.others,
+            decoding={arm: Decoding.of(one.values()) for arm, one in done.items()},
+            thinking=_thinking(config, prepared, judged, done),
+            evaluations=measured,
+            controls=held_to_controls(measured, controls),
+            seeds=repeat(config, run, reporter, run_arc1),
+        )
+        return conclude(config, run, judged, trained, found)
 
 
 def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Prepared:
@@ -132,7 +158,7 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
     require_installed()
     warn_unused_gpu(config.gpu_layers, reporter)
     level = detect_level(allow_weak=config.allow_weak_sandbox)
-    records = load(config.data or built_in_paths()) if "sft" in config.trains else ()
+    records = records_of(config)
     pairs: tuple[Preference, ...] = ()
     if "dpo" in config.trains:
         pairs = load_preferences(config.pairs or built_in_preference_paths())
@@ -162,6 +188,7 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
         limits=limits,
         gates=load_gates(),
     )
+    require_evaluable(config, prepared, reporter)
     if "evaluation" not in run.manifest():  # begun now
         problems.require_solvable(benchmark, chosen, level, limits, reporter)
     run.extend_manifest(**_describe(config, prepared, verification))
@@ -282,9 +309,9 @@ def _describe(config: Arc1Config, prepared: Prepared, verification: str) -> dict
 
 
 def export(
-    config: Arc1Config, run: RunDirectory, prepared: Prepared, adapter: Path, reporter: Reporter
-) -> tuple[Path, Path]:
-    """Make the two files llama.cpp reads: the model's GGUF and the adapter's."""
+    run: RunDirectory, prepared: Prepared, trained: Trained, reporter: Reporter
+) -> tuple[Path, dict[str, Path | None]]:
+    """Make what llama.cpp reads: the model's GGUF, and the adapter's of each arm."""
     from backends.llamacpp.adapter import convert_adapter
     from backends.llamacpp.quantise import evaluation_gguf
     from models.store import cache_root
@@ -292,10 +319,14 @@ def export(
     gguf = evaluation_gguf(
         prepared.directory, prepared.quantisation, cache_root() / "gguf", say=reporter.say
     )
-    adapter_gguf = run.path / "adapter.gguf"
-    if not adapter_gguf.exists():
-        convert_adapter(adapter, prepared.directory, adapter_gguf)
-    return gguf, adapter_gguf
+    wanted = {evaluation.TRAINED: (trained.adapter, run.path / "adapter.gguf")}
+    if trained.sft_adapter is not None:
+        sft = {evaluation.SFT: (trained.sft_adapter, run.path / "adapter-sft.gguf")}
+        wanted = {**sft, **wanted}
+    for adapter, file in wanted.values():
+        if not file.exists():
+            convert_adapter(adapter, prepared.directory, file)
+    return gguf, {evaluation.BASE: None, **{arm: file for arm, (_, file) in wanted.items()}}
 
 
 def conclude(
@@ -303,15 +334,35 @@ def conclude(
     run: RunDirectory,
     judged: Judged,
     trained: Trained,
-    done: Mapping[str, Mapping[str, Completion]],
+    found: Found,
 ) -> Arc1Metrics:
     """Write items.jsonl and metrics.json."""
     records = evaluation.item_records(judged.answers, judged.executions, judged.table)
     evaluation.write_items(run.path / ITEMS, records)
-    decoding = {arm: Decoding.of(done[arm].values()) for arm in evaluation.ARMS}
-    metrics = build(config, run.manifest(), judged.comparison, trained.sft, decoding, trained.dpo)
+    metrics = build(config, run.manifest(), found, trained.sft, trained.dpo)
     run.write_json(METRICS, metrics.model_dump(mode="json"))
     return metrics
+
+
+def _thinking(
+    config: Arc1Config,
+    prepared: Prepared,
+    judged: Judged,
+    done: Mapping[str, Mapping[str, Completion]],
+) -> dict[str, Any]:
+    if not config.thinking:
+        return {}
+    opened = {item.key: item.think_open for item in prepared.items}
+    lengths = {
+        arm: {key: think_length(prepared.encoder, one.ids, opened[key]) for key, one in own.items()}
+        for arm, own in done.items()
+    }
+    primary = {arm: rows[max(rows)] for arm, rows in judged.table.items()}
+    passed = {
+        arm: {row.item_id: row.outcome is Outcome.PASSED for row in rows}
+        for arm, rows in primary.items()
+    }
+    return compression(lengths, passed, prepared.gates.level)
 
 
 def first_manifest(config: Arc1Config, command: Sequence[str]) -> dict[str, Any]:

@@ -118,6 +118,14 @@ class Judged:
     executions: Mapping[tuple[str, str], Execution]
     table: Mapping[str, Mapping[int, Sequence[ItemResult]]]
     comparison: Comparison
+    """Of the base and what the run ends with."""
+    others: Mapping[str, Comparison]
+    """Of the base and each arm between them."""
+
+    @property
+    def all_comparisons(self) -> tuple[Comparison, ...]:
+        """The run's own first."""
+        return (self.comparison, *self.others.values())
 
 
 def judge(
@@ -129,7 +137,7 @@ def judge(
 ) -> Judged:
     """Run the code and compare the arms."""
     given: list[evaluation.Answer] = []
-    for arm in evaluation.ARMS:
+    for arm in done:
         given += evaluation.answers(arm, done[arm], prepared.items, prepared.encoder, stage.config)
     with run.timed(f"execute{stage.suffix}") as counts:
         store = run.json_lines(EXECUTIONS)
@@ -140,15 +148,19 @@ def judge(
         counts["programs"] = len(store.records) - before
     table = evaluation.results(given, executions)
     with run.timed(f"compare{stage.suffix}"):
-        comparison = compare(
-            table["base"],
-            table["trained"],
-            prepared.gates,
-            base_settings=settings_sha256(run, "base"),
-            edited_settings=settings_sha256(run, "trained"),
-            trained_on_test=bool(prepared.shared),
-        )
-    return Judged(given, executions, table, comparison)
+        compared = {
+            arm: compare(
+                table[evaluation.BASE],
+                table[arm],
+                prepared.gates,
+                base_settings=settings_sha256(run, evaluation.BASE),
+                edited_settings=settings_sha256(run, arm),
+                trained_on_test=bool(prepared.shared),
+            )
+            for arm in done
+            if arm != evaluation.BASE
+        }
+    return Judged(given, executions, table, compared.pop(evaluation.TRAINED), compared)
 
 
 def settings_sha256(run: RunDirectory, arm: str) -> str:

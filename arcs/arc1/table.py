@@ -8,6 +8,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from arcs.arc1.full_report import whole_report
 from arcs.arc1.metrics import (
     Arc1Metrics,
     ArmAtBudget,
@@ -43,24 +44,39 @@ SHORT = {
 def render(metrics: Arc1Metrics, console: Console | None = None) -> None:
     """Print the result on stdout."""
     console = console or Console(highlight=False)
-    console.print(Group(rates_table(metrics), outcomes_table(metrics), verdict_panel(metrics)))
+    others = [rates_table(metrics, arm) for arm in metrics.other_arms]
+    console.print(
+        Group(
+            *others,
+            rates_table(metrics),
+            outcomes_table(metrics),
+            *whole_report(metrics),
+            verdict_panel(metrics),
+        )
+    )
 
 
-def rates_table(metrics: Arc1Metrics) -> Table:
-    """pass@1 of both arms and the paired difference at every n_predict."""
-    made = metrics.made_with
+def rates_table(metrics: Arc1Metrics, arm: str | None = None) -> Table:
+    """pass@1 of both arms and the paired difference at every n_predict.
+
+    ``arm``: one between the base and what the run ends with; None: that.
+    """
+    made, budgets = metrics.made_with, metrics.budgets
+    name, before = "trained", ""
+    if arm is not None:
+        budgets, name, before = metrics.other_arms[arm].budgets, arm, f"{arm.upper()} alone: "
     table = Table(
-        title=f"{made['evaluation']['dataset']} pass@1, {made['model']['name']}, "
+        title=f"{before}{made['evaluation']['dataset']} pass@1, {made['model']['name']}, "
         f"{made['evaluation']['quantisation']} GGUF, n = {metrics.claim.n_items}",
         caption="95% intervals: Wilson for rates, Tango for the paired difference; "
         "+gained -lost problems; p: exact McNemar; n: n_predict",
         box=SIMPLE_HEAD,
         pad_edge=False,
     )
-    for name in ("n", "base", "trained", "difference", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for column in ("n", "base", name, "difference", "p"):
+        table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict at n", min_width=12, overflow="fold")
-    for budget in metrics.budgets:
+    for budget in budgets:
         table.add_row(*_row(budget), end_section=True)
     return table
 
@@ -99,11 +115,10 @@ def _verdict(claim: Claim) -> Text:
 
 def outcomes_table(metrics: Arc1Metrics) -> Table:
     """What became of the items, each kind counted apart, and what n_predict cut off."""
-    kinds = [
-        kind
-        for kind in SHORT
-        if any(b.base.outcomes[kind] or b.trained.outcomes[kind] for b in metrics.budgets)
-    ]
+    by_arm: list[tuple[str, list[ArmAtBudget]]] = [("base", [b.base for b in metrics.budgets])]
+    by_arm += [(arm, [b.trained for b in o.budgets]) for arm, o in metrics.other_arms.items()]
+    by_arm.append(("trained", [b.trained for b in metrics.budgets]))
+    kinds = [kind for kind in SHORT if any(one.outcomes[kind] for _, own in by_arm for one in own)]
     table = Table(
         title="Outcomes",
         caption="fence, think: never closed; cut: stopped by n_predict, of which loops: "
@@ -115,8 +130,9 @@ def outcomes_table(metrics: Arc1Metrics) -> Table:
     table.add_column("arm", no_wrap=True)
     for name in (*(SHORT[kind] for kind in kinds), "cut", "loops"):
         table.add_column(name, justify="right", no_wrap=True)
-    for budget in metrics.budgets:
-        for name, arm in (("base", budget.base), ("trained", budget.trained)):
+    for place, budget in enumerate(metrics.budgets):
+        for name, own in by_arm:
+            arm = own[place]
             counts = (str(arm.outcomes[kind]) for kind in kinds)
             cut = _share(arm.truncated, arm.truncated_share)
             loops = "unknown" if arm.loops is None else str(arm.loops)

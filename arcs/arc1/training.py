@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 from arcs import trained_on
 from arcs.arc1.config import Arc1Config
 from arcs.arc1.metrics import PreferenceSummary, TrainingSummary
+from arcs.arc1.think_mask import without_thoughts
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
-from arcs.training_data import Preference, Record
+from arcs.training_data import Preference, Record, built_in_paths, load, paired_placebo
 from backends import default_dtype, free_memory, memory_model, open_backend
 from backends.batching import steps_per_epoch
 from backends.interface import Float32, LanguageModel, LoraConfig
@@ -61,6 +62,8 @@ class Trained:
     adapter: Path
     sft: TrainingSummary | None
     dpo: PreferenceSummary | None
+    sft_adapter: Path | None = None
+    """What SFT made, where DPO went on from it."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,16 @@ def train_or_take(
             if encoded is not None:
                 _dpo(trainer, *encoded, [*sft_prompts, *dpo_prompts], counts)
             dpo = PreferenceSummary.model_validate(run.read_json(DPO_SUMMARY))
-    return Trained(run.path / ADAPTER, sft, dpo)
+    both = run.path / SFT_ADAPTER if sft is not None and dpo is not None else None
+    return Trained(run.path / ADAPTER, sft, dpo, both)
+
+
+def records_of(config: Arc1Config) -> tuple[Record, ...]:
+    """What SFT may train on. Raises UserError where a file is wrong or a partner is missing."""
+    if "sft" not in config.trains:
+        return ()
+    found = load(config.data or built_in_paths())
+    return paired_placebo(load(config.paired_with), found) if config.paired_with else found
 
 
 def trained_records(config: Arc1Config, records: Sequence[Record]) -> Sequence[Record]:
@@ -140,7 +152,8 @@ def make_examples(
     def encode(record: Record) -> TrainingExample:
         return _encode(encoder, record.id, record.prompt, record.response)
 
-    return [encode(r) for r in chosen], [encode(r) for r in kept_out]
+    made = [encode(r) for r in chosen], [encode(r) for r in kept_out]
+    return without_thoughts(encoder, *made) if config.mask_think else made
 
 
 def make_pairs(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from arcs.arc1.whole_view import whole_claims, whole_tables
 from arcs.report import generic, parts
 from arcs.report.coding import Arm, items_of, problems_of
 from arcs.report.stored import StoredRun
 from arcs.report.view import Cell, ClaimCard, Number, Row, Table, View
 
-ARMS = (Arm("base", "base", None), Arm("trained", "trained", "base"))
+BASE, TRAINED = Arm("base", "base", None), Arm("trained", "trained", "base")
 
 
 def view(run: StoredRun) -> View:
@@ -25,6 +26,7 @@ def view(run: StoredRun) -> View:
         "Trained minus base pass@1", rates, "difference",
         "Tango intervals; the band is what does not matter", null=0.0, band=(-smallest, smallest),
     )  # fmt: skip
+    between = [Arm(name, name, "base") for name in metrics.get("other_arms", {})]
     tables = (rates, _outcomes(metrics), parts.bounds_table("bounds", _bound_rows(budgets)))
     return View(
         title=generic.title_of(run),
@@ -36,9 +38,13 @@ def view(run: StoredRun) -> View:
         finished=True,
         claims=tuple(_claims(metrics)),
         notes=tuple(_notes(metrics, trouble)),
-        tables=(*(one for one in tables if one is not None), *_training(metrics)),
+        tables=(
+            *(one for one in tables if one is not None),
+            *whole_tables(metrics),
+            *_training(metrics),
+        ),
         figures=((figure,) if figure else ()) + generic.pictures(run),
-        items=items_of(run, ARMS, problems),
+        items=items_of(run, (BASE, *between, TRAINED), problems),
         made_with=generic.made_with(run),
         settings=generic.settings_of(run),
     )  # fmt: skip
@@ -55,6 +61,7 @@ def _claims(metrics: Mapping[str, Any]) -> Iterator[ClaimCard]:
             about=about,
             select={"condition": "trained", "n_predict": str(n), "change": ("gained", "lost")},
         )
+    yield from whole_claims(metrics)
 
 
 def _notes(metrics: Mapping[str, Any], trouble: str | None) -> Iterator[str]:

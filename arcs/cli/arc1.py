@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from arcs.cli import app
-from arcs.cli.numbers import whole_numbers
+from arcs.cli.numbers import names, whole_numbers
 
 _EXPERIMENT, _TRAINING, _EVALUATION = "Experiment", "Training", "Evaluation"
 _DPO = "Preferences (DPO)"
@@ -26,6 +26,10 @@ Examples:\n
   threearc arc1 --data my.jsonl --rank 32 --epochs 3 --n-predict 512,1024\n
   threearc arc1 --benchmark small --limit 100\n
   threearc arc1 --method sft+dpo --pairs my-pairs.jsonl\n
+  threearc arc1 --recipe paper-chef --seeds 3
+
+  threearc arc1 --planted --evaluations meter,chef     (do the instruments see what is there?)
+
   threearc arc1 --adapter path/to/peft-adapter --model SmolLM2-1.7B-Instruct\n
   threearc arc1 --run runs/arc1-20260101-120000     (continue after a kill)
 """,
@@ -57,11 +61,37 @@ def arc1(
     ] = False,
     method: Annotated[
         str | None,
-        _option("--method", panel=_TRAINING, help="sft (default), dpo, or sft+dpo in one run"),
+        _option("--method", panel=_TRAINING, help="sft+dpo in one run (default), sft or dpo"),
     ] = None,
     data: Annotated[
         list[Path] | None,
         _option("--data", panel=_TRAINING, help="Training records: JSONL, or a set that ships"),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        _option(
+            "--recipe",
+            panel=_TRAINING,
+            help="paper-chef, paper-qwen-0.6b, attention-only, all-modules, low-rank, rslora, "
+            "think-masked, planted-hedge or placebo (docs/arc1.md)",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None,
+        _option("--seeds", panel=_TRAINING, help="Train with this many seeds, default 1"),
+    ] = None,
+    planted: Annotated[
+        bool | None,
+        _option(
+            "--planted/--no-planted",
+            panel=_TRAINING,
+            help="Train an adapter that always hedges and its placebo too: do the instruments see "
+            "the one and not the other?",
+        ),
+    ] = None,
+    mask_think: Annotated[
+        bool | None,
+        _option("--mask-think/--no-mask-think", panel=_TRAINING, help="No loss on think tokens"),
     ] = None,
     train_limit: Annotated[
         int | None, _option("--train-limit", panel=_TRAINING, help="Train on this many records")
@@ -170,6 +200,42 @@ def arc1(
             "conclusion",
         ),
     ] = None,
+    evaluations: Annotated[
+        str | None,
+        _option(
+            "--evaluations",
+            panel=_EVALUATION,
+            help="What all arms are measured on beside the benchmark: some of small,meter,"
+            "short-answers,chef,mcas,recovery; all (default: all but short-answers); none",
+        ),
+    ] = None,
+    evaluation_limit: Annotated[
+        int | None,
+        _option("--evaluation-limit", panel=_EVALUATION, help="Items of each evaluation"),
+    ] = None,
+    evaluation_n_predict: Annotated[
+        str | None,
+        _option(
+            "--evaluation-n-predict", panel=_EVALUATION, help="Token budgets of free answers there"
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        _option(
+            "--judge",
+            panel=_EVALUATION,
+            help="Of chef and mcas: lexical (default for chef), gguf (default for mcas), "
+            "gguf:MODEL, api:URL#MODEL or recorded:FILE",
+        ),
+    ] = None,
+    judge_references: Annotated[
+        int | None,
+        _option(
+            "--judge-references",
+            panel=_EVALUATION,
+            help="Validate a gguf or api judge on this many references of each instrument",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, _option("--limit", panel=_EVALUATION, help="Evaluate this many problems")
     ] = None,
@@ -212,10 +278,10 @@ def arc1(
         ),
     ] = None,
 ) -> None:
-    """Train a LoRA, evaluate base and trained at several n_predict, and judge the difference.
+    """Train a LoRA (SFT, then DPO), evaluate base and arms, and judge the differences.
 
     Evaluates Python tasks quantised through llama.cpp. One decode serves every n_predict.
-    The verdict is the one at the largest.
+    The verdict is the one at the largest. Behaviour is measured on all arms beside it.
     """
     flags = {
         name: value
@@ -224,6 +290,12 @@ def arc1(
     }
     if "n_predict" in flags:
         flags["n_predict"] = whole_numbers(flags["n_predict"])
+    if "evaluation_n_predict" in flags:
+        flags["evaluation_n_predict"] = whole_numbers(
+            flags["evaluation_n_predict"], "--evaluation-n-predict"
+        )
+    if "evaluations" in flags:
+        flags["evaluations"] = names(flags["evaluations"])
     from arcs.arc1.command import start
 
     start(flags, out=out, run=run, config=config, as_json=json_output)

@@ -16,7 +16,7 @@ from arcs.judging.opening import ask
 from arcs.progress import Reporter
 from evals.judges.cache import LabelCache
 from evals.judges.labels import Judge
-from evals.judges.references import records, references
+from evals.judges.references import Reference, records, references
 from evals.judges.validation import Bar, validate
 from evals.self_verification import verifies
 from evals.statistics.agreement import cohen_kappa
@@ -88,17 +88,25 @@ def judge_validity(
     *,
     cache: LabelCache | None = None,
     reporter: Reporter | None = None,
+    limit: int | None = None,
 ) -> JudgeValidity:
     """Let ``judge`` label the shipped references of each instrument (labels in ``cache`` are used).
+
+    ``limit``: this many of them, spread evenly: the interval is wider, so the bar harder to pass.
 
     Raises CapabilityError where it cannot apply one.
     """
     said, bar = reporter or Reporter(quiet=True), bar_of(gates)
     found = {}
     for name in dict.fromkeys(instruments):
-        given = references(name)
+        given = _spread(references(name), limit)
         asked = [one.question for one in given]
         labels = ask(judge, asked, f"validate {name}", said, cache=cache)
         whole = validate(judge, given, labels).to_json(bar)
         found[name] = {key: whole[key] for key in SHOWN}
     return JudgeValidity(found)
+
+
+def _spread(given: Sequence[Reference], limit: int | None) -> Sequence[Reference]:
+    count = len(given) if limit is None else min(limit, len(given))
+    return [given[i * len(given) // count] for i in range(count)]

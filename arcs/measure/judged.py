@@ -53,6 +53,8 @@ class JudgeSettings:
     options: JudgeOptions
     cache: Path | None = None
     """None: the user's own file, shared by all runs."""
+    references: int | None = None
+    """How many of each instrument validate a judge that costs something to ask; None: all."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,8 @@ def judge_all(
                 one: {"statuses": labels.statuses(one), "cut": labels.cut(one)}
                 for one in instrument.asks
             }
-        validity = validity_of_run(judge, instrument.asks, gates, cache, run, reporter)
+        limit = settings.references if judge.id.kind in ("gguf", "api") else None
+        validity = validity_of_run(judge, instrument.asks, gates, cache, run, reporter, limit)
         _said(judge, reporter)
     return JudgedRecords(made, counted, validity)
 
@@ -155,6 +158,7 @@ def validity_of_run(
     cache: LabelCache | None,
     run: RunDirectory,
     reporter: Reporter,
+    limit: int | None = None,
 ) -> JudgeValidity:
     """Decided once in a run: it stays what it was when the run is continued.
 
@@ -163,7 +167,7 @@ def validity_of_run(
     if (run.path / VALIDITY).exists():
         return JudgeValidity(run.read_json(VALIDITY))
     with _timed(run, "validate the judge", judge):
-        found = judge_validity(judge, asks, gates, cache=cache, reporter=reporter)
+        found = judge_validity(judge, asks, gates, cache=cache, reporter=reporter, limit=limit)
     if not any(one["statuses"].get("error") for one in found.instruments.values()):
         run.write_json(VALIDITY, found.to_json())
     return found

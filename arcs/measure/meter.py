@@ -9,6 +9,7 @@ from typing import Any
 from arcs.gates import Gates
 from arcs.held_out import prompts_of
 from arcs.measure.instrument import Record
+from arcs.measure.meter_claims import meter_claim
 from arcs.trained_on import Asked
 from backends.interface import LanguageModel
 from evals.items.load import built_in, items_sha256
@@ -90,11 +91,17 @@ class Meter:
         *,
         trained_on_test: bool = False,
     ) -> dict[str, Any]:
-        """Shifts by axis. No verdict: no smallest shift that matters is fixed for nats."""
+        """Shifts by axis, and the claim about each."""
         before, after = ([_reading(record) for record in side] for side in (base, edited))
-        found = shifts(before, after, gates.level)
-        axes = {axis: one.to_json() for axis, one in found.items()}
-        return {"axes": axes, "trained_on_test": trained_on_test}
+        found, own = shifts(before, after, gates.level), scores(before, gates.level)
+        return {
+            "axes": {axis: one.to_json() for axis, one in found.items()},
+            "claims": {
+                axis: meter_claim(axis, own[axis], one, gates, trained_on_test=trained_on_test)
+                for axis, one in found.items()
+            },
+            "trained_on_test": trained_on_test,
+        }
 
 
 def _reading(record: Record) -> MeterReading:

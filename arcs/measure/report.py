@@ -19,7 +19,7 @@ from arcs.measure.free_report import free_report
 def report(metrics: Mapping[str, Any]) -> Group:
     """Table and notes."""
     if metrics["instrument"] == METER:
-        return Group(_meter(metrics))
+        return Group(_meter(metrics), *_meter_claims(metrics))
     if metrics["instrument"] in FREE:
         return Group(*free_report(metrics))
     return Group(_short_answers(metrics), *_claims(metrics))
@@ -51,6 +51,22 @@ def _meter(metrics: Mapping[str, Any]) -> Table:
                 end_section=place == len(axes) - 1,
             )
     return table
+
+
+def _meter_claims(metrics: Mapping[str, Any]) -> list[Text]:
+    return [
+        claim_line(name, claim)
+        for name, condition in metrics["conditions"].items()
+        for claim in (condition["comparison"] or {"claims": {}})["claims"].values()
+    ]
+
+
+def claim_line(name: str, claim: Mapping[str, Any]) -> Text:
+    """A claim about a condition, in words."""
+    line = Text(f"{name}: ")
+    line.append(claim["verdict"], style=COLOURS[claim["verdict"]])
+    reasons = ", ".join(claim["reasons"]).replace("_", " ")
+    return line.append(f" ({reasons}). {claim['statement']}. {claim['explanation']}")
 
 
 def _nats(found: Mapping[str, Any]) -> str:
@@ -131,11 +147,7 @@ def _claims(metrics: Mapping[str, Any]) -> list[Text]:
     for name, condition in metrics["conditions"].items():
         if condition["comparison"] is None:
             continue
-        claim = condition["comparison"]["claim"]
-        line = Text(f"{name}: ")
-        line.append(claim["verdict"], style=COLOURS[claim["verdict"]])
-        reasons = ", ".join(claim["reasons"]).replace("_", " ")
-        lines.append(line.append(f" ({reasons}). {claim['statement']}. {claim['explanation']}"))
+        lines.append(claim_line(name, condition["comparison"]["claim"]))
     return lines
 
 

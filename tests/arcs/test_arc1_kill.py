@@ -8,17 +8,15 @@ end must hold the same bytes in metrics.json and items.jsonl.
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.arc1_bench import Bench
+from tests.support.kills import kill_in
 
 pytestmark = pytest.mark.slow
 
@@ -56,15 +54,6 @@ def reference(bench):
     return out
 
 
-def phases_begun(run: Path) -> dict[str, int]:
-    """How often each phase was started, as far as timing.json says."""
-    try:
-        timing = json.loads((run / "timing.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return {name: len(entry["starts"]) for name, entry in timing["phases"].items()}
-
-
 def rewind(run: Path, phase: str) -> None:
     """Put a finished run back to the moment before ``phase``."""
     for later in PHASES[PHASES.index(phase) :]:
@@ -74,24 +63,6 @@ def rewind(run: Path, phase: str) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-
-
-def kill_in(phase: str, command: list[str], env: dict[str, str], run: Path, delay: float) -> bool:
-    """Start the command, kill it ``delay`` seconds into the phase; False if it ended before."""
-    before = phases_begun(run).get(phase, 0)
-    with subprocess.Popen(
-        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    ) as process:
-        while phases_begun(run).get(phase, 0) == before and process.poll() is None:
-            time.sleep(0.003)
-        time.sleep(delay)
-        killed = process.poll() is None
-        if killed:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            assert process.stderr is not None
-            assert process.returncode == 0, process.stderr.read().decode()
-    return killed
 
 
 @pytest.mark.timeout(900)

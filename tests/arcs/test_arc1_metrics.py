@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from arcs.arc1.config import resolve
-from arcs.arc1.metrics import Arc1Metrics, Decoding, build
+from arcs.arc1.metrics import Arc1Metrics, Decoding, Found, build
 from arcs.arc1.stages import settings_sha256
 from arcs.arc1.table import SHORT, render
 from arcs.runs import RunDirectory
@@ -47,7 +47,7 @@ def metrics(base, trained) -> Arc1Metrics:
         "model": {"name": "tiny"},
         "evaluation": {"dataset": "small tasks", "quantisation": "q8_0"},
     }
-    return build(resolve({}), manifest, comparison, None, DECODING)
+    return build(resolve({}), manifest, Found(comparison, DECODING), None)
 
 
 def shown(document: Arc1Metrics, width: int = 80) -> str:

@@ -64,7 +64,9 @@ class Bench:
 
     def settings(self) -> Path:
         path = self.root / "settings.toml"
-        path.write_text("checkpoint_every = 1\neval_every = 3\nrank = 4\n")
+        path.write_text(
+            'checkpoint_every = 1\neval_every = 3\nrank = 4\nmethod = "sft"\nevaluations = []\n'
+        )
         return path
 
     def call_here(self, command: list[str]) -> subprocess.CompletedProcess[str]:

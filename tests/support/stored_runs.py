@@ -81,7 +81,7 @@ def arc1_run(path: Path, base: Sequence[Given], trained: Sequence[Given], **mani
             path / "items.jsonl", evaluation.item_records(given, executions, table)
         )
         decoding = {arm: Decoding(tokens=100, near_ties=2) for arm in ("base", "trained")}
-        made = metrics.build(config, document, comparison, None, decoding)
+        made = metrics.build(config, document, metrics.Found(comparison, decoding), None)
         run.write_json(METRICS, made.model_dump(mode="json"))
     return path
 

@@ -35,17 +35,22 @@ def meter(run: StoredRun, metrics: Mapping[str, Any]) -> View:
     records = shared.records(run, metrics)
     known = shared.known("meter", MeterItem, metrics, records)
     notes = [] if known else [shared.CHANGED]
-    notes += [
-        "There is no verdict: the gates file fixes no smallest shift that matters in nats. Read "
-        "the shift; the absolute contrast has an offset of its own on each axis."
-    ]
+    notes.append("Read the shift; the absolute contrast has an offset of its own on each axis.")
     notes += [
         f"{name}: INVALID, its adapter was trained on items that are measured."
         for name in shared.conditions(metrics)
         if (metrics["conditions"][name]["comparison"] or {}).get("trained_on_test")
     ]
+    claims = [
+        generic.card_of(claim, about=name, unit="nats", select={"condition": name, "axis": axis})
+        for name in shared.conditions(metrics)
+        for axis, claim in (metrics["conditions"][name]["comparison"] or {})
+        .get("claims", {})
+        .items()
+    ]
     return shared.view(
         run, metrics,
+        claims=tuple(claims),
         notes=tuple(notes),
         tables=tuple(one for one in (shifts, contrasts) if one is not None),
         figures=(*(one for one in figures if one is not None), *generic.pictures(run)),

@@ -10,7 +10,7 @@ import pytest
 
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.config import Arc1Config, resolve
-from arcs.arc1.metrics import build
+from arcs.arc1.metrics import Found, build
 from arcs.arc1.pipeline import ITEMS
 from arcs.audits.readers import read
 from arcs.audits.results import Results, Role
@@ -83,7 +83,7 @@ def finish(run: RunDirectory, config: Arc1Config, given: list[evaluation.Answer]
     evaluation.write_items(run.path / ITEMS, records)
     compared = compare(table["base"], table["trained"], load_gates(),
                        base_settings="s", edited_settings="s")  # fmt: skip
-    metrics = build(config, run.manifest(), compared, None, {})
+    metrics = build(config, run.manifest(), Found(compared, {}), None)
     run.write_json(METRICS, metrics.model_dump(mode="json"))
 
 

@@ -1,0 +1,206 @@
+"""What all arms are measured on beside the benchmark: runs of ``measure`` and ``eval`` in the run.
+
+Each stands in ``evaluations/<name>`` as a run of its own, which is continued with this one, and can
+be looked at, audited or reported like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from arcs.arc1.config import Arc1Config
+from arcs.arc1.controls import Control
+from arcs.arc1.profiles import MCAS_JUDGE
+from arcs.arc1.training import Trained
+from arcs.judging.opening import JudgeOptions
+from arcs.measure.config import CHEF, JUDGED, LEXICAL, MCAS, METER, SHORT_ANSWERS, MeasureConfig
+from arcs.measure.judged import JudgeSettings
+from arcs.progress import Reporter
+from arcs.runs import METRICS, RunDirectory
+from arcs.subruns import sub_run
+from models.errors import UserError
+
+if TYPE_CHECKING:
+    from arcs.arc1.pipeline import Prepared
+
+FOLDER, LINKS = "evaluations", "arms"
+SMALL = "small"
+SMALL_BUDGETS = (64, 128, 256)
+OF_CONTROLS = (METER, CHEF)
+"""Evaluations that the planted effect must show in."""
+BASE_FILES = ("base.jsonl", "base.labels.jsonl")
+"""Of a measurement, what is the same for every seed."""
+KEPT = ("n_items", "conditions", "judge", "self_verification")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An adapter and what it is called in tables."""
+
+    name: str
+    adapter: Path
+    control: bool = False
+
+
+def arms_of(trained: Trained, controls: Mapping[str, Control]) -> tuple[Arm, ...]:
+    """All edits of the base, in the order in which they were made."""
+    last = "dpo" if trained.dpo is not None else "sft" if trained.sft is not None else "adapter"
+    before = [] if trained.sft_adapter is None else [Arm("sft", trained.sft_adapter)]
+    planted = [Arm(name, one.adapter, control=True) for name, one in controls.items()]
+    return (*before, Arm(last, trained.adapter), *planted)
+
+
+def evaluate_arms(
+    config: Arc1Config,
+    run: RunDirectory,
+    prepared: Prepared,
+    arms: Sequence[Arm],
+    reporter: Reporter,
+    shared: Path | None = None,
+) -> dict[str, Any]:
+    """Run or continue each evaluation that was asked for; what it found, by name.
+
+    ``shared``: a run of the same settings but the seed, whose measurements of the base hold here.
+    """
+    links = {arm.name: _link(run.path, arm) for arm in arms}
+    found: dict[str, Any] = {}
+    for name in config.evaluations:
+        wanted = [arm for arm in arms if name in OF_CONTROLS or not arm.control]
+        adapters = tuple(links[arm.name] for arm in wanted)
+        reporter.say(f"evaluation: {name}")
+        with run.timed(f"evaluate {name}"):
+            measure = _small if name == SMALL else _measured
+            metrics = measure(name, config, run, prepared, adapters, reporter, shared)
+        found[name] = metrics
+    return found
+
+
+def _link(run: Path, arm: Arm) -> Path:
+    """``arms/<name>``: conditions are called after an adapter's folder."""
+    link = run.absolute() / LINKS / arm.name
+    link.parent.mkdir(exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(os.path.relpath(arm.adapter.absolute(), link.parent))
+    return link
+
+
+def _measured(
+    name: str,
+    config: Arc1Config,
+    run: RunDirectory,
+    prepared: Prepared,
+    adapters: tuple[Path, ...],
+    reporter: Reporter,
+    shared: Path | None,
+) -> dict[str, Any]:
+    from arcs.measure.pipeline import run_measure
+
+    settings = measure_config(name, config, prepared.backend, adapters)
+    asking = JudgeSettings(
+        settings.judge or LEXICAL, JudgeOptions(), references=config.judge_references
+    )
+    with sub_run(run.path / FOLDER / name, "measure", settings.model_dump(mode="json")) as own:
+        _take(shared, own, name)
+        if not (own.path / METRICS).exists():
+            run_measure(settings, own, reporter, asking)
+        metrics = own.read_json(METRICS)
+    return {key: metrics[key] for key in KEPT if key in metrics}
+
+
+def measure_config(
+    name: str, config: Arc1Config, backend: str, adapters: tuple[Path, ...]
+) -> MeasureConfig:
+    """The settings of one measurement."""
+    free = name not in (METER, SHORT_ANSWERS)
+    judge = None
+    if name in JUDGED:
+        judge = config.judge or (MCAS_JUDGE if name == MCAS else None)
+    weak = config.allow_weak_sandbox and name == "recovery"
+    return MeasureConfig.model_validate(
+        {
+            "instrument": name,
+            "model": config.model,
+            "backend": backend,
+            "adapters": adapters,
+            "limit": config.evaluation_limit,
+            "n_predict": config.evaluation_n_predict if free else None,
+            "judge": judge,
+            "allow_weak_sandbox": weak,
+            "allow_overlap": config.allow_overlap,
+        }
+    )
+
+
+def _take(shared: Path | None, own: RunDirectory, name: str) -> None:
+    """Take over finished measurements of the base, once."""
+    if shared is None:
+        return
+    for file in BASE_FILES:
+        source, target = shared / FOLDER / name / file, own.path / file
+        if source.exists() and not target.exists():
+            part = target.with_name(f".{file}.part")
+            shutil.copyfile(source, part)
+            part.replace(target)
+
+
+def _small(
+    name: str,
+    config: Arc1Config,
+    run: RunDirectory,
+    prepared: Prepared,
+    adapters: tuple[Path, ...],
+    reporter: Reporter,
+    shared: Path | None,
+) -> dict[str, Any]:
+    from arcs.evaluate.config import EvalConfig
+    from arcs.evaluate.pipeline import run_eval
+
+    settings = EvalConfig.model_validate(
+        {
+            "benchmark": name,
+            "adapters": adapters,
+            "quantisations": (prepared.quantisation,),
+            "n_predict": config.evaluation_n_predict or SMALL_BUDGETS,
+            "limit": config.evaluation_limit,
+            **{key: getattr(config, key) for key in _OF_EVAL},
+        }
+    )
+    with sub_run(run.path / FOLDER / name, "eval", settings.model_dump(mode="json")) as own:
+        if not (own.path / METRICS).exists():
+            run_eval(settings, own, reporter)
+        metrics = own.read_json(METRICS)
+    conditions = metrics["quantisations"][prepared.quantisation]
+    return {"n_items": metrics["n_items"], "conditions": conditions, "judge": None}
+
+
+_OF_EVAL = (
+    "model", "thinking", "prompt_style", "kv_dtype", "width", "threads", "gpu_layers",
+    "allow_weak_sandbox", "allow_overlap",
+)  # fmt: skip
+
+
+def require_evaluable(config: Arc1Config, prepared: Prepared, reporter: Reporter) -> None:
+    """Raise UserError, before anything is trained, for what would stop an evaluation later."""
+    from arcs.judging.opening import check_judge
+    from arcs.labels import parse_judge
+
+    if config.evaluations and prepared.encoder.template is None:
+        raise UserError(
+            f"--evaluations: {prepared.directory.name} has no chat template, which they need; go "
+            "on with --evaluations none"
+        )
+    for name in config.evaluations:
+        if name == SMALL:
+            continue
+        settings = measure_config(name, config, prepared.backend, ())
+        if settings.instrument in JUDGED:
+            check_judge(parse_judge(settings.judge or LEXICAL), reporter, JudgeOptions())
+    if config.thinking and set(config.evaluations) - {SMALL}:
+        reporter.say("evaluations other than small are asked without the thinking mode")
+    if config.evaluations and config.base_bits is not None:
+        reporter.say("evaluations measure on the base as stored, not on its quantised weights")

@@ -1,0 +1,273 @@
+"""Arc 1 whole: recipes, arms, evaluations inside the run, controls, the table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from arcs.arc1.config import resolve
+from arcs.arc1.controls import _passes
+from arcs.arc1.metrics import Arc1Metrics
+from arcs.arc1.profiles import EVALUATIONS
+from arcs.arc1.recipes import PLACEBO, PLANTED, recipes
+from arcs.arc1.summary import HUMANEVAL, own_rows, paper_rows, spread
+from arcs.arc1.table import render
+from arcs.arc1.think_mask import think_span, without_thoughts
+from arcs.arc1.thinking import Thought, compression
+from arcs.arc1.training import records_of
+from arcs.arc1.view import view
+from arcs.gates import load_gates
+from arcs.measure.meter_claims import meter_claim
+from arcs.report.stored import StoredRun
+from backends.training import TrainingExample
+from evals.meter_scores import AxisScore, AxisShift
+from evals.statistics.rates import Interval, wilson
+from models.errors import UserError
+from tests.support.arc1_bench import Bench
+
+# -- recipes ---------------------------------------------------------------------------------------
+
+
+def test_every_recipe_is_a_possible_run_and_flags_win_over_it() -> None:
+    for name in recipes():
+        assert resolve({"recipe": name}).recipe == name
+    chosen = resolve({"recipe": "paper-chef", "rank": 8, "profile": "quick"})
+    assert (chosen.rank, chosen.alpha, chosen.epochs, chosen.limit) == (8, 128.0, 3, 20)
+    assert chosen.dpo().train.learning_rate == 5e-6
+    # the paper's V3: alpha / sqrt(r) = 0.125 with rank-stabilised scaling
+    assert resolve({"recipe": "rslora"}).lora().scale == pytest.approx(0.125)
+    with pytest.raises(UserError, match="--recipe 'none-such': unknown"):
+        resolve({"recipe": "none-such"})
+
+
+def test_the_profile_gives_way_to_own_records_and_adapters_but_not_to_a_method() -> None:
+    assert resolve({}).method == "sft+dpo"
+    assert resolve({"data": ("mine.jsonl",)}).method == "sft"  # no pairs of ours on their records
+    assert resolve({"data": ("mine.jsonl",), "pairs": ("p.jsonl",)}).method == "sft+dpo"
+    assert resolve({"data": ("mine.jsonl",), "method": "sft+dpo"}).method == "sft+dpo"
+    assert resolve({"adapter": "lora"}).trains == ()
+    assert resolve({"evaluations": "all"}).evaluations == EVALUATIONS
+    assert resolve({"evaluations": ()}).evaluations == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"planted": True, "evaluations": ("chef",)}, "planted: the meter"),
+        ({"planted": True, "recipe": "placebo"}, "not itself a control"),
+        ({"judge": "lexical"}, "cannot apply mcas"),
+        ({"judge": "oracle"}, "--judge"),
+        ({"judge": "gguf", "evaluations": ("meter",)}, "no evaluation that a judge labels"),
+        ({"evaluations": ("meter", "meter")}, "each once"),
+        ({"evaluations": ("taste",)}, "evaluations"),
+        ({"evaluation_n_predict": (8, 4)}, "n_predict must rise"),
+        ({"method": "dpo", "mask_think": True}, "mask-think"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused_in_one_line(given: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        resolve(given)
+    assert "\n" not in str(caught.value)
+
+
+def test_planted_and_placebo_see_the_same_prompts_in_the_same_order_and_one_recipe() -> None:
+    planted, placebo = (resolve({"recipe": name}) for name in (PLANTED, PLACEBO))
+    first, second = records_of(planted), records_of(placebo)
+    assert [(one.prompt, one.split) for one in first] == [(o.prompt, o.split) for o in second]
+    assert all(one.response != other.response for one, other in zip(first, second, strict=True))
+    assert planted.training() == placebo.training() and planted.lora() == placebo.lora()
+
+
+# -- the meter's claim -----------------------------------------------------------------------------
+
+
+def shift(mean: float, low: float, high: float, p: float) -> AxisShift:
+    return AxisShift(50, mean, Interval(low, high, 0.95), 0.3, 40, 0, p, p)
+
+
+def test_a_shift_matters_from_a_fifth_of_the_bases_own_spread() -> None:
+    gates = load_gates()
+    base = AxisScore(50, -0.1, None, 0.4, 0.5, 9, 9)  # a shift that matters: 0.08
+
+    def verdict(found: AxisShift, **more: bool) -> tuple[str, list[str]]:
+        claim = meter_claim("hedging", base, found, gates, **more)
+        return claim["verdict"], claim["reasons"]
+
+    assert verdict(shift(0.09, 0.05, 0.13, 1e-4)) == ("SUPPORTED", ["effect_shown"])
+    assert verdict(shift(0.07, 0.05, 0.09, 1e-4)) == ("INCONCLUSIVE", ["underpowered"])
+    assert verdict(shift(0.05, 0.03, 0.07, 1e-4)) == ("REFUTED", ["effect_excluded"])
+    assert verdict(shift(0.09, -0.1, 0.3, 0.2)) == ("INCONCLUSIVE", ["underpowered"])
+    assert verdict(shift(-0.09, -0.2, -0.05, 1e-4)) == ("SUPPORTED", ["effect_shown"])
+    seen = verdict(shift(0.09, 0.05, 0.13, 1e-4), trained_on_test=True)
+    assert seen == ("INVALID", ["train_test_overlap"])
+    alone = replace(base, deviation=None)
+    assert meter_claim("hedging", alone, shift(1, 0.9, 1.1, 0), gates)["verdict"] == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize(
+    ("planted", "placebo", "passes"),
+    [
+        (("SUPPORTED", 0.2), ("REFUTED", 0.0), True),
+        (("SUPPORTED", 0.2), ("INCONCLUSIVE", 0.1), True),
+        (("SUPPORTED", 0.2), ("SUPPORTED", 0.2), False),
+        (("SUPPORTED", -0.2), ("REFUTED", 0.0), False),
+        (("REFUTED", 0.0), ("REFUTED", 0.0), False),
+        (("INCONCLUSIVE", 0.2), ("REFUTED", 0.0), None),
+        (("INVALID", 0.2), ("REFUTED", 0.0), None),
+    ],
+)
+def test_an_instrument_passes_if_it_sees_the_planted_effect_alone(
+    planted: Any, placebo: Any, passes: bool | None
+) -> None:
+    claims = {
+        arm: {"verdict": verdict, "delta": delta}
+        for arm, (verdict, delta) in (("planted", planted), ("placebo", placebo))
+    }
+    assert _passes(claims, 1) is passes
+
+
+# -- thinking --------------------------------------------------------------------------------------
+
+
+def words(text: str) -> list[str]:
+    return text.split(" ")
+
+
+def joined(ids: Any) -> str:
+    return " ".join(ids)
+
+
+def test_the_think_block_is_found_whatever_it_is_made_of() -> None:
+    ids = words("<think> a b </think> c d")
+    assert think_span(joined, ids) == ((0, 4), True)
+    assert think_span(joined, words("x <think> a")) == ((1, 3), False)
+    assert think_span(joined, words("a b </think> c"), opened=True) == ((0, 3), True)
+    assert think_span(joined, words("a b"), opened=True) == ((0, 2), False)
+    assert think_span(joined, words("a b")) is None
+    split = list("<think>a</think>b")  # marks of several tokens
+    assert think_span("".join, split) == ((6, 16), True)
+
+
+def test_no_loss_falls_on_thoughts_and_masking_nothing_is_an_error() -> None:
+    encoder: Any = SimpleNamespace(decode=joined)
+    ids: Any = tuple(words("ask <think> a </think> c ."))
+    example = TrainingExample("x", ids, (False, True, True, True, True, True))
+    (masked,), kept_out = without_thoughts(encoder, [example], [example])
+    assert masked.response_mask == (False, False, False, False, True, True)
+    assert kept_out == [masked]
+    plain = replace(example, ids=tuple(words("ask b a d c .")))
+    with pytest.raises(UserError, match="no training record has a think block"):
+        without_thoughts(encoder, [plain], [])
+
+
+def test_kept_thinking_is_paired_and_leaves_out_what_was_cut() -> None:
+    base = {f"p{i}": Thought(100, True) for i in range(4)} | {"cut": Thought(50, False)}
+    own = {f"p{i}": Thought(50 + 20 * i, True) for i in range(4)} | {"cut": Thought(10, True)}
+    passed = {"p0": True, "p1": False, "p2": True, "p3": True, "cut": True}
+    found = compression({"base": base, "sft": own}, {"sft": passed}, 0.95)
+    kept = found["kept"]["sft"]
+    assert (kept["n"], kept["left_out"], kept["median"]) == (4, 1, pytest.approx(0.8))
+    assert kept["interval"]["low"] < kept["geometric_mean"] < kept["interval"]["high"]
+    counts = {one["from"]: (one["n"], one["passed"]) for one in kept["buckets"] if one["n"]}
+    assert counts == {0.5: (2, 1), 0.75: (1, 1), 1.0: (1, 1)}
+    assert found["arms"]["base"]["cut"] == 1
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+def test_the_papers_values_stand_in_the_row_of_their_own_checkpoint() -> None:
+    rows = {row["name"]: row["cells"] for row in paper_rows("Qwen3-0.6B")}
+    every, aware = rows["paper: all modules"], rows["paper: DD-SA"]
+    assert every["humaneval"]["value"] == 46 / 164
+    assert every["mcas_25"] is None and every["recovery"] is None  # of another checkpoint
+    assert aware["mcas_25"]["value"] == 12.07 and aware["humaneval"]["value"] == 58 / 164
+    assert aware["humaneval"]["interval"] == wilson(58, 164).to_json()
+    assert paper_rows("SmolLM2-135M-Instruct") == []
+
+
+def test_seeds_are_averaged_by_arm_and_a_missing_value_is_left_out() -> None:
+    def table(value: float | None) -> list[dict[str, Any]]:
+        return [{"name": "sft", "cells": {"svr": None if value is None else {"value": value}}}]
+
+    (row,) = spread([table(0.1), table(0.3), table(None)])
+    assert row["cells"]["svr"] == {
+        "mean": pytest.approx(0.2), "least": 0.1, "most": 0.3, "seeds": 2,
+    }  # fmt: skip
+
+
+def test_a_benchmark_of_ones_own_never_stands_in_the_column_of_humaneval() -> None:
+    rate = SimpleNamespace(
+        model_dump=lambda mode: {"n_items": 3, "missing": 1, "pass_at_1": 0.5, "interval": None}
+    )
+    arms: Any = {"sft": SimpleNamespace(budgets=[SimpleNamespace(base=rate, trained=rate)])}
+    base = own_rows(arms, "mine", {})[0]["cells"]
+    assert base["humaneval"] is None and base["benchmark"]["n"] == 2
+    assert own_rows(arms, HUMANEVAL, {})[0]["cells"]["humaneval"]["value"] == 0.5
+
+
+# -- a run -----------------------------------------------------------------------------------------
+
+
+def whole(bench: Bench, out: Path) -> list[str]:
+    settings = bench.root / "whole.toml"
+    settings.write_text(
+        "checkpoint_every = 1\neval_every = 3\nrank = 4\nevaluation_limit = 2\n"
+        "evaluation_n_predict = [5, 10]\n"
+    )
+    command = bench.both(out)
+    command[command.index("--config") + 1] = str(settings)
+    return [*command, "--evaluations", "small,meter,chef,recovery"]
+
+
+def test_every_arm_is_evaluated_and_what_a_kill_left_is_gone_on_with(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("llama_cpp")
+    bench = Bench(tmp_path_factory.mktemp("whole"))
+    out = bench.root / "run"
+    done = bench.call_here(whole(bench, out))
+    assert done.returncode == 0, done.stderr
+    metrics = Arc1Metrics.model_validate(json.loads(done.stdout))
+    assert set(metrics.decoding) == {"base", "sft", "trained"}
+    assert metrics.other_arms["sft"].claim.n_predict == 12
+    assert [row["name"] for row in metrics.table] == ["base", "sft", "dpo"]
+    assert list(metrics.evaluations) == ["chef", "meter", "recovery", "small"]
+    for found in metrics.evaluations.values():
+        assert set(found["conditions"]) == {"base", "sft", "dpo"}
+    sft, dpo = (row["cells"]["hedging"]["value"] for row in metrics.table[1:])
+    assert metrics.table[1]["cells"]["svr"]["judge_not_valid"]  # the rule is below its bar
+    assert not metrics.table[1]["cells"]["chef"]["judge_not_valid"]
+    assert sft != dpo  # two adapters, and each in its own row
+    assert (out / "arms" / "dpo").resolve() == (out / "adapter").resolve()
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    render(metrics, console)
+    text = console.export_text()
+    assert "SFT alone: HumanEval" in text and "meter, sft: " in text
+    assert max(map(len, text.splitlines())) <= 80
+    page = view(StoredRun(out))
+    (arms,) = (one for one in page.tables if one.name == "arms")
+    assert [row.label for row in arms.rows] == ["base", "sft", "dpo"]
+    abouts = [card.about for card in page.claims]
+    assert "sft alone" in abouts and "meter, dpo" in abouts
+    assert {one.condition for one in page.items[0].answers} == {"base", "sft", "trained"}
+    result = (out / "metrics.json").read_bytes()
+    # as after a kill: a record less and torn in one evaluation, another not begun; run moved
+    moved = bench.root / "moved"
+    shutil.copytree(out, moved, symlinks=True)
+    (moved / "metrics.json").unlink()
+    torn = moved / "evaluations" / "meter" / "base.jsonl"
+    torn.write_bytes(torn.read_bytes()[:-9])
+    (moved / "evaluations" / "meter" / "metrics.json").unlink()
+    shutil.rmtree(moved / "evaluations" / "chef")
+    again = bench.call_here(bench.command("--run", str(moved)))
+    assert again.returncode == 0, again.stderr
+    assert (moved / "metrics.json").read_bytes() == result

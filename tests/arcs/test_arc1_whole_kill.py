@@ -1,0 +1,76 @@
+"""SIGKILL in each phase that Arc 1 whole has more than a training and a benchmark."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.arcs.test_arc1_whole import whole
+from tests.support.arc1_bench import Bench
+from tests.support.kills import kill_in
+
+pytestmark = pytest.mark.slow
+
+FILES = {
+    # what a phase writes: removed, with the result, so that a continued run does it and no other
+    "train dpo": ("train-dpo", "training-dpo.json", "adapter", "adapter.gguf"),
+    "train planted": ("controls/planted",),
+    "decode sft": ("sft.completions.jsonl",),
+    "evaluate meter": ("evaluations/meter",),
+    "evaluate chef": ("evaluations/chef",),
+    "seed 1": ("seeds",),
+}
+PHASES = tuple(FILES)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("whole-kill"))
+
+
+def finish(bench: Bench, command: list[str]) -> None:
+    env = bench.environment(bench.root / "cache")
+    done = subprocess.run(command, env=env, capture_output=True, check=False, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def reference(bench: Bench) -> Path:
+    out = bench.root / "reference"
+    finish(bench, [*whole(bench, out), "--planted", "--seeds", "2"])
+    return out
+
+
+def rewind(run: Path, phase: str) -> None:
+    """Take from a finished run what ``phase`` wrote, and the result."""
+    for name in (*FILES[phase], "metrics.json", "items.jsonl"):
+        path = run / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_kill_in_a_phase_leaves_the_same_result(
+    bench: Bench, reference: Path, phase: str, tmp_path: Path
+) -> None:
+    timing = json.loads((reference / "timing.json").read_text())
+    seconds = timing["phases"][phase]["seconds"]
+    env, run = bench.environment(bench.root / "cache"), tmp_path / "run"
+    shutil.copytree(reference, run, symlinks=True)
+    rewind(run, phase)
+    command = bench.command("--run", str(run), "--json")
+    delay = random.Random(phase).uniform(0, 0.8 * seconds)
+    while not kill_in(phase, command, env, run, delay):  # a phase can be faster than it was
+        rewind(run, phase)
+        delay /= 4
+    finish(bench, command)
+    for name in ("metrics.json", "items.jsonl"):
+        assert (run / name).read_bytes() == (reference / name).read_bytes()
