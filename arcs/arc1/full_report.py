@@ -54,8 +54,8 @@ def _tables(metrics: Arc1Metrics) -> Iterator[Table]:
         if start + AT_A_TIME >= len(shown):
             table.caption = (
                 "a row is one checkpoint; 95% intervals: Wilson for rates, BCa bootstrap over "
-                "items for means; at the largest n_predict; !: no claim may rest on this judge or rule; "
-                "-: not measured"
+                "items for means; at the largest n_predict; !: no claim may rest on this judge or "
+                "rule; -: not measured"
             )
         table.add_column("checkpoint", overflow="fold", min_width=10)
         for measure in part:
