@@ -114,13 +114,20 @@ def axis(plot: Plot) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
+_ONE_VALUE = 1e-9
+"""Of the largest value, or of 1."""
+
+
 def _range(plot: Plot) -> tuple[float, float]:
     values = [one for _, number, _ in plot.rows
               for one in (number.value, number.low, number.high) if one is not None]  # fmt: skip
     values += [] if plot.null is None else [plot.null]
     values += list(plot.band or ())
     low, high = min(values), max(values)
-    room = 0.06 * (high - low) or abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    # Values that differ by less than the ticks can say are one value.
+    apart = high - low > _ONE_VALUE * max(1.0, size)
+    room = 0.06 * (high - low) if apart else size if size > _ONE_VALUE else 1.0
     return low - room, high + room
 
 

@@ -254,6 +254,8 @@ def test_a_text_that_occurs_often_is_stored_once() -> None:
     width=st.floats(0, 1e5),
 )
 @example(values=[0.0], width=0.0)
+@example(values=[5e-324], width=0.0)
+@example(values=[1e6], width=1e-7)
 def test_everything_of_a_plot_lies_within_it(values: list[float], width: float) -> None:
     rows = tuple(
         (str(i), Number(v, "number", v - width, v + width, 0.95), None)
