@@ -23,7 +23,11 @@ def free_report(metrics: Json) -> list[RenderableType]:
     """Table, derived table where there is one, what the judge is worth, claims."""
     columns, read, title = {
         CHEF: (("coverage", "asserted", "asymmetry", _SVR), _chef, "Chef answers"),
-        MCAS: (("penalised", "original", "of 25", "hedged", _SVR), _mcas, "MCAS"),
+        MCAS: (
+            ("penalised", "original", "of 25", "hedged", _SVR.replace(" ", "\n")),
+            _mcas,
+            "MCAS",
+        ),
     }.get(metrics["instrument"], (("recovered", _SVR), _recovery, "Correction recovery"))
     level = 100 * (1 - metrics["made_with"]["gates"]["test"]["alpha"])
     table = Table(
@@ -33,6 +37,7 @@ def free_report(metrics: Json) -> list[RenderableType]:
         box=SIMPLE_HEAD,
         title_justify="left",
         pad_edge=False,
+        collapse_padding=len(columns) > 2,
     )
     table.add_column("condition, n", overflow="fold", min_width=12)
     for column in columns:
@@ -42,13 +47,12 @@ def free_report(metrics: Json) -> list[RenderableType]:
         budgets = sorted(condition["result"]["budgets"].items(), key=lambda one: int(one[0]))
         for place, (n, found) in enumerate(budgets):
             for which in ("all", "finished_only"):
-                count = found["n"] if which == "all" else found["finished"]
-                said = f"  {n}, all {count}" if which == "all" else f"    ended {count}"
-                if metrics["instrument"] == MCAS:
-                    u, s = (found[which][group]["n"] for group in TYPES)
-                    said += f"\n    u {u}, s {s}"
                 last = place == len(budgets) - 1 and which == "finished_only"
-                table.add_row(said, *read(found, which), end_section=last)
+                table.add_row(
+                    _label(n, found, which, metrics["instrument"]),
+                    *read(found, which),
+                    end_section=last,
+                )
     return [table, *_judge_lines(metrics), *_claims(metrics)]
 
 
@@ -61,6 +65,17 @@ _CAPTIONS = {
 }
 
 
+def _label(n: str, found: Json, which: str, instrument: str) -> str:
+    """Which answers a row is of, and how many; below each other where cells have as many lines."""
+    count = found["n"] if which == "all" else found["finished"]
+    indent, said = ("  ", f"{n}, all") if which == "all" else ("    ", "ended")
+    if instrument == MCAS:
+        u, s = (found[which][group]["n"] for group in TYPES)
+        groups = (f"u {u}", f"s {s}")
+        return "\n".join(f"{indent}{line}" for line in (said, f"n {count}", *groups))
+    return f"{indent}{said}\n{indent}n {count}" if instrument == CHEF else f"{indent}{said} {count}"
+
+
 def _chef(found: Json, which: str) -> Sequence[str]:
     scores = found[which]
     half = scores["delivery"]["0.5"]
@@ -68,9 +83,9 @@ def _chef(found: Json, which: str) -> Sequence[str]:
     return (
         _with_interval(scores["coverage"]["mean"], scores["coverage"]["interval"])
         + _of_n(scores["coverage"]),
-        _rate(half["assertion_rate"]),
+        _rate(half["assertion_rate"], "\n"),
         "-" if asymmetry is None else _with_interval(asymmetry["value"], asymmetry["interval"]),
-        _rate(found["self_verification"][_of(which)]["precise"]),
+        _rate(found["self_verification"][_of(which)]["precise"], "\n"),
     )
 
 
@@ -84,9 +99,9 @@ def _mcas(found: Json, which: str) -> Sequence[str]:
     def cell(name: str) -> str:
         one = scores["all"][name]
         interval = one["interval"]
-        shown = "" if interval is None else f"\n[{interval['low']:.1f}, {interval['high']:.1f}]"
+        shown = "" if interval is None else f"[{interval['low']:.1f}, {interval['high']:.1f}]"
         u, s = (mean(group, name) for group in TYPES)
-        return f"{mean('all', name)}{shown}\nu {u}\ns {s}"
+        return f"{mean('all', name)}\n{shown}\nu {u}\ns {s}"
 
     hedged = [_percent(scores[group]["hedged"]) for group in ("all", *TYPES)]
     verified = found["self_verification"][_of(which)]["precise"]
@@ -94,8 +109,8 @@ def _mcas(found: Json, which: str) -> Sequence[str]:
         cell("penalised_percent"),
         cell("original_percent"),
         cell("out_of_25"),
-        f"{hedged[0]}\nu {hedged[1]}\ns {hedged[2]}",
-        "-" if verified["value"] is None else f"{_percent(verified)}\n{_interval(verified)}",
+        f"{hedged[0]}\n\nu {hedged[1]}\ns {hedged[2]}",
+        "-" if verified["value"] is None else f"{_percent(verified)}\n{_interval(verified, 0)}",
     )
 
 
@@ -110,15 +125,16 @@ def _of(which: str) -> str:
     return "all" if which == "all" else "finished"
 
 
-def _rate(rate: Json) -> str:
+def _rate(rate: Json, between: str = " = ") -> str:
     if rate["value"] is None:
         return "-"
-    counts = f"{rate['successes']}/{rate['n']} = {100 * rate['value']:.1f}%"
+    counts = f"{rate['successes']}/{rate['n']}{between}{100 * rate['value']:.1f}%"
     return f"{counts}\n{_interval(rate)}"
 
 
-def _interval(rate: Json) -> str:
-    return f"[{100 * rate['interval']['low']:.1f}, {100 * rate['interval']['high']:.1f}]"
+def _interval(rate: Json, digits: int = 1) -> str:
+    low, high = (100 * rate["interval"][end] for end in ("low", "high"))
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _percent(rate: Json) -> str:

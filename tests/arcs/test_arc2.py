@@ -16,12 +16,14 @@ from arcs.arc2.attribution import HeadReading, magnitude
 from arcs.arc2.cohorts import by_cells, by_text, by_thirds
 from arcs.arc2.config import resolve
 from arcs.arc2.dispositions import DISPOSITIONS, Labelled
+from arcs.arc2.paper_tables import paper_words
 from arcs.arc2.pipeline import axis_of
 from arcs.arc2.selection import points, select
-from arcs.arc2.table import report
+from arcs.arc2.table import paper_report, report
 from arcs.runs import RunDirectory
 from backends import open_backend
 from backends.interface import Head
+from evals.delivery import Judged, delivery_table
 from evals.items.load import built_in
 from evals.items.records import MeterItem
 from evals.meter import choose, encode_pair, read_pairs
@@ -30,6 +32,7 @@ from models.errors import UserError
 from models.store import prepare
 from tests.support.arc2_bench import PLANTED, Bench
 from tests.support.planted_heads import VARIED, plant
+from tests.support.printed import printed, widened
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +148,49 @@ def test_the_report_shows_nulls_words_and_the_claim(planted: tuple[Path, dict[st
     with console.capture() as shown:
         console.print(report(metrics))
     text = shown.get()
-    for part in ("SUPPORTED", "p, corrected", "p alone (paper's)", "cosine, centred",
+    for part in ("SUPPORTED", "corrected", "p alone", "(paper's)", "centred",
                  "no more than random heads", "L2H4"):  # fmt: skip
         assert part in text
+
+
+def test_no_cell_is_cut_at_80_columns(planted: tuple[Path, dict[str, Any]]) -> None:
+    _, metrics = planted
+    printed(report(metrics))
+    wide = widened(metrics, count=1234, number=-12.3456)
+    table = widened(
+        delivery_table([Judged("a", True, True, True), Judged("b", False, False, True)]).to_json(),
+        count=1234, number=0.9876,
+    )  # fmt: skip
+    for point in wide["sweep"]:
+        point["arm"] = point["arm"].replace("random-1", "random-10")
+        point |= {"table": table, "coverage": {"mean": 0.9876, "n": 1234}}
+    arms = [point["arm"] for point in wide["sweep"]]
+    wide["gguf"] = {"quantisation": "q4_k_m", "rounding": 1.2e-3, "points": wide["sweep"]}
+    change = wide["sweep"][1]["axis_change"]
+    wide["made_with"]["tasks"] = {"dataset": "humaneval"}
+    wide["tasks"] = [
+        {"point": f"{arm}-0.125", "right": 1234, "labelled": 1234, "change": change,
+         "truncated": 1234, "answers": 1234}
+        for arm in arms
+    ]  # fmt: skip
+    text = printed(report(wide))
+    lines = text.splitlines()
+    for arm in ("random-10", "top", "bottom"):  # in each of five tables, above their lambda
+        at = [place for place, line in enumerate(lines) if line.startswith(f" {arm} ")]
+        assert len(at) == 5 * arms.count(arm)
+        assert all(lines[place + 1].startswith("   0.125 ") for place in at)
+    for cell in ("[-12.346, -12.346]", "1234/1234", "0.99 of 1234", "[0.99, 0.99]", "L47H31"):
+        assert cell in text
+
+
+def test_the_papers_words_are_not_cut_or_broken() -> None:
+    words = [one.to_json() for one in paper_words()]
+    text = printed(paper_report(words))
+    lines = text.splitlines()
+    for one in words:
+        cells = (one["word"], one["determined"], ", ".join(one["possible_states"]))
+        assert any(all(cell in line for cell in cells) for line in lines), cells
+        assert one["variant"] in text and one["paper_says"] in text
 
 
 # -- engines --------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ from models.directory import ModelDirectory
 from models.errors import UserError
 from models.store import prepare
 from tests.support.arc3_bench import SIGNAL, SMALL, side, study, written_run
+from tests.support.printed import printed, widened
 from tests.support.tiny_models import build_tiny
 
 GATES = load_gates()
@@ -386,6 +387,14 @@ def test_the_report_fits_80_columns(done: Path) -> None:
     for needle in ("fresh prompts: SUPPORTED", "oracle", "selectivity", "planted", "AURC",
                    "another model", "sidecar", "ms behind the last token"):  # fmt: skip
         assert needle in " ".join(text.split()), needle
+
+
+def test_no_cell_is_cut_at_80_columns(done: Path) -> None:
+    printed(report(metrics_of(done), done))
+    wide = widened(metrics_of(done), count=1234, number=-0.98765)
+    text = printed(report(wide))
+    for cell in ("[-0.988, -0.988]", "(100%)", "1234/2468"):
+        assert cell in text, text
 
 
 def test_a_run_of_other_items_or_of_the_same_model_is_refused(bench: Bench, done: Path) -> None:

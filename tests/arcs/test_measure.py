@@ -41,6 +41,7 @@ from models.store import prepare
 from tests.support.adapters import ATTENTION, live_adapter
 from tests.support.hedging import LORA, trained
 from tests.support.measure_bench import MeasureBench as Bench
+from tests.support.printed import printed, widened
 from tests.support.report_links import check_counts
 from tests.support.tiny_models import build_tiny
 
@@ -229,6 +230,9 @@ def test_the_report_shows_n_and_intervals(bench: Bench, capsys: pytest.CaptureFi
         with console.capture() as shown:
             console.print(report(metrics))
         text = shown.get()
+        assert "…" not in text
+        wide = printed(report(widened(metrics, count=1234, number=-0.98765)))
+        assert ("[-0.988, -0.988]" if instrument == "meter" else "[-98.8, -98.8]") in wide
         for name in metrics["conditions"]:
             assert name in text
         base = metrics["conditions"]["base"]["result"]

@@ -25,6 +25,7 @@ from arcs.report.kinds import view_of
 from evals.judges.references import references
 from models.errors import UserError
 from tests.support.measure_bench import MeasureBench
+from tests.support.printed import printed, widened
 
 del evaluate, measure  # importing them registers the commands
 
@@ -47,6 +48,26 @@ def kept(run: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in run.glob("*.jsonl")} | {
         "metrics.json": (run / "metrics.json").read_bytes()
     }
+
+
+FULL_MARKS = {"penalised_percent": 100.0, "original_percent": 100.0, "out_of_25": 25.0}
+
+
+def largest(metrics: dict[str, Any]) -> str:
+    """The report at 80 columns of a run with the widest numbers, and a temper of two digits."""
+    wide = widened(metrics, count=1234, number=-0.98765)  # as wide as 1.0 in percent
+    wide["conditions"]["L12H6=0.125"] = wide["conditions"]["live"]
+    for condition in wide["conditions"].values():
+        one = condition["result"]["budgets"]
+        budget = next(iter(one.values()))
+        condition["result"]["budgets"] = {"256": budget, "2048": budget}
+        for which in ("all", "finished_only"):
+            for group in budget[which].values():
+                for name, full in FULL_MARKS.items():
+                    if isinstance(group, dict) and name in group:
+                        interval = {"low": full, "high": full}
+                        group[name] = {"value": full, "interval": interval}
+    return printed(report(wide))
 
 
 def test_chef_is_labelled_at_each_budget_and_survives_a_kill_anywhere(
@@ -94,6 +115,9 @@ def test_chef_is_labelled_at_each_budget_and_survives_a_kill_anywhere(
     text = shown.get()
     assert "passes its bar" in text and "checklist coverage at n_predict 10" in text
     assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+    wide = largest(metrics)
+    for cell in ("[-0.988, -0.988]", "1234/1234", "[-98.8, -98.8]", "2048, all", "n 1234"):
+        assert cell in wide, wide
 
 
 def test_claims_on_a_judge_below_its_bar_are_invalid_and_those_without_a_judge_are_not(
@@ -162,9 +186,12 @@ def test_mcas_needs_all_its_labels_and_shows_what_is_missing(
     with console.capture() as shown:
         console.print(report(metrics))
     text = shown.get()
-    assert "u 50.0" in text and "s 0.0" in text and "u 3, s 1" in text
-    assert text.index("  5, all 4") < text.index("  10, all 4")
-    assert "checks itself" in text and "…" not in text
+    assert "u 50.0" in text and "s 0.0" in text and "  u 3 " in text and "  s 1 " in text
+    assert text.index("  5, all ") < text.index("  10, all ")
+    assert "itself" in text and "…" not in text
+    wide = largest(metrics)
+    for cell in ("[100.0, 100.0]", "[25.0, 25.0]", "u 1234", "s 1234", "2048, all", "[-99, -99]"):
+        assert cell in wide, wide
 
 
 def test_recovery_is_executed_and_continued(
@@ -183,6 +210,8 @@ def test_recovery_is_executed_and_continued(
     bench.start({}, run=run)
     assert kept(run) == whole
     capsys.readouterr()
+    printed(report(metrics))
+    assert "1234/1234 = -98.8%" in largest(metrics)
 
 
 # -- a judge behind an endpoint, and a real kill ---------------------------------------------------

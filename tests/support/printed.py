@@ -1,0 +1,47 @@
+"""A result as it is printed at 80 columns, also with numbers as wide as real runs have them."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+WIDTH = 80
+WIDE: dict[str, Any] = {
+    "layer": 47, "best_in_training": 47, "head": 31, "lambda": 0.125, "level": 0.95, "alpha": 0.05,
+    **dict.fromkeys(
+        ("p", "p_value", "p_adjusted", "p_corrected", "p_uncorrected", "p_holm"), 0.00123
+    ),
+}  # fmt: skip
+"""Widest forms of what is no count and no estimate; 0.0012 is the longest p."""
+
+
+def printed(shown: RenderableType) -> str:
+    """The text, of which no cell may be cut and no line be longer than the terminal."""
+    out = io.StringIO()
+    Console(file=out, width=WIDTH, highlight=False).print(shown)
+    text = out.getvalue()
+    assert "…" not in text, text
+    assert max(map(len, text.splitlines())) <= WIDTH, text
+    return text
+
+
+def widened(document: Any, *, count: int, number: float, key: str = "") -> Any:
+    """A copy in which every count and every estimate is replaced by this one, and every interval
+    and asymmetry that a tiny run lacks is there."""
+
+    def again(one: Any, key: str) -> Any:
+        return widened(one, count=count, number=number, key=key)
+
+    if document is None and key == "asymmetry":
+        return {"value": number, "interval": again(None, "interval")}
+    if document is None and key == "interval":
+        return {"low": number, "high": number, "level": WIDE["level"]}
+    if isinstance(document, dict):
+        return {name: again(one, name) for name, one in document.items()}
+    if isinstance(document, list):
+        return [again(one, key) for one in document]
+    if document is None or isinstance(document, bool | str):
+        return document
+    return WIDE.get(key, count if isinstance(document, int) else number)
