@@ -97,7 +97,8 @@ def _short_answers(metrics: Mapping[str, Any]) -> Table:
         "unread: no word that could be an answer, counted as not right; cut: stopped by n_predict "
         "(and of these open: more text could change how it reads)",
     )
-    table.add_column("condition, domain", overflow="fold", min_width=17)
+    table.collapse_padding = True
+    table.add_column("condition, domain", overflow="fold", min_width=14)
     for column in ("right", "unread", "cut", "difference"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, condition in metrics["conditions"].items():

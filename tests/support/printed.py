@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -18,13 +19,25 @@ WIDE: dict[str, Any] = {
 
 
 def printed(shown: RenderableType) -> str:
-    """The text, of which no cell may be cut and no line be longer than the terminal."""
-    out = io.StringIO()
-    Console(file=out, width=WIDTH, highlight=False).print(shown)
-    text = out.getvalue()
-    assert "…" not in text, text
-    assert max(map(len, text.splitlines())) <= WIDTH, text
+    """The text, every word of which stands there whole.
+
+    rich cuts a cell with an ellipsis, breaks a long word, or drops what lies beyond the last column
+    without a sign; in each case the words are not those of a wider terminal.
+    """
+    text = _render(shown, WIDTH)
+    lost = _words(_render(shown, 5 * WIDTH)) - _words(text)
+    assert not lost, f"not whole at {WIDTH} columns: {lost}\n{text}"
     return text
+
+
+def _render(shown: RenderableType, width: int) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, highlight=False).print(shown)
+    return out.getvalue()
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(word for word in text.split() if not set(word) <= set("─│╭╮╰╯"))
 
 
 def widened(document: Any, *, count: int, number: float, key: str = "") -> Any:
