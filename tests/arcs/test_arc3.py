@@ -294,6 +294,15 @@ def test_the_gate_is_judged_at_its_training_threshold() -> None:
     assert none.verdict is Verdict.INCONCLUSIVE and none.estimate is None
 
 
+def test_an_asymmetry_is_balanced_on_fresh_items_too() -> None:
+    right = np.arange(200) < 100
+    scores = np.where(right, np.arange(200) % 100 < 48, False).astype(float)
+    point = operate(0.5, scores, right, 0.95)  # asserts 48 of 100 right ones and no wrong one
+    found = claims.paper_gates((scores, right), (scores, right), point, 0.95)
+    assert [one["state"] for one in found[2:]] == ["passed", "failed"]
+    assert found[2]["value"] == -0.48 and found[3]["value"] == 0.48
+
+
 def test_features_of_two_definitions_are_refused() -> None:
     one = {"position": "last_content", "ids_source": "generated"}
     features.require_one_definition(one, dict(one))
