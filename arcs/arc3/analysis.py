@@ -51,6 +51,8 @@ def analyse(
     first = claims.transfer(study, gates, no_signal=no_signal, faults=faults)
     inherited = [one for one in first.reasons if first.verdict is Verdict.INVALID]
     doubts = list(claims.cliff(study, gates.test.alpha))
+    if no_signal:  # a probe of noise can still lie above baselines that fall below 0.5
+        doubts.append(ReasonCode.NO_SIGNAL_IN_TRAINING)
     differences = {one["name"]: one["probe_minus_baseline"] for one in compared}
     n = len(study.fresh.y)
     return {

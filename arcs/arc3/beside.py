@@ -15,12 +15,17 @@ from evals.probing.probes import PRIMARY, PROBES, scores_on
 from evals.statistics.auc import auc, delong_difference
 
 
-def compare(run: Path, study: Study) -> dict[str, Any]:
+def compare(run: Path, study: Study, position: str) -> dict[str, Any] | None:
     """h_last of the other run for the same rows: distance, and the primary probe's AUC on each.
 
-    The probe is fitted anew on either's features, with this run's labels.
+    The probe is fitted anew on either's features, with this run's labels. None where the other
+    run's states are those of another position, or where no answer has a label.
     """
     theirs = {name: features.read(features.path_of(run, name)) for name in SETS}
+    if any(one.definition["position"] != position for one in theirs.values()):
+        return None
+    if not len(study.train.y) + len(study.fresh.y):
+        return None
     mine = {"train": study.train, "fresh": study.fresh}
     rows = {}
     for name in SETS:

@@ -33,7 +33,7 @@ from evals.probing.probes import PRIMARY, PROBES, scores_on
 from evals.statistics.auc import auc, auc_p_value, delong_interval
 from evals.statistics.differences import difference_of_rates
 from evals.statistics.power_auc import minimum_detectable_auc, n_to_settle_auc
-from evals.statistics.rates import Interval
+from evals.statistics.rates import Interval, wilson
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -46,8 +46,10 @@ PAPER_GATES = (
     Gate("cross-validated AUC in training", 0.65),
     Gate("AUC on fresh items", 0.63),
     Gate("asymmetry on fresh items", -0.15, at_least=False),
+    Gate("share asserted of the right fresh answers", 0.70),
 )
-"""PAPER.md 5.4; held to the interval, not to the estimate."""
+"""PAPER.md 5.3 and 5.4; held to the interval, not to the estimate. The last two are one gate: an
+asymmetry is balanced only where enough right answers are asserted, on fresh items too."""
 
 
 def auc_estimate(scores: FloatArray, labels: BoolArray, level: float) -> Estimate:
@@ -213,8 +215,14 @@ def paper_gates(
         delong_interval(*cv, level),
         delong_interval(*fresh, level),
         None if point is None else point.asymmetry.interval,
+        None if point is None else wilson(point.asserted_right, point.right, level),
     ]
-    values = [auc(*cv), auc(*fresh), None if point is None else point.asymmetry.value]
+    values = [
+        auc(*cv),
+        auc(*fresh),
+        None if point is None else point.asymmetry.value,
+        None if point is None else point.asserted_right / point.right,
+    ]
     return [
         {
             "gate": gate.name,

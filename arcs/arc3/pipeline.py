@@ -15,7 +15,7 @@ from arcs.arc3.config import Arc3Config, require_run
 from arcs.arc3.engine import Engine, engine_of, opened
 from arcs.arc3.labelling import Labelling
 from arcs.arc3.probing import Study
-from arcs.arc3.questions import SETS, Question, describe, questions
+from arcs.arc3.questions import SETS, Question, SetName, describe, questions
 from arcs.arc3.responses import Response
 from arcs.arc3.table import Difficulty, Side, sides
 from arcs.claims import ReasonCode
@@ -64,15 +64,14 @@ def run_arc3(
         labels = labelling.label(config, found, run, prepared.gates, reporter, asking)
     with run.timed("analyse"):
         table = sides(found, labels, features.load(run.path), _difficulty(config, found))
+        _say_unused_difficulty(config, table, reporter)
         study = Study(
             table["train"], table["fresh"], config.sizes, config.seed, prepared.gates.level
         )
         results = analysis.analyse(
             study, prepared.gates, _faults(labels, found, prepared.gates), reporter
         )
-        compared = None
-        if config.ids_from is not None and features.complete(config.ids_from):
-            compared = beside.compare(config.ids_from, study)
+        compared = _beside(config, study, reporter)
     run.extend_manifest(labels=labels.instrument, delivery=labels.delivery)
     metrics = _metrics(config, run, found, labels, study, results, compared)
     with run.timed("sidecar"):
@@ -132,7 +131,8 @@ def _borrowed(config: Arc3Config, directory: ModelDirectory) -> dict[str, Any]:
             raise UserError(
                 f"--ids-from {path}: its {what} is {its} and here it is {mine}; give the same"
             )
-    return {"backend": theirs["backend"], "engine": theirs["engine"]}
+    # a run that took its answers from a third one has no engine until it reads them
+    return {"backend": theirs["backend"], "engine": theirs.get("engine")}
 
 
 def _other_model(config: Arc3Config, directory: ModelDirectory) -> None:
@@ -211,14 +211,46 @@ def _difficulty(config: Arc3Config, found: Sequence[Response]) -> Difficulty | N
     return of
 
 
+def _say_unused_difficulty(
+    config: Arc3Config, table: Mapping[SetName, Side], reporter: Reporter
+) -> None:
+    """A baseline that was asked for and cannot be had is not dropped in silence."""
+    lacking = [name for name, side in table.items() if side.answers.difficulty is None]
+    if config.difficulty is not None and lacking:
+        reporter.say(
+            f"--difficulty-from {config.difficulty}: without a result for every answer that is "
+            f"used here ({' and '.join(lacking)}), another model's result is no baseline; give a "
+            "run of the same --items and --limit"
+        )
+
+
+def _beside(config: Arc3Config, study: Study, reporter: Reporter) -> dict[str, Any] | None:
+    """The features of the run whose answers were read, where it has some of the same position."""
+    if config.ids_from is None or not features.complete(config.ids_from):
+        return None
+    found = beside.compare(config.ids_from, study, config.position)
+    if found is None:
+        reporter.say(
+            f"--ids-from {config.ids_from}: its features are not compared with these, being of "
+            "another --position, or no answer has a label"
+        )
+    return found
+
+
 def _faults(labels: Labelling, found: Sequence[Response], gates: Gates) -> tuple[ReasonCode, ...]:
-    """Instrument faults that are known before any statistic."""
+    """Instrument faults that are known before any statistic; each set is held to the bar alone."""
     faults = []
     if labels.failing:
         faults.append(ReasonCode.JUDGE_NOT_VALID)
-    absent = sum(one.right is None for one in labels.of) / len(found)
-    if absent > gates.validity.max_missing_share:
-        faults.append(ReasonCode.INFRASTRUCTURE)
+    for name in SETS:
+        own = [
+            label.right
+            for one, label in zip(found, labels.of, strict=True)
+            if one.question.set == name
+        ]
+        if own.count(None) > gates.validity.max_missing_share * len(own):
+            faults.append(ReasonCode.INFRASTRUCTURE)
+            break
     return tuple(faults)
 
 

@@ -240,6 +240,25 @@ def _lines(metrics: Found, run: Path | None) -> list[str]:
             f"{_p(null['p_value'])} ({null['permutations']} permutations)."
         )
     lines += _readings(metrics) + _compared(metrics) + _tried(metrics, run)
+    return lines + _doubtful(metrics)
+
+
+def _doubtful(metrics: Found) -> list[str]:
+    """What the tables leave out, or rest on without right."""
+    lines = []
+    without = {name: one["without_features"] for name, one in metrics["sets"].items()}
+    if any(without.values()):
+        listed = ", ".join(f"{name} {n}" for name, n in without.items())
+        lines.append(
+            f"Labelled answers without the position {metrics['config']['position']}, left out of "
+            f"everything: {listed}."
+        )
+    delivery = metrics["made_with"].get("delivery")
+    if delivery is not None and not delivery["passes"]:
+        lines.append(
+            "The judge of delivery is below its bar on its own references: who asserts and who "
+            "hedges is not established."
+        )
     return lines
 
 

@@ -37,6 +37,8 @@ WEIGHTS, FACTS = "sidecar.safetensors", "sidecar.json"
 TRIED = "sidecar-tried.json"
 TRIES = 10
 """Fresh questions that a run's sidecar answers one by one."""
+FLOAT32 = frozenset({"torch float32", "mlx float32", "gguf f32"})
+"""Engines whose states are the same but for rounding."""
 HEDGE = "I am not sure about this: "
 SUFFIX: Mapping[str, str] = {"short-answers": INSTRUCTION, "recall": INSTRUCTION}
 """Follows a question in the user's turn, by what the probe was fitted on."""
@@ -47,7 +49,10 @@ class Facts:
     """Everything but the weights."""
 
     model: str
+    """As it was given to the run: what opens it again."""
     model_fingerprint: str
+    engine: str
+    """That read the states, with dtype or quantisation."""
     features: str
     probe: str
     position: str
@@ -144,8 +149,9 @@ def fit(
     scaler, logistic = (step for _, step in PROBES[PRIMARY]().fit(x, y).steps)
     scale = np.asarray(scaler.scale_, dtype=np.float64)
     facts = Facts(
-        model=directory.name,
+        model=config.model,
         model_fingerprint=directory.fingerprint,
+        engine=str(run.manifest()["backend"]),
         features=H_LAST,
         probe=PRIMARY,
         position=config.position,
@@ -164,6 +170,16 @@ def fit(
     weights = np.asarray(logistic.coef_[0], dtype=np.float64) / scale
     return Sidecar(
         facts, np.asarray(scaler.mean_, dtype=np.float64), weights, float(logistic.intercept_[0])
+    )
+
+
+def other_states(fitted: str, now: str) -> str | None:
+    """A warning where the sidecar was fitted on states that the engine does not give exactly."""
+    if fitted == now or {fitted, now} <= FLOAT32:
+        return None
+    return (
+        f"fitted on the states of {fitted} and answering on {now}: they differ, so that its "
+        "threshold may not hold"
     )
 
 

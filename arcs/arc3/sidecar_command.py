@@ -78,7 +78,7 @@ def answer(
     given: dict[str, Any] = {
         "model": model or made.facts.model,
         "backend": backend or "auto",
-        "n_predict": n_predict or made.facts.n_predict,
+        "n_predict": made.facts.n_predict if n_predict is None else n_predict,
     }
     config: Arc3Config = parse(given)
     engine = engine_of(config)
@@ -90,6 +90,9 @@ def answer(
             f"--sidecar {folder}: it was fitted on {made.facts.model}, whose states are not those "
             f"of {directory.name}; fit one on a run of this model"
         )
+    warning = sidecars.other_states(made.facts.engine, str(engine))
+    if warning is not None:
+        reporter.say(f"--sidecar {folder}: {warning}")
     encoder = ChatEncoder(directory)
     prompt = sidecars.encode(encoder, made, question)
     longest = len(prompt.ids) + config.budget

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -95,7 +96,8 @@ def baselines(train: Answers, fresh: Answers, *, width: int) -> list[Baseline]:
 def _words(name: str, train: Sequence[str], fresh: Sequence[str]) -> Baseline | None:
     """Words and word pairs; None where no text holds a word.
 
-    They are counted text by text; which of them occur, and how often, is learnt inside each fold.
+    They are counted text by text; which of them occur, and in how many texts, is learnt inside
+    each fold.
     """
     try:
         counts = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\w+").fit_transform(
@@ -107,8 +109,25 @@ def _words(name: str, train: Sequence[str], fresh: Sequence[str]) -> Baseline | 
     return Baseline(name, rows[: len(train)], rows[len(train) :], _tfidf)
 
 
+class SeenWords(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sklearn has no types
+    """Counts [n, words] with those of words that no fitted text holds set to nothing.
+
+    Such a word has the largest inverse document frequency of all; left in, it would shrink a new
+    text's other words when the row is brought to length 1.
+    """
+
+    def fit(self, x: csr_matrix, y: object = None) -> SeenWords:
+        """Note which words occur."""
+        self.seen_ = np.asarray(x.sum(axis=0)).ravel() > 0
+        return self
+
+    def transform(self, x: csr_matrix) -> csr_matrix:
+        """Of the same shape."""
+        return csr_matrix(x.multiply(self.seen_))
+
+
 def _tfidf() -> Pipeline:
-    return make_pipeline(TfidfTransformer(), LogisticRegression(C=1.0, max_iter=2000))
+    return make_pipeline(SeenWords(), TfidfTransformer(), LogisticRegression(C=1.0, max_iter=2000))
 
 
 def _topics(train: Answers, fresh: Answers) -> Baseline | None:

@@ -18,14 +18,23 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from arcs.arc3 import analysis, claims, command, features, responses, sidecar_command
+from arcs.arc3 import (
+    analysis,
+    beside,
+    claims,
+    command,
+    features,
+    pipeline,
+    responses,
+    sidecar_command,
+)
 from arcs.arc3 import sidecar as sidecars
 from arcs.arc3.config import parse
 from arcs.arc3.engine import engine_of, opened
-from arcs.arc3.labelling import Labelling, label
+from arcs.arc3.labelling import Labelled, Labelling, label
 from arcs.arc3.probing import H_LAST
 from arcs.arc3.questions import FRESH_SHARE, SETS, Question, fresh_kinds, questions
-from arcs.arc3.report import report
+from arcs.arc3.report import _doubtful, report
 from arcs.arc3.responses import Response
 from arcs.claims import ReasonCode, Verdict
 from arcs.gates import load_gates
@@ -40,7 +49,7 @@ from models.chat import ChatEncoder
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.store import prepare
-from tests.support.arc3_bench import SIGNAL, SMALL, side, study, written_run
+from tests.support.arc3_bench import SIGNAL, SMALL, save_rows, side, study, written_run
 from tests.support.printed import printed, widened
 from tests.support.tiny_models import build_tiny
 
@@ -205,11 +214,10 @@ def test_a_signal_is_supported_on_every_level(with_signal: dict[str, Any]) -> No
 
 def test_no_signal_is_never_supported() -> None:
     found = analysed(side(0), side(1))
-    claim = found["claims"]["transfer"]
-    assert claim["verdict"] == "INCONCLUSIVE"
-    assert "no_signal_in_training" in claim["reasons"]
+    for claim in found["claims"].values():
+        assert claim["verdict"] == "INCONCLUSIVE"
+        assert "no_signal_in_training" in claim["reasons"]
     assert found["sweep"] is None  # features of the final layer only
-    assert all(one["verdict"] != "SUPPORTED" for one in found["claims"].values())
 
 
 def test_a_failed_instrument_makes_every_claim_invalid() -> None:
@@ -287,6 +295,15 @@ def test_the_gate_is_judged_at_its_training_threshold() -> None:
     assert none.verdict is Verdict.INCONCLUSIVE and none.estimate is None
 
 
+def test_an_asymmetry_is_balanced_on_fresh_items_too() -> None:
+    right = np.arange(200) < 100
+    scores = np.where(right, np.arange(200) % 100 < 48, False).astype(float)
+    point = operate(0.5, scores, right, 0.95)  # asserts 48 of 100 right ones and no wrong one
+    found = claims.paper_gates((scores, right), (scores, right), point, 0.95)
+    assert [one["state"] for one in found[2:]] == ["passed", "failed"]
+    assert found[2]["value"] == -0.48 and found[3]["value"] == 0.48
+
+
 def test_features_of_two_definitions_are_refused() -> None:
     one = {"position": "last_content", "ids_source": "generated"}
     features.require_one_definition(one, dict(one))
@@ -294,6 +311,55 @@ def test_features_of_two_definitions_are_refused() -> None:
         features.require_one_definition(one, {**one, "position": "end_of_turn"})
     with pytest.raises(UserError, match="differ in engine"):
         features.require_one_definition(one, {**one, "engine": {"dtype": "bfloat16"}})
+
+
+def test_states_of_another_position_are_not_compared(tmp_path: Path) -> None:
+    both = study(side(0), side(1))
+    for name, one in (("train", both.train), ("fresh", both.fresh)):
+        save_rows(features.path_of(tmp_path, name), one.item_ids, width=24)
+    (tmp_path / "manifest.json").write_text('{"backend": "hand"}')
+    found = beside.compare(tmp_path, both, "last_content")
+    assert found is not None and found["n"] == 200 and found["auc"]["other"] == 0.5
+    # whose rows are others, some of which may be missing there
+    assert beside.compare(tmp_path, both, "end_of_turn") is None
+    nothing = np.zeros(100, dtype=np.bool_)
+    unlabelled = replace(both, train=both.train.where(nothing), fresh=both.fresh.where(nothing))
+    assert beside.compare(tmp_path, unlabelled, "last_content") is None
+
+
+def test_missing_labels_of_one_set_are_a_fault(tiny_directory: Any) -> None:
+    asked = questions("recall", ChatEncoder(tiny_directory("llama")), 100)
+    said = [Response(one, (7,), "stop", 0, "") for one in asked]
+
+    def faults(missing: range) -> tuple[ReasonCode, ...]:
+        rights = [None if place in missing else True for place in range(200)]
+        of = tuple(
+            Labelled(one.item_id, right, right, right, "")
+            for one, right in zip(asked, rights, strict=True)
+        )
+        return pipeline._faults(Labelling(of, (None,) * 200, {}), said, GATES)
+
+    assert GATES.validity.max_missing_share == 0.02
+    assert faults(range(99, 101)) == ()  # one of each hundred
+    assert faults(range(197, 200)) == (ReasonCode.INFRASTRUCTURE,)  # 1.5 % of all, 3 % of fresh
+
+
+def test_what_the_tables_leave_out_is_said() -> None:
+    sets = {"train": {"without_features": 3}, "fresh": {"without_features": 0}}
+    config = {"position": "end_of_turn"}
+    bad = {"delivery": {"passes": False}}
+    told = _doubtful({"sets": sets, "config": config, "made_with": bad})
+    assert len(told) == 2 and "train 3, fresh 0" in told[0] and "delivery is below" in told[1]
+    sets["train"]["without_features"] = 0
+    good = {"delivery": {"passes": True}}
+    assert _doubtful({"sets": sets, "config": config, "made_with": good}) == []
+
+
+def test_a_sidecar_of_other_states_is_said() -> None:
+    assert sidecars.other_states("torch float32", "mlx float32") is None
+    assert sidecars.other_states("gguf q4_k_m", "gguf q4_k_m") is None
+    said = sidecars.other_states("gguf q4_k_m", "torch float32")
+    assert said is not None and "gguf q4_k_m" in said and "torch float32" in said
 
 
 # -- the command on a tiny model ------------------------------------------------------------------

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from evals.probing import gate
 from evals.probing.baselines import SCALARS, Answers, baselines, token_scalars
@@ -103,6 +108,26 @@ def test_baselines_read_what_they_are_named_after() -> None:
     )
     left = {one.name for one in baselines(flat, fresh, width=16)}
     assert not {"topic", "prompt length"} & left
+
+
+def test_words_that_training_lacks_do_not_weigh_on_new_texts() -> None:
+    """As scikit-learn's own vectoriser, which is fitted on the training texts alone."""
+    (train, y), (fresh, _) = answers(0), answers(1)
+    strange = tuple(f"{text} {'never seen ' * (k % 3)}" for k, text in enumerate(fresh.responses))
+    fresh = replace(fresh, responses=strange)
+    words = next(
+        one for one in baselines(train, fresh, width=4) if one.name == "response words (TF-IDF)"
+    )
+    assert words.make is not None
+    found = scores_on(words.make(), words.train, y, words.fresh)
+    plain = make_pipeline(
+        TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\w+"), LogisticRegression(max_iter=2000)
+    )
+    wanted = scores_on(plain, list(train.responses), y, list(fresh.responses))
+    assert found == pytest.approx(wanted, abs=1e-6)
+    # a fold without any word is no error: its rows have nothing to say
+    empty = words.make().fit(words.train[:6] * 0, y[:6])
+    assert np.ptp(empty.predict_proba(words.fresh)[:, 1]) == 0
 
 
 def test_the_threshold_comes_from_training_and_the_oracle_is_apart() -> None:

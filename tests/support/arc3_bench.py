@@ -123,11 +123,14 @@ def written_run(
     return out
 
 
-def save_rows(path: Path, item_ids: Sequence[str]) -> None:
+def save_rows(path: Path, item_ids: Sequence[str], width: int = 96) -> None:
     """Features that say nothing."""
     from safetensors.numpy import save_file
 
-    facts = {"item_ids": list(item_ids), "missing": [], "definition": {}, "finish_reasons": []}
-    rows = np.ones((len(item_ids), 96), dtype=np.float32)
+    facts = {
+        "item_ids": list(item_ids), "missing": [], "definition": {"position": "last_content"},
+        "finish_reasons": [],
+    }  # fmt: skip
+    rows = np.ones((len(item_ids), width), dtype=np.float32)
     metadata = {key: json.dumps(value) for key, value in facts.items()}
     save_file({"h_last": rows}, path, metadata=metadata)
