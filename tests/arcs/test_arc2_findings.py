@@ -91,6 +91,32 @@ def test_unfinished_answers_that_could_turn_the_axis_around_are_a_fault() -> Non
     assert len(faults) == 1 and faults[0].startswith("truncated")
 
 
+def test_being_cut_is_what_persistent_measures_and_no_fault() -> None:
+    found = sweep(never, never)
+    cut = {
+        name: replace(at, answers=tuple(
+            replace(one, truncated=int(one.item_id[1:]) < (15 if at.point.arm == "top" else 50),
+                    open=True)
+            for one in at.answers))
+        for name, at in found.points.items()
+    }  # fmt: skip
+    persistent = replace(found, points=cut, disposition=DISPOSITIONS["persistent"])
+    made = evidence(persistent, None, ())
+    assert made.faults == [] and all(one.up for one in made.axis)
+    curious = replace(found, points=cut, disposition=DISPOSITIONS["curious"])
+    assert evidence(curious, None, ()).faults
+
+
+def test_recovery_is_measured_only_on_corrected_answers() -> None:
+    from arcs.arc2.pipeline import measurable
+
+    said = answers(never, (None,))
+    found = measurable(DISPOSITIONS["self-improving"], said, corrected=False)
+    assert found["saturated"] is None and found["why_not"]
+    found = measurable(DISPOSITIONS["self-improving"], said, corrected=True)
+    assert found["answers"] == {"shown": 30, "n": 60, "missing": 0}
+
+
 def test_content_that_depends_on_unfinished_answers_stays_open() -> None:
     found = sweep(never, most)
     at = found.points["top-0"]
