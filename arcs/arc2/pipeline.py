@@ -377,8 +377,15 @@ def _answers_at(
 def decide(
     config: Arc2Config, run: RunDirectory, prepared: Prepared, answers: Sequence[Labelled]
 ) -> tuple[Cohorts, Axis]:
-    """Cohorts and axis, from the unchanged model alone; written to the manifest."""
+    """Cohorts and axis, from the unchanged model alone; written to the manifest, once.
+
+    A continued run keeps them: a label that a judge failed to give is asked for again, and would
+    else put other answers into the cohorts than those whose heads were read.
+    """
     disposition, source = prepared.disposition, prepared.source
+    decided = run.manifest()
+    if "cohorts" in decided:
+        return Cohorts.from_json(decided["cohorts"]), Axis(**decided["axis"])
     if source.name == "meter":
         values = stages.contrasts(stages.meter_store(run, UNCHANGED))
         cohorts = by_thirds(values, str(disposition.axis), answers)
