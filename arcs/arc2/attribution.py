@@ -215,7 +215,7 @@ def causal(
         heads=tuple(heads),
         found=found,
         n=f"{n} items",
-        null="largest |mean shift| of all heads, signs of items flipped, "
+        null="largest |mean shift| of the heads that shift no more, signs of items flipped, "
         f"{len(found.null) + 1} arrangements",
         stability=split_half(
             lambda rows: shifts[rows].mean(axis=0), np.zeros(n), top=top, seed=seed

@@ -37,6 +37,17 @@ class Cohorts:
         """True for the lacking ones, in the order of :attr:`item_ids`."""
         return [True] * len(self.lacking) + [False] * len(self.having)
 
+    @classmethod
+    def from_json(cls, made: Mapping[str, Any]) -> Cohorts:
+        """From :meth:`to_json`."""
+        return cls(
+            lacking=tuple(made["lacking_items"]),
+            having=tuple(made["having_items"]),
+            left_out=made["left_out"],
+            formed_by=made["formed_by"],
+            instrument=made["instrument"],
+        )
+
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
         return {

@@ -17,6 +17,8 @@ Profile = Literal["quick", "standard", "paper"]
 Method = Literal["causal", "magnitude", "directional"]
 Quantisation = Literal["original", "f16", "q8_0", "q5_k_m", "q4_k_m"]
 MIN_SEEDS = 3
+MIN_CAUSAL_ITEMS = 4
+"""Two in each half of a split, of either cohort where answers are ablated on."""
 
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     # All of it on real input within minutes; few items, so most words stay open. 57 answers are the
@@ -134,6 +136,13 @@ class Arc2Config(BaseModel):
         if sampling.greedy and (self.top_p != 1 or self.top_k_tokens):
             raise ValueError(
                 "--top-p, --top-k-tokens: greedy decoding ignores them; leave them out"
+            )
+        for one in self.seeds:
+            self.sampling(one)
+        if 0 < self.causal_items < MIN_CAUSAL_ITEMS:
+            raise ValueError(
+                f"--causal-items {self.causal_items}: give at least {MIN_CAUSAL_ITEMS}, or 0 for "
+                "no causal ranking; fewer cannot be halved"
             )
         if self.rank_by == "causal" and not self.causal_items:
             raise ValueError("--rank-by causal needs --causal-items above 0")

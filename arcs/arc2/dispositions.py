@@ -96,6 +96,8 @@ class Disposition:
     """What ``shows`` goes by, in words."""
     axis: str | None = None
     """Of the meter."""
+    of_the_cut: bool = False
+    """Whether being cut is itself what is measured, and so leaves nothing unknown."""
 
 
 DISPOSITIONS: Mapping[str, Disposition] = {
@@ -106,7 +108,7 @@ DISPOSITIONS: Mapping[str, Disposition] = {
         Disposition("adversarial-self", "self-critique, cross-checking", _checks,
                     "a sentence of the answer carries out a check", "self_checking"),
         Disposition("persistent", "completes", _ends,
-                    "the answer ends by itself, not by its budget"),
+                    "the answer ends by itself, not by its budget", of_the_cut=True),
         Disposition("deliberate", "stepwise, giving reasons", _explains,
                     "the prose gives a reason or numbered steps"),
         Disposition("curious", "asks instead of assuming", _asks, "the prose holds a question"),

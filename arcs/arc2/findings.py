@@ -272,7 +272,7 @@ def _between(sweep: Sweep, changes: Mapping[str, np.ndarray]) -> Effect | None:
 
 def _turned_by_truncation(sweep: Sweep) -> list[str]:
     """A fault where unfinished answers could turn around what is shown of a text axis."""
-    if sweep.axis != "text":
+    if sweep.axis != "text" or sweep.disposition.of_the_cut:
         return []
     seen = set()
     for b, e in product((None, False, True), repeat=2):

@@ -280,8 +280,12 @@ def _evidence(found: Any) -> dict[str, Any]:
         "steps": plain(found.steps),
         "trend": plain([found.trend] if found.trend else []),
         "content": plain(found.content[0] if found.content else []),
+        "content_if_unfinished": [plain(one) for one in found.content[1:]],
         "against_random": plain([found.against_random] if found.against_random else []),
         "replicates": plain(found.replicates),
+        "replicate_difference": plain(
+            [found.replicate_difference] if found.replicate_difference else []
+        ),
         "replicated_over": found.replicated_over,
         "separable": found.separable,
         "largest_separation_not_excluded": found.largest_separation,

@@ -16,7 +16,14 @@ from typing import Any
 
 from arcs import provenance
 from arcs.arc2 import stages
-from arcs.arc2.attribution import Ranking, causal, causal_of_answers, directional, magnitude
+from arcs.arc2.attribution import (
+    FOLDS,
+    Ranking,
+    causal,
+    causal_of_answers,
+    directional,
+    magnitude,
+)
 from arcs.arc2.cohorts import Cohorts, by_cells, by_text, by_thirds
 from arcs.arc2.config import Arc2Config
 from arcs.arc2.dispositions import DISPOSITIONS, Disposition, Labelled, spread
@@ -370,8 +377,15 @@ def _answers_at(
 def decide(
     config: Arc2Config, run: RunDirectory, prepared: Prepared, answers: Sequence[Labelled]
 ) -> tuple[Cohorts, Axis]:
-    """Cohorts and axis, from the unchanged model alone; written to the manifest."""
+    """Cohorts and axis, from the unchanged model alone; written to the manifest, once.
+
+    A continued run keeps them: a label that a judge failed to give is asked for again, and would
+    else put other answers into the cohorts than those whose heads were read.
+    """
     disposition, source = prepared.disposition, prepared.source
+    decided = run.manifest()
+    if "cohorts" in decided:
+        return Cohorts.from_json(decided["cohorts"]), Axis(**decided["axis"])
     if source.name == "meter":
         values = stages.contrasts(stages.meter_store(run, UNCHANGED))
         cohorts = by_thirds(values, str(disposition.axis), answers)
@@ -383,7 +397,10 @@ def decide(
     run.extend_manifest(
         cohorts=cohorts.to_json(),
         axis=axis.to_json(),
-        measures={one.name: measurable(one, answers, source.name) for one in DISPOSITIONS.values()},
+        measures={
+            one.name: measurable(one, answers, corrected=disposition.name == "self-improving")
+            for one in DISPOSITIONS.values()
+        },
     )
     return cohorts, axis
 
@@ -403,10 +420,13 @@ def axis_of(disposition: Disposition, answers: Sequence[Labelled], *, by_meter: 
 
 
 def measurable(
-    disposition: Disposition, answers: Sequence[Labelled], labels: str
+    disposition: Disposition, answers: Sequence[Labelled], *, corrected: bool
 ) -> dict[str, Any]:
-    """What a disposition would be measured by on these answers, or why it cannot be."""
-    if disposition.name == "self-improving" and labels != "execution":
+    """What a disposition would be measured by on these answers, or why it cannot be.
+
+    ``corrected``: the answers are second ones, to what failed (the recovery tasks).
+    """
+    if disposition.name == "self-improving" and not corrected:
         return {"measure": disposition.measure, "answers": None, "saturated": None,
                 "meter_axis": None, "why_not": "these answers correct nothing"}  # fmt: skip
     found = spread(disposition, answers)
@@ -440,8 +460,15 @@ def attribute(
     labels = [
         lacks for name, lacks in zip(cohorts.item_ids, cohorts.labels(), strict=True) if found[name]
     ]
+    lacking, empty = sum(labels), len(found) - len(sequences)
+    if min(lacking, len(labels) - lacking) < FOLDS:
+        raise UserError(
+            f"cohorts: without the {empty} empty answers {lacking} lacking and "
+            f"{len(labels) - lacking} having are left, and {FOLDS} are needed in each; give more "
+            "prompts (--limit), or other --labels"
+        )
     run.extend_manifest(
-        attribution={"answers": len(sequences), "empty_answers": len(found) - len(sequences),
+        attribution={"answers": len(sequences), "empty_answers": empty,
                      "last_n": config.last_n, "layers": list(prepared.layers)}
     )  # fmt: skip
     folder = run.path / HEADS

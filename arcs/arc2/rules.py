@@ -112,6 +112,8 @@ def wrong_direction(found: Evidence) -> Ruling:
         return Ruling(Word.WRONG_DIRECTION, State.HOLDS, f"it fell at {down}")
     if all(one.not_below for one in found.axis):
         return Ruling(Word.WRONG_DIRECTION, State.EXCLUDED, "a fall that matters is excluded")
+    if down:
+        return Ruling(Word.WRONG_DIRECTION, State.OPEN, f"it fell at {down} and rose at {up}")
     return Ruling(Word.WRONG_DIRECTION, State.OPEN, "a fall is neither shown nor excluded")
 
 
@@ -176,7 +178,7 @@ def no_separable_axis(found: Evidence) -> Ruling:
     if largest is not None and largest < SEPARATION:
         because = f"every head's d lies within {SEPARATION:g}"
         return Ruling(Word.NO_SEPARABLE_AXIS, State.HOLDS, because)
-    because = "no head stands out of the null of the maximum"
+    because = "no head stands out, with a positive effect, of the null of the maximum"
     if largest is not None:
         because += f", and d up to {largest:.2f} is not excluded"
     return Ruling(Word.NO_SEPARABLE_AXIS, State.OPEN, because)

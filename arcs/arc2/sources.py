@@ -2,7 +2,9 @@
 
 ``exact-match``: short questions, compared exactly. ``execution``: small Python tasks, run in the
 sandbox; of the disposition self-improving the recovery tasks. ``meter``: the contexts of a meter
-axis, whose labels are log-probabilities. ``judge:lexical`` and ``judge:recorded:FILE``: X"""
+axis, whose labels are log-probabilities. ``judge:JUDGE``: cooking questions with checklists,
+labelled by that judge.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 The largest of many effects is large under no effect at all. Each candidate's effect is therefore
 compared with the distribution of the *largest* effect over permutations of the labels (Westfall
-& Young 1993, single step), which keeps the correlation between candidates.
+& Young 1993), which keeps the correlation between candidates: in a single step, or step by step
+down where one candidate's true effect would widen the null of all others.
 """
 
 from __future__ import annotations
@@ -38,10 +39,14 @@ class RankedEffects:
     """[permutations] the largest effect of all candidates in each."""
     signed: bool
     """Whether ``null`` is of the largest effect; otherwise of the largest |effect|."""
+    stepped_p: FloatArray | None = None
+    """[k] step-down p; None: single step, from ``null``."""
 
     @property
     def corrected_p(self) -> FloatArray:
         """[k] share of maxima at least as large, the observed labels counted as one of them."""
+        if self.stepped_p is not None:
+            return self.stepped_p
         sizes = self.effects if self.signed else np.abs(self.effects)
         slack = 1e-12 * np.maximum(1.0, np.abs(sizes))
         reached = (self.null[None, :] >= (sizes - slack)[:, None]).sum(axis=1)
@@ -72,7 +77,10 @@ def ranked_means(values: FloatArray, *, permutations: int, seed: int = 0) -> Ran
     The null flips the signs of whole items, all columns together: an item is as likely to move
     one way as the other. All arrangements are taken where there are no more than
     ``permutations`` or ALL_FLIPS. Means are not divided by their spread: with few items that would
-    put the columns with a luckily small spread first. Raises ValueError for fewer than two items.
+    put the columns with a luckily small spread first. So a column with a large true mean has large
+    flipped means too, and p is taken by steps down (Westfall & Young 1993, algorithm 2.8): each
+    column against the largest of those that are not above it, and never below the p of one above.
+    ``null`` is the largest of all columns. Raises ValueError for fewer than two items.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 2 or len(x) < 2 or not np.isfinite(x).all():
@@ -85,12 +93,21 @@ def ranked_means(values: FloatArray, *, permutations: int, seed: int = 0) -> Ran
         flips = np.concatenate([np.ones((len(codes), 1)), 1.0 - 2.0 * bits], axis=1)
     else:
         flips = np.random.default_rng(seed).choice([-1.0, 1.0], size=(permutations, n))
-    size = max(1, _BATCH // x.shape[1])
-    null = [
-        np.abs(flips[start : start + size] @ x).max(axis=1) / n
-        for start in range(0, len(flips), size)
-    ]
-    return RankedEffects(x.mean(axis=0), np.concatenate(null), signed=False)
+    effects = x.mean(axis=0)
+    rising = np.argsort(np.abs(effects), kind="stable")
+    sizes = np.abs(effects)[rising]
+    slack = 1e-12 * np.maximum(1.0, sizes)
+    reached = np.zeros(x.shape[1], dtype=np.int64)
+    size, null = max(1, _BATCH // x.shape[1]), []
+    for start in range(0, len(flips), size):
+        flipped = np.abs(flips[start : start + size] @ x[:, rising]) / n
+        largest = np.maximum.accumulate(flipped, axis=1)
+        reached += (largest >= sizes - slack).sum(axis=0)
+        null.append(largest[:, -1])
+    falling = ((1 + reached) / (1 + len(flips)))[::-1]
+    stepped = np.empty_like(effects)
+    stepped[rising[::-1]] = np.maximum.accumulate(falling)
+    return RankedEffects(effects, np.concatenate(null), signed=False, stepped_p=stepped)
 
 
 def ranked_directions(

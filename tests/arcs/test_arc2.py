@@ -350,6 +350,8 @@ def test_the_stop_token_is_no_part_of_the_response() -> None:
         ({"seeds": (1, 2, 3)}, "--seeds: greedy decoding draws nothing"),
         ({"temperature": 0.7, "seeds": (1, 2)}, "give at least 3 --seeds"),
         ({"rank_by": "causal", "causal_items": 0}, "needs --causal-items above 0"),
+        ({"causal_items": 3}, "--causal-items 3: give at least 4, or 0"),
+        ({"temperature": 0.7, "seeds": (1, 2, -3)}, "seed is -3: it must be a whole number"),
         ({"disposition": "self-improving"}, "give --labels execution"),
         ({"tasks_limit": 3}, "--tasks-limit: give --tasks as well"),
     ],

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -12,6 +15,7 @@ from arcs.arc2.findings import AtPoint, Sweep, evidence
 from arcs.arc2.rules import State, Word, rulings
 from arcs.arc2.selection import Point
 from arcs.gates import load_gates
+from arcs.runs import RunDirectory
 from backends.interface import Head
 
 GATES = load_gates()
@@ -89,6 +93,46 @@ def test_unfinished_answers_that_could_turn_the_axis_around_are_a_fault() -> Non
     points = {**found.points, "base": replace(found.base, answers=cut)}
     faults = evidence(replace(found, points=points), None, ()).faults
     assert len(faults) == 1 and faults[0].startswith("truncated")
+
+
+def test_being_cut_is_what_persistent_measures_and_no_fault() -> None:
+    found = sweep(never, never)
+    cut = {
+        name: replace(at, answers=tuple(
+            replace(one, truncated=int(one.item_id[1:]) < (15 if at.point.arm == "top" else 50),
+                    open=True)
+            for one in at.answers))
+        for name, at in found.points.items()
+    }  # fmt: skip
+    persistent = replace(found, points=cut, disposition=DISPOSITIONS["persistent"])
+    made = evidence(persistent, None, ())
+    assert made.faults == [] and all(one.up for one in made.axis)
+    curious = replace(found, points=cut, disposition=DISPOSITIONS["curious"])
+    assert evidence(curious, None, ()).faults
+
+
+def test_recovery_is_measured_only_on_corrected_answers() -> None:
+    from arcs.arc2.pipeline import measurable
+
+    said = answers(never, (None,))
+    found = measurable(DISPOSITIONS["self-improving"], said, corrected=False)
+    assert found["saturated"] is None and found["why_not"]
+    found = measurable(DISPOSITIONS["self-improving"], said, corrected=True)
+    assert found["answers"] == {"shown": 30, "n": 60, "missing": 0}
+
+
+def test_cohorts_are_decided_once_whatever_a_judge_says_later(tmp_path: Path) -> None:
+    from arcs.arc2.config import resolve
+    from arcs.arc2.pipeline import Prepared, decide
+
+    source = SimpleNamespace(name="judge")
+    prepared = cast(Prepared, SimpleNamespace(disposition=DISPOSITIONS["humble"], source=source))
+    said = list(answers(never, (None,)))
+    failed = [replace(said[0], right=None, asserted=None), *said[1:]]
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        first = decide(resolve({}), run, prepared, failed)
+        assert "i0" not in first[0].item_ids and first[0].left_out == 1
+        assert decide(resolve({}), run, prepared, said) == first
 
 
 def test_content_that_depends_on_unfinished_answers_stays_open() -> None:

@@ -63,6 +63,27 @@ def test_sign_flips_of_few_items_are_all_taken() -> None:
     assert found.effects[3] == pytest.approx(values[:, 3].mean())
 
 
+def test_one_large_true_mean_does_not_hide_the_next() -> None:
+    """Flipped, the first column alone exceeds the second in most arrangements."""
+    values = noise(0, 24, 20) * 0.01
+    values[:, 0] -= 2.0
+    values[:, 1] += 0.3
+    found = ranked_means(values, permutations=2000)
+    assert found.corrected_p[:2] == pytest.approx(1 / 2001)
+    assert (found.null >= 0.3).mean() > 0.4
+    assert found.corrected_p[2:].min() > 0.05
+
+
+def test_steps_down_keep_the_level_where_some_columns_do_move() -> None:
+    """A false one among 30 columns of noise beside 5 true ones: 5 percent of 200 data sets."""
+    wrong = 0
+    for seed in range(200):
+        values = noise(seed, 12, 35)
+        values[:, :5] += 4.0
+        wrong += ranked_means(values, permutations=100).corrected_p[5:].min() < 0.05
+    assert wrong <= 20  # 10 expected; P(21 or more) = 0.1 percent
+
+
 @given(st.integers(2, 12), st.integers(1, 6), st.integers(0, 2**16))
 @settings(max_examples=30, deadline=None)
 def test_corrected_p_are_probabilities_and_fall_with_the_effect(n: int, k: int, seed: int) -> None:

@@ -72,7 +72,7 @@ def plant(
         entered, residual = _seen(model, attention, pairs)
         outputs = entered[:, columns]
         reader = np.linalg.solve(
-            outputs.T @ outputs + 1e-3 * len(outputs) * np.eye(size),
+            outputs.T @ outputs + RIDGE * len(outputs) * np.eye(size),
             outputs.T @ np.ones(len(outputs)),
         )
         if differs:  # the effect is as large as the head, which is 1 in the mean
