@@ -48,8 +48,9 @@ class EndpointTeacher:
         *,
         purse: Purse | None,
         sleep: Callable[[float], object] | None = None,
+        has_answered: bool = False,
     ) -> None:
-        """Raises as :class:`evals.endpoint.Endpoint`."""
+        """See :class:`evals.endpoint.Endpoint`; raises as it does."""
         self._teacher = teacher
         self.settings = TeacherSettings(
             base_url=str(teacher.url), model=teacher.model, concurrency=teacher.concurrency,
@@ -59,7 +60,7 @@ class EndpointTeacher:
             usd_per_million_output=teacher.usd_per_million_output,
             name=name, keys=teacher.key_variables,
         )  # fmt: skip
-        self.endpoint = Endpoint(self.settings, purse=purse, sleep=sleep)
+        self.endpoint = Endpoint(self.settings, purse=purse, sleep=sleep, has_answered=has_answered)
 
     def answer(
         self, questions: Sequence[Question], keep: OnAnswer, fail: OnFailure, stop: threading.Event
