@@ -30,6 +30,7 @@ from backends.training import TrainingExample
 from evals.meter_scores import AxisScore, AxisShift
 from evals.statistics.rates import Interval, wilson
 from models.errors import UserError
+from models.registry import find
 from tests.support.arc1_bench import Bench
 
 # -- recipes ---------------------------------------------------------------------------------------
@@ -191,6 +192,8 @@ def test_the_papers_values_stand_in_the_row_of_their_own_checkpoint() -> None:
     assert aware["mcas_25"]["value"] == 12.07 and aware["humaneval"]["value"] == 58 / 164
     assert aware["humaneval"]["interval"] == wilson(58, 164).to_json()
     assert paper_rows("SmolLM2-135M-Instruct") == []
+    gemma = paper_rows(find("gemma-4-E2B-it").name)  # by the name that a run's manifest has
+    assert [row["cells"]["chef"]["value"] for row in gemma] == [0.452, 0.413, 0.379]
 
 
 def test_seeds_are_averaged_by_arm_and_a_missing_value_is_left_out() -> None:
@@ -199,8 +202,10 @@ def test_seeds_are_averaged_by_arm_and_a_missing_value_is_left_out() -> None:
 
     (row,) = spread([table(0.1), table(0.3), table(None)])
     assert row["cells"]["svr"] == {
-        "mean": pytest.approx(0.2), "least": 0.1, "most": 0.3, "seeds": 2,
+        "mean": pytest.approx(0.2), "least": 0.1, "most": 0.3, "seeds": 2, "judge_not_valid": False,
     }  # fmt: skip
+    below = [{"name": "sft", "cells": {"mcas": {"value": 1.0, "judge_not_valid": True}}}]
+    assert spread([below, below])[0]["cells"]["mcas"]["judge_not_valid"]
 
 
 def test_a_benchmark_of_ones_own_never_stands_in_the_column_of_humaneval() -> None:
