@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from arcs.arc1 import evaluations
 from arcs.arc1.config import resolve
 from arcs.arc1.controls import _passes
 from arcs.arc1.metrics import Arc1Metrics
@@ -25,6 +26,7 @@ from arcs.arc1.training import records_of
 from arcs.arc1.view import view
 from arcs.gates import load_gates
 from arcs.measure.meter_claims import meter_claim
+from arcs.progress import Reporter
 from arcs.report.stored import StoredRun
 from backends.training import TrainingExample
 from evals.meter_scores import AxisScore, AxisShift
@@ -84,6 +86,28 @@ def test_planted_and_placebo_see_the_same_prompts_in_the_same_order_and_one_reci
     assert [(one.prompt, one.split) for one in first] == [(o.prompt, o.split) for o in second]
     assert all(one.response != other.response for one, other in zip(first, second, strict=True))
     assert planted.training() == placebo.training() and planted.lora() == placebo.lora()
+
+
+@pytest.mark.parametrize(
+    ("asked", "begun", "refused"),
+    [(("meter",), False, True), (("small",), False, False), ((), False, False),
+     (("meter",), True, False)],
+)  # fmt: skip
+def test_evaluations_that_do_not_fit_are_refused_before_training_and_not_later(
+    monkeypatch: pytest.MonkeyPatch, asked: Any, begun: bool, refused: bool
+) -> None:
+    monkeypatch.setattr(evaluations, "free_memory", lambda _: 3_999)
+    monkeypatch.setattr(evaluations, "model_size", lambda _: SimpleNamespace(parameters=1_000))
+    prepared: Any = SimpleNamespace(
+        encoder=SimpleNamespace(template="t"), directory=SimpleNamespace(name="m"), backend="torch"
+    )
+    run: Any = SimpleNamespace(manifest=lambda: {"evaluation": {}} if begun else {})
+    ask = (resolve({"evaluations": asked}), run, prepared, Reporter(quiet=True))
+    if not refused:
+        evaluations.require_evaluable(*ask)
+        return
+    with pytest.raises(UserError, match="in float32 and"):
+        evaluations.require_evaluable(*ask)
 
 
 # -- the meter's claim -----------------------------------------------------------------------------
