@@ -271,7 +271,9 @@ class Endpoint:
         raise Failed(f"{said}, {settings.tries} tries")
 
     def _once(self, body: Mapping[str, Any]) -> Reply:
-        most = self._most(body)
+        most = self.most(
+            [f"{one['role']}{one['content']}" for one in body["messages"]], int(body["max_tokens"])
+        )
         if self._purse is not None:
             self._purse.reserve(most)
         paid: float | None = None
@@ -321,11 +323,13 @@ class Endpoint:
             return None
         return cost(self.settings, reply.input_tokens, reply.output_tokens)
 
-    def _most(self, body: Mapping[str, Any]) -> float | None:
-        """US dollars that a request can cost at most: no token is less than a byte."""
-        texts = (f"{one['role']}{one['content']}" for one in body["messages"])
-        sent = sum(len(text.encode()) + 16 for text in texts)  # 16: what a template adds a turn
-        return cost(self.settings, sent, int(body["max_tokens"]))
+    def most(self, turns: Sequence[str], max_tokens: int) -> float | None:
+        """US dollars that a request can cost at most: no token is less than a byte.
+
+        ``turns``: role and content of each. None where no prices are given.
+        """
+        sent = sum(len(text.encode()) + 16 for text in turns)  # 16: what a template adds a turn
+        return cost(self.settings, sent, max_tokens)
 
     def _require_budget(self) -> None:
         budget, spent = self.settings.budget_usd, self.usage.cost(self.settings)

@@ -98,9 +98,9 @@ class EndpointTeacher:
             stop.set()  # nothing more is sent, even before the caller hears of it
             raise
         else:
-            keep(question, self._answered(reply))
+            keep(question, self._answered(question, reply))
 
-    def _answered(self, reply: Reply) -> Answer:
+    def _answered(self, question: Question, reply: Reply) -> Answer:
         said = drop_thoughts(reply.text, think_open=False)
         inside = reply.text if said.text != reply.text else None
         told = reply.input_tokens is not None and reply.output_tokens is not None
@@ -115,6 +115,11 @@ class EndpointTeacher:
             usd=cost(self.settings, reply.input_tokens or 0, reply.output_tokens or 0)
             if told
             else None,
+            usd_at_most=None
+            if told
+            else self.endpoint.most(
+                [f"{one.role}{one.content}" for one in question.messages], question.max_tokens
+            ),
         )
 
     def describe(self) -> dict[str, Any]:

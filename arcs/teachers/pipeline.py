@@ -78,7 +78,7 @@ def run_generate(
     )
     replies = Replies(run)
     with ExitStack() as stack:
-        purse = None if config.budget is None else Purse(config.budget, replies.spent())
+        purse = None if config.budget is None else Purse(config.budget, replies.booked())
         opened = _opener(config, roster, run, reporter, stack, purse, sleep, replies)
         session = Session(roster, stages, replies, opened, reporter)
         prompts = prompts_of(config, run, session)

@@ -296,6 +296,19 @@ def test_a_refused_request_costs_nothing_of_the_budget(tmp_path: Path) -> None:
     assert metrics["usd"] == pytest.approx(0.001 * len(seen) / 2) and metrics["failed"] == 0
 
 
+def test_what_an_unreported_answer_may_have_cost_stays_spent_when_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    with serving(lambda _, body: said(teacher(body), None)) as (url, seen):
+        with pytest.raises(BudgetSpent):
+            generate(tmp_path, url, budget=0.05)
+        asked = len(seen)
+        assert asked > 0
+        with pytest.raises(BudgetSpent):
+            generate(tmp_path, url, budget=0.05)
+        assert len(seen) == asked
+
+
 def test_a_question_that_an_endpoint_cannot_take_does_not_stop_a_continued_run(
     tmp_path: Path,
 ) -> None:
