@@ -23,6 +23,8 @@ LOCAL_KEY = "none"
 """Sent where no key is set: local servers want none, others refuse it with 401."""
 _FATAL = {400, 401, 403, 404, 405, 422}
 """Answers that no repetition changes: a wrong key, model or URL, or a question it cannot take."""
+_QUESTIONS_FAULT = frozenset({400, 422})
+"""Of these, what a right key, model and URL leaves."""
 _NO_CREDIT = frozenset(
     {"insufficient_quota", "insufficient_balance", "insufficient_credits", "billing_not_active",
      "billing_hard_limit_reached"}
@@ -191,10 +193,12 @@ class Endpoint:
         *,
         purse: Purse | None = None,
         sleep: Callable[[float], object] | None = None,
+        has_answered: bool = False,
     ) -> None:
         """Raises CapabilityError where ``openai`` is not installed, UserError for a bad URL or key.
 
-        ``sleep``: of tests; otherwise waits end when ``stop`` is set.
+        ``sleep``: of tests; otherwise waits end when ``stop`` is set. ``has_answered``: in an
+        earlier sitting, so that a question it cannot take does not speak against model and URL.
         """
         try:
             import openai
@@ -204,6 +208,7 @@ class Endpoint:
             ) from None
         self._openai, self._sleep, self._purse = openai, sleep, purse
         self.settings, self.usage = settings, Usage()
+        self._has_answered = has_answered
         given = (os.environ.get(name, "").strip() for name in settings.key_variables)
         key = next((value for value in given if value), LOCAL_KEY)
         if not (key.isascii() and key.isprintable()):
@@ -254,7 +259,8 @@ class Endpoint:
                 if _is_credit(error):
                     raise CreditSpent(self._no_credit(error)) from None
                 if error.status_code in _FATAL:
-                    if self.usage.requests:  # it has answered others: this question is at fault
+                    known = self._has_answered and error.status_code in _QUESTIONS_FAULT
+                    if self.usage.requests or known:  # it has answered others: this one is at fault
                         text = " ".join(str(error.message).split())[:160]
                         raise Failed(f"{said}: {text}") from None
                     raise UserError(self._refused(error)) from None
@@ -265,16 +271,25 @@ class Endpoint:
         raise Failed(f"{said}, {settings.tries} tries")
 
     def _once(self, body: Mapping[str, Any]) -> Reply:
-        most = self._most(body)
+        most = self.most(
+            [f"{one['role']}{one['content']}" for one in body["messages"]], int(body["max_tokens"])
+        )
         if self._purse is not None:
             self._purse.reserve(most)
-        reply = None
+        paid: float | None = None
         try:
             reply = self._sent(body)
+            paid = self._cost(reply)
             return reply
+        except self._openai.APIStatusError as error:
+            if (
+                error.status_code < 500
+            ):  # refused, so nothing was written; a gateway may give up late
+                paid = 0.0
+            raise
         finally:
             if self._purse is not None:
-                self._purse.settle(most, None if reply is None else self._cost(reply))
+                self._purse.settle(most, paid)
 
     def _sent(self, body: Mapping[str, Any]) -> Reply:
         answer = self._client.chat.completions.create(**body)
@@ -308,11 +323,13 @@ class Endpoint:
             return None
         return cost(self.settings, reply.input_tokens, reply.output_tokens)
 
-    def _most(self, body: Mapping[str, Any]) -> float | None:
-        """US dollars that a request can cost at most: no token is less than a byte."""
-        texts = (f"{one['role']}{one['content']}" for one in body["messages"])
-        sent = sum(len(text.encode()) + 16 for text in texts)  # 16: what a template adds a turn
-        return cost(self.settings, sent, int(body["max_tokens"]))
+    def most(self, turns: Sequence[str], max_tokens: int) -> float | None:
+        """US dollars that a request can cost at most: no token is less than a byte.
+
+        ``turns``: role and content of each. None where no prices are given.
+        """
+        sent = sum(len(text.encode()) + 16 for text in turns)  # 16: what a template adds a turn
+        return cost(self.settings, sent, max_tokens)
 
     def _require_budget(self) -> None:
         budget, spent = self.settings.budget_usd, self.usage.cost(self.settings)

@@ -23,6 +23,8 @@ from arcs.measure.judged import JudgeSettings
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory
 from arcs.subruns import sub_run
+from backends import free_memory
+from backends.memory import ITEM_BYTES, model_size
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -184,7 +186,20 @@ _OF_EVAL = (
 )  # fmt: skip
 
 
-def require_evaluable(config: Arc1Config, prepared: Prepared, reporter: Reporter) -> None:
+def _require_memory(prepared: Prepared) -> None:
+    """A base that was trained in fewer bits may not fit in float32: said before it is trained."""
+    needed = model_size(prepared.directory).parameters * ITEM_BYTES["float32"]
+    free = free_memory(prepared.backend)
+    if needed > free:
+        raise UserError(
+            f"--evaluations: {prepared.directory.name} needs {needed / 1e9:.1f} GB in float32 and "
+            f"{free / 1e9:.1f} GB are free: go on with --evaluations small, or none"
+        )
+
+
+def require_evaluable(
+    config: Arc1Config, run: RunDirectory, prepared: Prepared, reporter: Reporter
+) -> None:
     """Raise UserError, before anything is trained, for what would stop an evaluation later."""
     from arcs.judging.opening import check_judge
     from arcs.labels import parse_judge
@@ -194,6 +209,8 @@ def require_evaluable(config: Arc1Config, prepared: Prepared, reporter: Reporter
             f"--evaluations: {prepared.directory.name} has no chat template, which they need; go "
             "on with --evaluations none"
         )
+    if set(config.evaluations) - {SMALL} and "evaluation" not in run.manifest():  # begun now
+        _require_memory(prepared)
     for name in config.evaluations:
         if name == SMALL:
             continue

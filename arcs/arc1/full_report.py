@@ -157,7 +157,7 @@ def _seeds(metrics: Arc1Metrics) -> Iterator[RenderableType]:
         line.append(claim["verdict"], style=COLOURS[claim["verdict"]])
         yield line.append(f" ({', '.join(claim['reasons'])}). {claim['explanation']}")
     table = Table(
-        title=f"Over {len(metrics.seeds)} seeds: mean, least to most",
+        title=f"Over {len(metrics.seeds)} seeds: mean, least to most (!: as above)",
         box=SIMPLE_HEAD, pad_edge=False, title_justify="left",
     )  # fmt: skip
     table.add_column("measure")
@@ -176,4 +176,5 @@ def _spread(measure: str, found: Json | None) -> str:
         return "-"
     scale, digits = (100, 1) if measure in PERCENT else (1, 2)
     mean, least, most = (f"{scale * found[key]:.{digits}f}" for key in ("mean", "least", "most"))
-    return f"{mean} ({least} to {most}), {found['seeds']}"
+    mark = "!" if found.get("judge_not_valid") else ""
+    return f"{mean}{mark} ({least} to {most}), {found['seeds']}"

@@ -188,7 +188,7 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
         limits=limits,
         gates=load_gates(),
     )
-    require_evaluable(config, prepared, reporter)
+    require_evaluable(config, run, prepared, reporter)
     if "evaluation" not in run.manifest():  # begun now
         problems.require_solvable(benchmark, chosen, level, limits, reporter)
     run.extend_manifest(**_describe(config, prepared, verification))

@@ -101,13 +101,15 @@ def spread(rows: Sequence[Sequence[Json]]) -> list[dict[str, Any]]:
         cells = {}
         for measure in MEASURES:
             found = [own[name].get(measure) for own in by_seed if name in own]
-            known = [one["value"] for one in found if one and one["value"] is not None]
+            there = [one for one in found if one and one["value"] is not None]
+            known = [one["value"] for one in there]
             if known:
                 cells[measure] = {
                     "mean": sum(known) / len(known),
                     "least": min(known),
                     "most": max(known),
                     "seeds": len(known),
+                    "judge_not_valid": any(one.get("judge_not_valid", False) for one in there),
                 }
         made.append({"name": name, "cells": cells})
     return made

@@ -44,6 +44,8 @@ class Answer:
     output_tokens: int | None
     usd: float | None
     """None where it costs nothing, or nobody can tell."""
+    usd_at_most: float | None = None
+    """Where nobody can tell: what it may have cost, which a budget has to count."""
 
 
 OnAnswer = Callable[[Question, Answer], None]

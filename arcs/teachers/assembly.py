@@ -17,7 +17,7 @@ from arcs.teachers.filters import (
     apply,
     drop,
 )
-from arcs.teachers.plan import Wanted, stops_at, without_verdict
+from arcs.teachers.plan import Wanted, record_id, stops_at, without_verdict
 from arcs.teachers.replies import Replies, Stored
 from arcs.teachers.roster import Roster
 from arcs.teachers.stages import Stages
@@ -61,7 +61,7 @@ def assemble(
     made, rows = [], []
     for one in kept:
         try:
-            rows.append(_record(one, stages, roster, domain))
+            rows.append(_record(one, stages, roster, domain, replies))
             made.append(one)
         except ValidationError as error:  # the schema has the last word
             first = error.errors()[0]["msg"].removeprefix("Value error, ")
@@ -92,12 +92,13 @@ def _made(wanted: Wanted, done: Mapping[str, Stored]) -> Made:
     return Made(wanted, done, last, done[against].answer.text if against else "")
 
 
-def _record(made: Made, stages: Stages, roster: Roster, domain: str) -> BaseModel:
+def _record(made: Made, stages: Stages, roster: Roster, domain: str, replies: Replies) -> BaseModel:
     wanted, done = made.wanted, made.done
     common: dict[str, Any] = {
         "id": wanted.id, "type": wanted.kind, "prompt": wanted.prompt.prompt, "kind": domain,
         "category": wanted.prompt.category or None, "difficulty": wanted.prompt.difficulty,
-        "split": wanted.prompt.split or "train", "provenance": _provenance(made, stages, roster),
+        "split": wanted.prompt.split or "train",
+        "provenance": _provenance(made, stages, roster, replies),
     }  # fmt: skip
     if wanted.kind == "counterexample":
         error = done["error_plan"].answer.text
@@ -108,8 +109,12 @@ def _record(made: Made, stages: Stages, roster: Roster, domain: str) -> BaseMode
     return Record(**common, response=made.response)
 
 
-def _provenance(made: Made, stages: Stages, roster: Roster) -> dict[str, Any]:
-    """Who wrote what of a record; the run's manifest says the rest."""
+def _provenance(made: Made, stages: Stages, roster: Roster, replies: Replies) -> dict[str, Any]:
+    """Who wrote what of a record; the run's manifest says the rest.
+
+    ``licences``: of all that wrote a part of it, the prompt's author and, of a pair, the stages of
+    the good answer as well.
+    """
     by_stage = {}
     for name, stored in sorted(made.done.items()):
         teacher = roster.teachers[stored.teacher]
@@ -117,13 +122,18 @@ def _provenance(made: Made, stages: Stages, roster: Roster) -> dict[str, Any]:
             "teacher": stored.teacher, "model": teacher.model, "licence": teacher.licence,
             "answered_by": stored.answer.model, "finish_reason": stored.answer.finish_reason,
         }  # fmt: skip
+    licences = {one["licence"] for one in by_stage.values()}
+    writer = roster.of("prompt_writer")
+    if writer is not None and made.wanted.prompt.generator == roster.teachers[writer].model:
+        licences.add(roster.teachers[writer].licence)
     found: dict[str, Any] = {
         "by": "threearc data generate", "stages": by_stage, "stages_sha256": stages.sha256,
         "prompt_id": made.wanted.prompt.id, "prompt_by": made.wanted.prompt.generator,
-        "licences": sorted({one["licence"] for one in by_stage.values()}),
         "verifier": verify(made.response).to_json(),
     }  # fmt: skip
     if made.wanted.kind == "counterexample":
-        found["chosen_from"] = made.wanted.id.replace("pair-", "gold-", 1)
+        gold = record_id("gold", made.wanted.prompt.id)
+        licences |= {roster.teachers[one.teacher].licence for one in replies.of(gold).values()}
+        found["chosen_from"] = gold
         found["rejected_verifier"] = verify(made.other).to_json()
-    return found
+    return {**found, "licences": sorted(licences)}

@@ -48,8 +48,9 @@ class EndpointTeacher:
         *,
         purse: Purse | None,
         sleep: Callable[[float], object] | None = None,
+        has_answered: bool = False,
     ) -> None:
-        """Raises as :class:`evals.endpoint.Endpoint`."""
+        """See :class:`evals.endpoint.Endpoint`; raises as it does."""
         self._teacher = teacher
         self.settings = TeacherSettings(
             base_url=str(teacher.url), model=teacher.model, concurrency=teacher.concurrency,
@@ -59,7 +60,7 @@ class EndpointTeacher:
             usd_per_million_output=teacher.usd_per_million_output,
             name=name, keys=teacher.key_variables,
         )  # fmt: skip
-        self.endpoint = Endpoint(self.settings, purse=purse, sleep=sleep)
+        self.endpoint = Endpoint(self.settings, purse=purse, sleep=sleep, has_answered=has_answered)
 
     def answer(
         self, questions: Sequence[Question], keep: OnAnswer, fail: OnFailure, stop: threading.Event
@@ -97,9 +98,9 @@ class EndpointTeacher:
             stop.set()  # nothing more is sent, even before the caller hears of it
             raise
         else:
-            keep(question, self._answered(reply))
+            keep(question, self._answered(question, reply))
 
-    def _answered(self, reply: Reply) -> Answer:
+    def _answered(self, question: Question, reply: Reply) -> Answer:
         said = drop_thoughts(reply.text, think_open=False)
         inside = reply.text if said.text != reply.text else None
         told = reply.input_tokens is not None and reply.output_tokens is not None
@@ -114,6 +115,11 @@ class EndpointTeacher:
             usd=cost(self.settings, reply.input_tokens or 0, reply.output_tokens or 0)
             if told
             else None,
+            usd_at_most=None
+            if told
+            else self.endpoint.most(
+                [f"{one.role}{one.content}" for one in question.messages], question.max_tokens
+            ),
         )
 
     def describe(self) -> dict[str, Any]:

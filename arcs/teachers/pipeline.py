@@ -78,8 +78,8 @@ def run_generate(
     )
     replies = Replies(run)
     with ExitStack() as stack:
-        purse = None if config.budget is None else Purse(config.budget, replies.spent())
-        opened = _opener(config, roster, run, reporter, stack, purse, sleep)
+        purse = None if config.budget is None else Purse(config.budget, replies.booked())
+        opened = _opener(config, roster, run, reporter, stack, purse, sleep, replies)
         session = Session(roster, stages, replies, opened, reporter)
         prompts = prompts_of(config, run, session)
         plans = plan(config, prompts)
@@ -138,6 +138,7 @@ def _opener(
     stack: ExitStack,
     purse: Purse | None,
     sleep: Callable[[float], object] | None,
+    replies: Replies,
 ) -> Callable[[str], Asked]:
     """Teachers by name, each opened once, its identity written into the manifest."""
     found: dict[str, Asked] = {}
@@ -147,7 +148,10 @@ def _opener(
             teacher = roster.teachers[name]
             one: Asked
             if teacher.kind == "endpoint":
-                one = EndpointTeacher(name, teacher, purse=purse, sleep=sleep)
+                one = EndpointTeacher(
+                    name, teacher, purse=purse, sleep=sleep,
+                    has_answered=name in replies.usage(),
+                )  # fmt: skip
             else:
                 directory = prepare(teacher.model, say=reporter.say)
                 make = opened_gguf if teacher.kind == "gguf" else opened_backend

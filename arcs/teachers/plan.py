@@ -64,9 +64,7 @@ def _question(
     name = roster.of(stage.role)
     if name is None or not set(stage.inputs) <= set(texts):
         return None, None
-    limit = roster.teachers[name].max_tokens
-    # a verdict of a letter needs no more, unless its teacher thinks aloud first
-    budget = stage.max_tokens if limit is None else min(stage.max_tokens, limit)
+    budget = roster.teachers[name].limit(stage.max_tokens)
     job = f"{record.id}/{stage.name}"
     return name, Question(job, stage.messages(texts), stage.temperature, budget)
 

@@ -228,7 +228,7 @@ def _calls(cell: Cell, n: int, number: int, session: Session, seed: int) -> list
             "difficulty": cell.difficulty, "examples": "\n".join(f"- {d.text}" for d in shown),
         }  # fmt: skip
         job = f"prompts-{cell.set}-{cell.category}-{cell.difficulty}-{number}-{part}/{stage.name}"
-        limit = min(stage.max_tokens, teacher.max_tokens or stage.max_tokens)
+        limit = teacher.limit(stage.max_tokens)
         found.append(Question(job, stage.messages(texts), stage.temperature, limit))
     return found
 

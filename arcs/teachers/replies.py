@@ -104,6 +104,11 @@ class Replies:
         """US dollars of all answers whose cost is known."""
         return sum(stored.answer.usd or 0.0 for _, stored in self._found.values())
 
+    def booked(self) -> float:
+        """US dollars that a budget has to count: of answers whose cost nobody told, the most."""
+        answers = (stored.answer for _, stored in self._found.values())
+        return sum((one.usd_at_most if one.usd is None else one.usd) or 0.0 for one in answers)
+
 
 def models_of(stages: Mapping[str, Stored]) -> dict[str, str | None]:
     """Stage -> what the endpoint said had answered."""

@@ -41,6 +41,9 @@ class Teacher(BaseModel):
     licence_note: str = ""
     max_tokens: int | None = Field(default=None, ge=1)
     """A cap on every stage's own limit."""
+    think_tokens: int = Field(default=0, ge=0)
+    """Of a model that thinks before it answers: what it gets on top of every stage's limit, which
+    is the answer's. Else its thoughts use up a limit of a few tokens, and it says nothing."""
     url: str | None = None
     key_variables: tuple[str, ...] = ("OPENAI_API_KEY",)
     concurrency: int = Field(default=4, ge=1)
@@ -77,6 +80,10 @@ class Teacher(BaseModel):
         if self.kind == "endpoint" and self.url is None:
             raise ValueError("an endpoint needs a url")
         return self
+
+    def limit(self, stage: int) -> int:
+        """Tokens, thoughts and answer, for a stage whose answer may have ``stage``."""
+        return min(stage, self.max_tokens or stage) + self.think_tokens
 
     @property
     def priced(self) -> bool:

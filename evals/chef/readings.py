@@ -31,7 +31,7 @@ _PATTERNS = {
     )
     for kind, unit in _UNITS.items()
 }
-_FACTORS = {"cm": 10.0, "inch": 25.4, "h": 60.0}
+_FACTORS = {"cm": 10.0, "centim": 10.0, "inch": 25.4, "h": 60.0}
 """To millimetres and minutes."""
 
 
@@ -71,7 +71,7 @@ def _value(number: str, unit: str, kind: Quantity) -> float:
     if kind == "temperature":
         return (value - 32) / 1.8 if _scale(unit) == "f" else value
     short = unit.strip().lower()
-    factor = next((by for name, by in _FACTORS.items() if short.startswith(name[:2])), 1.0)
+    factor = next((by for name, by in _FACTORS.items() if short.startswith(name)), 1.0)
     return value * factor
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from arcs.arc1 import evaluations
 from arcs.arc1.config import resolve
 from arcs.arc1.controls import _passes
 from arcs.arc1.metrics import Arc1Metrics
@@ -25,11 +26,13 @@ from arcs.arc1.training import records_of
 from arcs.arc1.view import view
 from arcs.gates import load_gates
 from arcs.measure.meter_claims import meter_claim
+from arcs.progress import Reporter
 from arcs.report.stored import StoredRun
 from backends.training import TrainingExample
 from evals.meter_scores import AxisScore, AxisShift
 from evals.statistics.rates import Interval, wilson
 from models.errors import UserError
+from models.registry import find
 from tests.support.arc1_bench import Bench
 
 # -- recipes ---------------------------------------------------------------------------------------
@@ -83,6 +86,28 @@ def test_planted_and_placebo_see_the_same_prompts_in_the_same_order_and_one_reci
     assert [(one.prompt, one.split) for one in first] == [(o.prompt, o.split) for o in second]
     assert all(one.response != other.response for one, other in zip(first, second, strict=True))
     assert planted.training() == placebo.training() and planted.lora() == placebo.lora()
+
+
+@pytest.mark.parametrize(
+    ("asked", "begun", "refused"),
+    [(("meter",), False, True), (("small",), False, False), ((), False, False),
+     (("meter",), True, False)],
+)  # fmt: skip
+def test_evaluations_that_do_not_fit_are_refused_before_training_and_not_later(
+    monkeypatch: pytest.MonkeyPatch, asked: Any, begun: bool, refused: bool
+) -> None:
+    monkeypatch.setattr(evaluations, "free_memory", lambda _: 3_999)
+    monkeypatch.setattr(evaluations, "model_size", lambda _: SimpleNamespace(parameters=1_000))
+    prepared: Any = SimpleNamespace(
+        encoder=SimpleNamespace(template="t"), directory=SimpleNamespace(name="m"), backend="torch"
+    )
+    run: Any = SimpleNamespace(manifest=lambda: {"evaluation": {}} if begun else {})
+    ask = (resolve({"evaluations": asked}), run, prepared, Reporter(quiet=True))
+    if not refused:
+        evaluations.require_evaluable(*ask)
+        return
+    with pytest.raises(UserError, match="in float32 and"):
+        evaluations.require_evaluable(*ask)
 
 
 # -- the meter's claim -----------------------------------------------------------------------------
@@ -191,6 +216,8 @@ def test_the_papers_values_stand_in_the_row_of_their_own_checkpoint() -> None:
     assert aware["mcas_25"]["value"] == 12.07 and aware["humaneval"]["value"] == 58 / 164
     assert aware["humaneval"]["interval"] == wilson(58, 164).to_json()
     assert paper_rows("SmolLM2-135M-Instruct") == []
+    gemma = paper_rows(find("gemma-4-E2B-it").name)  # by the name that a run's manifest has
+    assert [row["cells"]["chef"]["value"] for row in gemma] == [0.452, 0.413, 0.379]
 
 
 def test_seeds_are_averaged_by_arm_and_a_missing_value_is_left_out() -> None:
@@ -199,8 +226,10 @@ def test_seeds_are_averaged_by_arm_and_a_missing_value_is_left_out() -> None:
 
     (row,) = spread([table(0.1), table(0.3), table(None)])
     assert row["cells"]["svr"] == {
-        "mean": pytest.approx(0.2), "least": 0.1, "most": 0.3, "seeds": 2,
+        "mean": pytest.approx(0.2), "least": 0.1, "most": 0.3, "seeds": 2, "judge_not_valid": False,
     }  # fmt: skip
+    below = [{"name": "sft", "cells": {"mcas": {"value": 1.0, "judge_not_valid": True}}}]
+    assert spread([below, below])[0]["cells"]["mcas"]["judge_not_valid"]
 
 
 def test_a_benchmark_of_ones_own_never_stands_in_the_column_of_humaneval() -> None:

@@ -114,3 +114,9 @@ def test_nothing_decided_is_no_score() -> None:
     right = "Socca comes from Nice."
     assert verify(right).score == pytest.approx(2 / 3)
     assert verify(f"{right} Tartiflette comes from Brittany.").score == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize("text", ["2 centimetres", "2 centimeter", "2 cm", "20 mm"])
+def test_lengths_are_millimetres_however_they_are_written(text: str) -> None:
+    (found,) = readings(f"slices of {text} each", "length")
+    assert (found.low, found.high) == (20.0, 20.0)

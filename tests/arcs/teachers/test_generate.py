@@ -285,6 +285,62 @@ def test_the_budget_is_never_passed_even_with_requests_side_by_side(tmp_path: Pa
     assert set(bodies.values()) == {1}
 
 
+def test_a_refused_request_costs_nothing_of_the_budget(tmp_path: Path) -> None:
+    def busy(n: int, body: dict[str, Any]) -> Answer:
+        return able(n, body) if n % 2 else (429, {"error": "slow down"}, {})
+
+    # one request may cost some 0.01 dollars at most, and as many are refused as answered
+    small = {"gold": 4, "failure_traces": 0, "counterexamples": 0, "boundary": 1, "fresh": 1}
+    with serving(busy) as (url, seen):
+        metrics = generate(tmp_path, url, budget=0.05, teacher={"concurrency": 1}, **small)
+    assert metrics["usd"] == pytest.approx(0.001 * len(seen) / 2) and metrics["failed"] == 0
+
+
+def test_what_an_unreported_answer_may_have_cost_stays_spent_when_the_run_goes_on(
+    tmp_path: Path,
+) -> None:
+    with serving(lambda _, body: said(teacher(body), None)) as (url, seen):
+        with pytest.raises(BudgetSpent):
+            generate(tmp_path, url, budget=0.05)
+        asked = len(seen)
+        assert asked > 0
+        with pytest.raises(BudgetSpent):
+            generate(tmp_path, url, budget=0.05)
+        assert len(seen) == asked
+
+
+def test_a_question_that_an_endpoint_cannot_take_does_not_stop_a_continued_run(
+    tmp_path: Path,
+) -> None:
+    def picky(n: int, body: dict[str, Any]) -> Answer:
+        if "Check the first answer" in body["messages"][-1]["content"]:
+            return 400, {"error": {"message": "too long"}}, {}
+        return able(n, body)
+
+    with serving(picky) as (url, _):
+        first = generate(tmp_path, url)
+        again = generate(tmp_path, url)
+    assert first == again and first["failed"] == 6
+
+
+def test_a_pair_has_the_licences_of_both_its_answers(tmp_path: Path) -> None:
+    with serving(able) as (url, _):
+        path = roster(tmp_path, url)
+        path.write_text(
+            path.read_text().replace("[roles]", '[teachers.other]\nkind = "endpoint"\n'
+            f'url = "{url}"\nmodel = "second"\nlicence = "proprietary"\n[roles]\n'
+            'synthesizer = "other"')
+        )  # fmt: skip
+        config = GenerateConfig(teachers=str(path), **SIZES)
+        with RunDirectory.create(tmp_path / "run", {}) as run:
+            run_generate(config, run, Reporter(quiet=True), sleep=lambda _: None)
+    folder = tmp_path / "run/records"
+    (pair, *_) = read_good(folder / "counterexamples.jsonl").records
+    assert pair.provenance["licences"] == ["mit", "proprietary"]
+    (trace, *_) = read_good(folder / "failure_traces.jsonl").records
+    assert trace.provenance["licences"] == ["mit"]
+
+
 def test_a_budget_needs_prices(tmp_path: Path) -> None:
     path = roster(tmp_path, "http://127.0.0.1:9/v1")
     kept = [one for one in path.read_text().splitlines() if "usd" not in one]

@@ -15,7 +15,7 @@ from arcs.teachers.preference import preferred
 from arcs.teachers.prompts import ALIKE, cells, from_templates, select, written
 from arcs.teachers.purse import Purse
 from arcs.teachers.replies import Stored
-from arcs.teachers.roster import PRESETS, load_roster, require_licence
+from arcs.teachers.roster import PRESETS, Teacher, load_roster, require_licence
 from arcs.teachers.stages import ROLES, load_stages
 from evals.endpoint import BudgetSpent
 from evals.items.recorded import PromptItem
@@ -74,6 +74,13 @@ def test_a_mistake_in_the_teacher_file_is_one_line(tmp_path: Path, text: str, sa
     with pytest.raises(UserError, match=said) as caught:
         load_roster(str(path))
     assert "\n" not in str(caught.value) and "--teachers" in str(caught.value)
+
+
+def test_thoughts_have_room_of_their_own_on_top_of_a_stages_limit() -> None:
+    plain = Teacher(kind="gguf", model="m", licence="mit", max_tokens=100)
+    assert (plain.limit(8), plain.limit(768)) == (8, 100)
+    thinks = Teacher(kind="gguf", model="m", licence="mit", think_tokens=4096)
+    assert thinks.limit(8) == 4104
 
 
 def test_offline_prompts_are_the_same_again_and_not_alike() -> None:
