@@ -132,6 +132,10 @@ def require_one_definition(train: Mapping[str, Any], fresh: Mapping[str, Any]) -
             )
 
 
+_FACTS = "facts"
+"""The metadata's key: JSON of ids, finish reasons and the definition."""
+
+
 def read(path: Path) -> Features:
     """One file. Raises UserError for a file that is missing or damaged."""
     from safetensors import SafetensorError, safe_open
@@ -139,7 +143,7 @@ def read(path: Path) -> Features:
     try:
         with safe_open(path, framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+            facts = json.loads((file.metadata() or {})[_FACTS])
         return Features(
             tuple(facts["item_ids"]), arrays, tuple(facts["missing"]), facts["definition"],
             tuple(facts["finish_reasons"]),
@@ -215,7 +219,9 @@ def _states(
 def _save(path: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
     from safetensors.numpy import save
 
-    metadata = {key: json.dumps(value, sort_keys=True) for key, value in facts.items()}
+    # One key: safetensors writes several in an order that changes from process to process, and
+    # a continued run must end in the same bytes.
+    metadata = {_FACTS: json.dumps(facts, sort_keys=True)}
     write_atomically(path, save(arrays, metadata=metadata))
 
 
@@ -246,4 +252,4 @@ def _part(path: Path) -> tuple[Arrays, dict[str, Any]]:
 
     with safe_open(path, framework="numpy") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return arrays, {key: json.loads(text) for key, text in file.metadata().items()}
+        return arrays, json.loads(file.metadata()[_FACTS])

@@ -132,5 +132,5 @@ def save_rows(path: Path, item_ids: Sequence[str], width: int = 96) -> None:
         "finish_reasons": [],
     }  # fmt: skip
     rows = np.ones((len(item_ids), width), dtype=np.float32)
-    metadata = {key: json.dumps(value) for key, value in facts.items()}
+    metadata = {"facts": json.dumps(facts)}
     save_file({"h_last": rows}, path, metadata=metadata)
