@@ -69,7 +69,7 @@ def evaluate_arms(
 
     ``shared``: a run of the same settings but the seed, whose measurements of the base hold here.
     """
-    links = {arm.name: _link(run.path, arm) for arm in arms}
+    links = {arm.name: _link(run.path, arm) for arm in arms} if config.evaluations else {}
     found: dict[str, Any] = {}
     for name in config.evaluations:
         wanted = [arm for arm in arms if name in OF_CONTROLS or not arm.control]
@@ -86,8 +86,13 @@ def _link(run: Path, arm: Arm) -> Path:
     """``arms/<name>``: conditions are called after an adapter's folder."""
     link = run.absolute() / LINKS / arm.name
     link.parent.mkdir(exist_ok=True)
-    if not link.is_symlink():
-        link.symlink_to(os.path.relpath(arm.adapter.absolute(), link.parent))
+    # Anew each time: in a run that was moved the old one may lead nowhere, and a copy of a run
+    # can hold the adapter's files in its place.
+    if link.is_symlink():
+        link.unlink()
+    elif link.exists():
+        shutil.rmtree(link)
+    link.symlink_to(os.path.relpath(arm.adapter.absolute(), link.parent))
     return link
 
 

@@ -40,7 +40,8 @@ def run(bench: Bench, out: str, **more: Any) -> dict[str, Any]:
         patch.setenv("THREEARC_CACHE", str(bench.cache))
         flags = {
             "model": str(bench.model), "adapter": bench.root / "edit", "limit": 6,
-            "prompt_style": "raw", "threads": 1, "quantisation": "q8_0", **more,
+            "prompt_style": "raw", "threads": 1, "quantisation": "q8_0", "evaluations": (),
+            **more,
         }  # fmt: skip
         start(flags, out=bench.root / out, run=None, config=None, as_json=True)
     found: dict[str, Any] = json.loads((bench.root / out / "metrics.json").read_text())
