@@ -82,7 +82,7 @@ def answer(
     }
     config: Arc3Config = parse(given)
     engine = engine_of(config)
-    if engine.name == "mlx" and wants_fast_blas(engine.name):
+    if wants_fast_blas(engine.name):
         restart_with_fast_blas()
     directory = prepare(config.model, say=reporter.say)
     if directory.fingerprint != made.facts.model_fingerprint:
