@@ -13,13 +13,13 @@ from arcs import provenance
 from arcs.arc1.config import absolute_paths
 from arcs.arc2.config import Arc2Config, flag_of, parse, resolve
 from arcs.continuing import continuable
+from arcs.fast_blas import arrange_fast_blas
 from arcs.gates import load_gates
 from arcs.judging.opening import JudgeOptions
 from arcs.measure.judged import JudgeSettings
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
-from backends import choose_backend, wants_fast_blas
-from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
+from backends import choose_backend
 from models.errors import UserError
 
 ARC = "arc2"
@@ -49,14 +49,14 @@ def start(
         if out is not None:
             raise UserError("--run continues a run and --out begins one: give one of them")
         config = _settings_of(run, flags)
-        _arrange_blas(config, reporter)
+        arrange_fast_blas(choose_backend(config.backend), reporter)
         directory = RunDirectory.resume(run)
         directory.extend_manifest(versions=provenance.versions())
         directory.require_same_commit(provenance.code_state())
         reporter.say(f"Arc 2, continued in {directory.path}")
     else:
         config = resolve(absolute_paths(flags))
-        _arrange_blas(config, reporter)
+        arrange_fast_blas(choose_backend(config.backend), reporter)
         path = out if out is not None else default_path(ARC)
         directory = RunDirectory.create(
             path, provenance.first_manifest(ARC, config.model_dump(mode="json"), sys.argv)
@@ -85,14 +85,6 @@ def paper_tables(*, as_json: bool) -> None:
         sys.stdout.write(canonical_json(document))
     else:
         Console(highlight=False).print(paper_report([one.to_json() for one in found]))
-
-
-def _arrange_blas(config: Arc2Config, reporter: Reporter) -> None:
-    """Start again with a fast BLAS where the chosen backend wants one."""
-    if wants_fast_blas(choose_backend(config.backend)):
-        restart_with_fast_blas()
-        if needed() and not preloaded():
-            reporter.say(ADVICE)
 
 
 def announce(config: Arc2Config, directory: RunDirectory, reporter: Reporter) -> None:

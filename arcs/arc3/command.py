@@ -11,14 +11,14 @@ from rich.console import Console
 
 from arcs import provenance
 from arcs.arc1.config import absolute_paths
-from arcs.arc3.config import GGUF, Arc3Config, flag_of, parse
+from arcs.arc3.config import Arc3Config, flag_of, parse
+from arcs.arc3.engine import engine_of
 from arcs.continuing import continuable
+from arcs.fast_blas import arrange_fast_blas
 from arcs.judging.opening import JudgeOptions
 from arcs.progress import Reporter
 from arcs.report.writing import write_report
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
-from backends import choose_backend, wants_fast_blas
-from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
 from models.errors import UserError
 
 ARC = "arc3"
@@ -43,14 +43,14 @@ def start(
         if out is not None:
             raise UserError("--run continues a run and --out begins one: give one of them")
         config = _settings_of(run, flags)
-        _arrange_blas(config, reporter)
+        arrange_fast_blas(engine_of(config).name, reporter)
         directory = RunDirectory.resume(run)
         directory.extend_manifest(versions=provenance.versions())
         directory.require_same_commit(provenance.code_state())
         reporter.say(f"Arc 3, continued in {directory.path}")
     else:
         config = parse(_absolute(flags))
-        _arrange_blas(config, reporter)
+        arrange_fast_blas(engine_of(config).name, reporter)
         directory = RunDirectory.create(
             out if out is not None else default_path(ARC),
             provenance.first_manifest(ARC, config.model_dump(mode="json"), sys.argv),
@@ -69,14 +69,6 @@ def _absolute(flags: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(made.get(name), Path):
             made[name] = made[name].absolute()
     return made
-
-
-def _arrange_blas(config: Arc3Config, reporter: Reporter) -> None:
-    """Start again with a fast BLAS where the chosen backend wants one."""
-    if config.backend != GGUF and wants_fast_blas(choose_backend(config.backend)):
-        restart_with_fast_blas()
-        if needed() and not preloaded():
-            reporter.say(ADVICE)
 
 
 def _settings_of(run: Path, flags: Mapping[str, Any]) -> Arc3Config:

@@ -14,10 +14,9 @@ from arcs.arc3 import sidecar as sidecars
 from arcs.arc3.config import Arc3Config, parse, require_run
 from arcs.arc3.engine import engine_of, opened
 from arcs.claims import Verdict
+from arcs.fast_blas import arrange_fast_blas
 from arcs.progress import Reporter
 from arcs.runs import METRICS, canonical_json
-from backends import wants_fast_blas
-from backends.blas import restart_with_fast_blas
 from models.chat import ChatEncoder
 from models.errors import UserError
 from models.store import prepare
@@ -82,8 +81,7 @@ def answer(
     }
     config: Arc3Config = parse(given)
     engine = engine_of(config)
-    if wants_fast_blas(engine.name):
-        restart_with_fast_blas()
+    arrange_fast_blas(engine.name, reporter)
     directory = prepare(config.model, say=reporter.say)
     if directory.fingerprint != made.facts.model_fingerprint:
         raise UserError(

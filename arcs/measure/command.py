@@ -13,6 +13,7 @@ from rich.console import Console
 from arcs import provenance
 from arcs.arc1.config import absolute_paths
 from arcs.continuing import continuable
+from arcs.fast_blas import arrange_fast_blas
 from arcs.judging.opening import JudgeOptions
 from arcs.measure.config import (
     INSTRUMENTS,
@@ -29,8 +30,7 @@ from arcs.measure.report import report
 from arcs.progress import Reporter
 from arcs.report.writing import write_report
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
-from backends import choose_backend, wants_fast_blas
-from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
+from backends import choose_backend
 from models.errors import UserError
 
 ARC = "measure"
@@ -56,7 +56,7 @@ def start(
             raise UserError("--run continues a run and --out begins one: give one of them")
         config = _settings_of(run, flags)
         settings = _asking(config, asking, cache)
-        _arrange_blas(config, reporter)
+        arrange_fast_blas(choose_backend(config.backend), reporter)
         directory = RunDirectory.resume(run)
         directory.extend_manifest(versions=provenance.versions())
         directory.require_same_commit(provenance.code_state())
@@ -66,7 +66,7 @@ def start(
             raise UserError(f"say what to measure: threearc measure {', '.join(INSTRUMENTS)}")
         config = parse(_absolute(flags))
         settings = _asking(config, asking, cache)
-        _arrange_blas(config, reporter)
+        arrange_fast_blas(choose_backend(config.backend), reporter)
         path = out if out is not None else default_path(config.instrument)
         directory = RunDirectory.create(
             path, provenance.first_manifest(ARC, config.model_dump(mode="json"), sys.argv)
@@ -90,14 +90,6 @@ def _asking(
         options or JudgeOptions(), max_tokens=config.judge_max_tokens, threads=config.judge_threads
     )
     return JudgeSettings(config.judge or LEXICAL, options, cache)
-
-
-def _arrange_blas(config: MeasureConfig, reporter: Reporter) -> None:
-    """Start again with a fast BLAS where the chosen backend wants one."""
-    if wants_fast_blas(choose_backend(config.backend)):
-        restart_with_fast_blas()
-        if needed() and not preloaded():
-            reporter.say(ADVICE)
 
 
 def _absolute(flags: Mapping[str, Any]) -> dict[str, Any]:
