@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from arcs.arc3 import claims, probing
 from arcs.arc3.probing import Study
 from arcs.arc3.table import Side
 from arcs.claims import ReasonCode, Verdict
+from arcs.estimates import JudgedClaim
 from arcs.gates import Gates
 from arcs.progress import Reporter
 from evals.delivery import Delivery, Rate, delivery_table
@@ -53,8 +54,14 @@ def analyse(
     doubts = list(claims.cliff(study, gates.test.alpha))
     if no_signal:  # a probe of noise can still lie above baselines that fall below 0.5
         doubts.append(ReasonCode.NO_SIGNAL_IN_TRAINING)
-    differences = {one["name"]: one["probe_minus_baseline"] for one in compared}
+    differences = _differences(study, compared, fresh_scores)
     n = len(study.fresh.y)
+    beyond = claims.beyond_baselines(differences, n, gates, faults=inherited, doubts=doubts)
+    separating = claims.separates(point, gates, faults=inherited, doubts=doubts)
+    if beyond.verdict is Verdict.SUPPORTED and _hangs_on_cut_answers(study, gates, _beyond):
+        beyond = claims.beyond_baselines(differences, n, gates, faults=_CUT, doubts=doubts)
+    if separating.verdict is Verdict.SUPPORTED and _hangs_on_cut_answers(study, gates, _separates):
+        separating = claims.separates(point, gates, faults=_CUT, doubts=doubts)
     return {
         **common,
         "probes": probes,
@@ -73,10 +80,8 @@ def analyse(
         "minimum_detectable_auc": claims.detectable(study.fresh, gates),
         "claims": {
             "transfer": first.to_json(),
-            "beyond_baselines": claims.beyond_baselines(
-                differences, n, gates, faults=inherited, doubts=doubts
-            ).to_json(),
-            "gate": claims.separates(point, gates, faults=inherited, doubts=doubts).to_json(),
+            "beyond_baselines": beyond.to_json(),
+            "gate": separating.to_json(),
         },
     }
 
@@ -85,6 +90,44 @@ _KEYS = (
     "probes", "sweep", "permutation", "baselines", "nuisance", "selectivity", "controls", "gate",
     "sidecar", "ways", "paper_gates", "minimum_detectable_auc",
 )  # fmt: skip
+
+
+_CUT = (ReasonCode.TRUNCATED,)
+
+
+def _differences(
+    study: Study, compared: Sequence[Mapping[str, Any]], scores: FloatArray
+) -> dict[str, Mapping[str, Any] | None]:
+    """What the probe is above, by name; chance is one of them."""
+    found = {one["name"]: one["probe_minus_baseline"] for one in compared}
+    return {"chance": claims.above_chance(scores, study.fresh.y, study.level), **found}
+
+
+def _hangs_on_cut_answers(
+    study: Study, gates: Gates, claim: Callable[[Study, Gates], JudgedClaim]
+) -> bool:
+    """Whether a supported claim is lost where cut answers end otherwise, or are left out."""
+    return any(
+        not claims.enough(one) or claim(one, gates).verdict is not Verdict.SUPPORTED
+        for one in claims.readings(study).values()
+    )
+
+
+def _beyond(study: Study, gates: Gates) -> JudgedClaim:
+    cv, scores = probing.primary_scores(study)
+    compared = probing.all_baselines(study, scores, cv.scores.mean(axis=0))
+    differences = _differences(study, compared, scores)
+    return claims.beyond_baselines(differences, len(study.fresh.y), gates, faults=(), doubts=())
+
+
+def _separates(study: Study, gates: Gates) -> JudgedClaim:
+    """With the threshold that this reading's training answers choose."""
+    cv, scores = probing.primary_scores(study)
+    chosen = gate.choose_threshold(cv.scores.mean(axis=0), study.train.y, MIN_P_CORRECT)
+    point = None
+    if chosen is not None:
+        point = gate.operate(chosen.value, scores, study.fresh.y, gates.level)
+    return claims.separates(point, gates, faults=(), doubts=())
 
 
 def decoupling(study: Study) -> dict[str, Any]:

@@ -92,6 +92,18 @@ def transfer(
     )  # fmt: skip
 
 
+def above_chance(scores: FloatArray, right: BoolArray, level: float) -> dict[str, Any]:
+    """Chance as a baseline: a probe below it beats nothing, however bad its rivals are."""
+    own = auc_estimate(scores, right, level)
+    assert own.interval is not None
+    return {
+        "difference": own.value - 0.5,
+        "interval": {"low": own.interval.low - 0.5, "high": own.interval.high - 0.5,
+                     "level": level},
+        "p_value": own.p_value,
+    }  # fmt: skip
+
+
 def beyond_baselines(
     differences: Mapping[str, Mapping[str, Any] | None],
     n: int,
@@ -252,17 +264,17 @@ def ways(study: Study) -> list[dict[str, Any]]:
             "n": len(one.fresh.y),
             "auc": None if (scores := _refit(one)) is None else auc(scores, one.fresh.y),
         }
-        for name, one in _ways(study).items()
+        for name, one in readings(study).items()
     ]
 
 
 def _conclusion_moves(study: Study, gates: Gates) -> bool:
     """Whether SUPPORTED hangs on how cut answers would have ended, or on their being there."""
     as_read = _supported(study, gates)
-    return any(_supported(one, gates) is not as_read for one in _ways(study).values())
+    return any(_supported(one, gates) is not as_read for one in readings(study).values())
 
 
-def _ways(study: Study) -> dict[str, Study]:
+def readings(study: Study) -> dict[str, Study]:
     """Other readings of the cut answers; none where there are none."""
     train, fresh = study.train, study.fresh
     found = {}
@@ -280,8 +292,13 @@ def _ways(study: Study) -> dict[str, Study]:
     return found
 
 
+def enough(study: Study) -> bool:
+    """Whether both sets hold enough of either class for a probe and its AUC."""
+    return study.train.smaller_class >= FOLDS and study.fresh.smaller_class >= LEAST
+
+
 def _supported(study: Study, gates: Gates) -> bool:
-    if study.train.smaller_class < FOLDS or study.fresh.smaller_class < LEAST:
+    if not enough(study):
         return False
     verdict, _ = judge(
         _fitted(study, gates), gates.smallest_effect.auc,
@@ -297,7 +314,7 @@ def _fitted(study: Study, gates: Gates) -> Estimate:
 
 
 def _refit(study: Study) -> FloatArray | None:
-    if study.train.smaller_class < FOLDS or study.fresh.smaller_class < LEAST:
+    if not enough(study):
         return None
     x = study.train.x[H_LAST]
     return scores_on(PROBES[PRIMARY](), x, study.train.y, study.fresh.x[H_LAST])

@@ -252,6 +252,42 @@ def test_cut_answers_that_could_turn_the_conclusion_make_it_invalid() -> None:
     assert kept.verdict is Verdict.SUPPORTED
 
 
+@pytest.mark.parametrize(
+    ("signal", "share", "verdicts"),
+    [
+        (1.0, 0.1, {"transfer": "SUPPORTED", "gate": "INVALID"}),
+        (2.0, 0.3, {"transfer": "SUPPORTED", "beyond_baselines": "INVALID", "gate": "SUPPORTED"}),
+        (3.0, 0.1, {"transfer": "SUPPORTED", "beyond_baselines": "SUPPORTED", "gate": "SUPPORTED"}),
+    ],
+)
+def test_each_claim_is_read_with_cut_answers_ended_otherwise(
+    signal: float, share: float, verdicts: dict[str, str]
+) -> None:
+    """An AUC can outlive answers that a gate, or a baseline's distance, does not."""
+    train, fresh = side(0, signal=signal), side(1, signal=signal)
+    hidden = np.random.default_rng(0).random(len(fresh.y)) < share
+    cut = replace(fresh, low=fresh.y & ~hidden, high=fresh.y | hidden, finished=~hidden)
+    found = analysed(train, cut)["claims"]
+    assert {name: found[name]["verdict"] for name in verdicts} == verdicts
+    for name, verdict in verdicts.items():
+        assert (found[name]["reasons"] == ["truncated"]) == (verdict == "INVALID")
+
+
+def test_what_is_not_above_chance_is_beyond_nothing() -> None:
+    """Rivals far below 0.5 make no probe good."""
+    rng = np.random.default_rng(0)
+    right, noise = np.arange(100) < 40, rng.random(100)
+    rivals = [{"name": "a", "probe_minus_baseline": difference(0.2, 0.1)}]
+    found = analysis._differences(study(side(0), replace(side(1), y=right)), rivals, noise)
+    assert claims.beyond_baselines({"a": found["a"]}, 100, GATES, faults=(), doubts=()).verdict \
+        is Verdict.SUPPORTED  # fmt: skip
+    whole = claims.beyond_baselines(found, 100, GATES, faults=(), doubts=())
+    assert whole.verdict is Verdict.INCONCLUSIVE
+    signal = analysis._differences(study(side(0), replace(side(1), y=right)), rivals, noise + right)
+    claim = claims.beyond_baselines(signal, 100, GATES, faults=(), doubts=())
+    assert claim.verdict is Verdict.SUPPORTED
+
+
 def test_too_few_right_answers_decide_nothing() -> None:
     train = side(0, signal=SIGNAL)
     none = side(1, rate=0.0)
