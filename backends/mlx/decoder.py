@@ -58,6 +58,11 @@ class Decoder:
         return self.head.shape[1]
 
     @property
+    def query_heads(self) -> int:
+        """Query heads of the attention layer that has most; 0 without attention."""
+        return max((heads_of(l.self_attn) for l in self.layers if "self_attn" in l), default=0)
+
+    @property
     def dtype(self) -> mx.Dtype:
         """What is computed in: of the weights that are not quantised."""
         dtype: mx.Dtype = self.backbone.norm.weight.dtype
@@ -74,6 +79,11 @@ class Decoder:
         """Float32 logits [..., vocab] of hidden states [..., d]."""
         logits = self.head.forward(hidden).astype(mx.float32)
         return logits if self.softcap is None else self.softcap * mx.tanh(logits / self.softcap)
+
+
+def heads_of(attention: Any) -> int:
+    """Query heads of an attention module, whichever name its family has for them."""
+    return int(getattr(attention, "n_heads", None) or attention.num_attention_heads)
 
 
 @dataclass(frozen=True, eq=False)

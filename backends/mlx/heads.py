@@ -11,12 +11,13 @@ import numpy as np
 
 from backends.heads import Heads, column_factors, combined
 from backends.interface import Float32, HeadOutputs
-from backends.mlx.decoder import Decoder, Tap, attach_tap, detach_tap, tapped
+from backends.mlx.decoder import Decoder, Tap, attach_tap, detach_tap, heads_of, tapped
 from backends.mlx.device import reading_tokens
 from backends.mlx.head import weight_shape
 from backends.mlx.hidden import prefix_of
 from backends.mlx.prefix import Prefix
-from backends.sequences import padded_batches, shared_prefix
+from backends.mlx.streams import evaluated
+from backends.sequences import PaddedBatch, padded_batches, shared_prefix
 from models.errors import UserError
 
 
@@ -26,9 +27,9 @@ def attention_heads(decoder: Decoder) -> dict[int, tuple[int, int]]:
     for index, layer in enumerate(decoder.layers):
         if "self_attn" in layer:
             attention = layer.self_attn
-            heads = getattr(attention, "n_heads", None) or attention.num_attention_heads
+            heads = heads_of(attention)
             # head_dim differs by layer in Gemma 4, and is no attribute in Qwen 3.
-            found[index] = (int(heads), _input_width(attention.o_proj) // int(heads))
+            found[index] = (heads, _input_width(attention.o_proj) // heads)
     return found
 
 
@@ -56,13 +57,16 @@ def head_outputs(
     means = {i: np.zeros((n, *shape), np.float32) for i, shape in heads.items()}
     shared = shared_prefix(sequences, starts)
     prefix, rest = prefix_of(decoder, sequences, shared)
-    for batch in padded_batches(rest, max_tokens=reading_tokens(), prefix=shared):
-        places = list(batch.places)
-        begins = [starts[place] - shared for place in places]
+
+    def build(batch: PaddedBatch) -> dict[int, tuple[mx.array, mx.array]]:
+        begins = [starts[place] - shared for place in batch.places]
         index, weights = _window(begins, batch.lengths.tolist())
-        for layer, (norm, mean) in _reduced(
-            decoder, prefix, heads, mx.array(batch.ids), index, weights
-        ).items():
+        return _reduced(decoder, prefix, heads, mx.array(batch.ids), index, weights)
+
+    batches = padded_batches(rest, max_tokens=reading_tokens(), prefix=shared)
+    for batch, kept in evaluated(decoder, batches, build, prefix=shared):
+        places = list(batch.places)
+        for layer, (norm, mean) in kept.items():
             norms[layer][places], means[layer][places] = np.array(norm), np.array(mean)
     return HeadOutputs(
         layers=tuple(heads),
@@ -90,7 +94,8 @@ def _reduced(
     index: mx.array,
     weights: mx.array,
 ) -> dict[int, tuple[mx.array, mx.array]]:
-    """Layer -> mean norms [b, heads] and mean vectors [b, heads, head_dim] of one batch."""
+    """Layer -> mean norms [b, heads] and mean vectors [b, heads, head_dim] of one batch, to be
+    evaluated."""
     kept: dict[int, tuple[mx.array, mx.array]] = {}
     taps = [
         (decoder.layers[layer].self_attn.o_proj, _reducing(kept, layer, shape, index, weights))
@@ -98,7 +103,6 @@ def _reduced(
     ]
     with tapped(taps):
         prefix.hidden(ids)
-        mx.eval(kept)
     return kept
 
 

@@ -16,7 +16,8 @@ from backends.mlx.decoder import Decoder, Tap, tapped
 from backends.mlx.device import reading_tokens
 from backends.mlx.loss import response_nll, response_scalars
 from backends.mlx.prefix import Prefix
-from backends.sequences import padded_batches, shared_prefix
+from backends.mlx.streams import evaluated
+from backends.sequences import PaddedBatch, padded_batches, shared_prefix
 from models.errors import UserError
 
 
@@ -33,10 +34,14 @@ def hidden_states(
         return found
     shared = shared_prefix(sequences, positions)
     prefix, rest = prefix_of(decoder, sequences, shared)
-    for batch in padded_batches(rest, max_tokens=reading_tokens(), prefix=shared):
-        places = list(batch.places)
-        where = mx.array([positions[place] - shared for place in places], mx.int32)
-        found[places] = np.array(_states(decoder, prefix, mx.array(batch.ids), where, points))
+
+    def build(batch: PaddedBatch) -> mx.array:
+        where = mx.array([positions[place] - shared for place in batch.places], mx.int32)
+        return _states(decoder, prefix, mx.array(batch.ids), where, points)
+
+    batches = padded_batches(rest, max_tokens=reading_tokens(), prefix=shared)
+    for batch, states in evaluated(decoder, batches, build, prefix=shared):
+        found[list(batch.places)] = np.array(states)
     return found
 
 
@@ -55,7 +60,7 @@ def _states(
     positions: mx.array,
     points: Sequence[HiddenPoint],
 ) -> mx.array:
-    """States [b, points, d] of ids [b, T] at positions [b]."""
+    """States [b, points, d] of ids [b, T] at positions [b], to be evaluated."""
     kept: dict[int, mx.array] = {}
     wanted = sorted({point.layer for point in points})
     taps = [_keeping(decoder, layer, positions, kept) for layer in wanted]
@@ -65,9 +70,7 @@ def _states(
     states = [
         decoder.backbone.norm(kept[layer]) if normed else kept[layer] for layer, normed in points
     ]
-    stacked = mx.stack([state.astype(mx.float32) for state in states], axis=1)
-    mx.eval(stacked)
-    return stacked
+    return mx.stack([state.astype(mx.float32) for state in states], axis=1)
 
 
 def _keeping(
@@ -130,19 +133,30 @@ def _by_response(
     # the state before a response predicts its first id
     shared = shared_prefix(sequences, [start - 1 for start in response_starts])
     prefix, rest = prefix_of(decoder, sequences, shared)
-    for batch in padded_batches(rest, max_tokens=reading_tokens(), prefix=shared):
-        spans = [
-            (row, response_starts[place] - shared, int(length))
-            for row, (place, length) in enumerate(zip(batch.places, batch.lengths, strict=True))
-        ]
+
+    def build(batch: PaddedBatch) -> mx.array:
         width = batch.ids.shape[1]
         # The state at position t - 1 predicts id t.
-        predicting = [row * width + t - 1 for row, start, end in spans for t in range(start, end)]
-        targets = [int(batch.ids[row, t]) for row, start, end in spans for t in range(start, end)]
+        predicting = [row * width + t - 1 for row, t in _responses(batch, response_starts, shared)]
         hidden = prefix.hidden(mx.array(batch.ids)).reshape(-1, decoder.dimension)
-        picked = hidden[mx.array(predicting, mx.int32)]
+        return hidden[mx.array(predicting, mx.int32)]
+
+    batches = padded_batches(rest, max_tokens=reading_tokens(), prefix=shared)
+    for batch, picked in evaluated(decoder, batches, build, prefix=shared):
+        at = _responses(batch, response_starts, shared)
+        targets = [int(batch.ids[row, t]) for row, t in at]
         made = np.array(reduce(picked, mx.array(targets, mx.int32)))
-        ends = np.cumsum([end - start for _, start, end in spans])
-        rows = np.split(made, ends[:-1])
-        found.update(zip(batch.places, rows, strict=True))
+        ends = np.cumsum(np.bincount([row for row, _ in at], minlength=len(batch.places)))
+        found.update(zip(batch.places, np.split(made, ends[:-1]), strict=True))
     return [found[place] for place in range(len(sequences))]
+
+
+def _responses(
+    batch: PaddedBatch, response_starts: Sequence[int], shared: int
+) -> list[tuple[int, int]]:
+    """(row, place in ``batch.ids``) of every response id."""
+    return [
+        (row, t)
+        for row, (place, length) in enumerate(zip(batch.places, batch.lengths, strict=True))
+        for t in range(response_starts[place] - shared, int(length))
+    ]
