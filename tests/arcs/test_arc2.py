@@ -97,11 +97,13 @@ def test_a_head_built_to_differ_between_cohorts_is_first_by_magnitude(bench: Ben
         tuple(block[:, head] for block in found.means for head in range(6)),
     )
     flat = [True] * VARIED + [False] * VARIED
-    ranking = magnitude(reading, flat, permutations=200, top=1, seed=0)
+    ranking = magnitude(reading, flat, permutations=200, top=1, seed=0, alpha=0.05)
     assert ranking.ordered_heads[0] == PLANTED
     assert ranking.significant(0.05)[0] == PLANTED
     shuffled = np.random.default_rng(0).permutation(flat).tolist()
-    assert not magnitude(reading, shuffled, permutations=200, top=1, seed=0).significant(0.05)
+    assert not magnitude(
+        reading, shuffled, permutations=200, top=1, seed=0, alpha=0.05
+    ).significant(0.05)
 
 
 # -- what a run holds -----------------------------------------------------------------------------
@@ -123,7 +125,10 @@ def test_every_point_is_there_and_lambda_one_is_the_unchanged_model(
     swept = {
         json.loads(line)["item_id"] for line in (run / "meter.top-0.jsonl").read_text().splitlines()
     }
-    assert not swept & set(manifest["meter"]["ablated_on"])  # not judged where they were chosen
+    meter = manifest["meter"]  # not judged where they were chosen, by whatever ranking
+    assert not swept & {*meter["ablated_on"], *meter["cohorts_on"]}
+    cohorts = metrics["cohorts"]
+    assert {*cohorts["lacking_items"], *cohorts["having_items"]} <= set(meter["cohorts_on"])
 
 
 def test_the_stored_ablations_are_what_the_engine_gives(
