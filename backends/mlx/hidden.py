@@ -139,7 +139,7 @@ def _by_response(
         # The state at position t - 1 predicts id t.
         predicting = [row * width + t - 1 for row, start, end in spans for t in range(start, end)]
         targets = [int(batch.ids[row, t]) for row, start, end in spans for t in range(start, end)]
-        hidden = prefix.hidden(mx.array(batch.ids)).reshape(-1, decoder.dimension)
+        hidden = prefix.hidden(mx.array(batch.ids), reuse=True).reshape(-1, decoder.dimension)
         picked = hidden[mx.array(predicting, mx.int32)]
         made = np.array(reduce(picked, mx.array(targets, mx.int32)))
         ends = np.cumsum([end - start for _, start, end in spans])
