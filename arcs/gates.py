@@ -16,14 +16,20 @@ DEFAULT_GATES = Path(__file__).with_name("gates.toml")
 
 @dataclass(frozen=True)
 class SmallestEffect:
-    """The smallest effects that matter, as differences of shares between 0 and 1, but for the
-    meter's."""
+    """The smallest effects that matter, as differences of shares between 0 and 1 where no other
+    unit is given."""
 
     pass_at_1: float
     auc: float
     rate: float
     meter: float
     """Standard deviations of the base's contrasts over items."""
+    shift: float
+    """Of the meter within one model, nats per token (Arc 2)."""
+    loss: float
+    """Of log-likelihood where nothing is right or wrong, nats per token (Arc 2)."""
+    separation: float
+    """Between two cohorts of answers, Cohen's d (Arc 2)."""
 
 
 @dataclass(frozen=True)

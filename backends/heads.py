@@ -39,6 +39,11 @@ def combined(stack: Sequence[Mapping[int, Float32]]) -> dict[int, Float32]:
     return {layer: row for layer, row in made.items() if not (row == 1).all()}
 
 
+def lowest(stack: Sequence[Mapping[int, Float32]]) -> int | None:
+    """The lowest layer that nested contexts scale; None: none is."""
+    return min(combined(stack), default=None)
+
+
 def column_factors(row: Float32, head_dim: int) -> Float32:
     """Factors [heads * head_dim] on the o_proj input from factors [heads]."""
     return np.repeat(row, head_dim)

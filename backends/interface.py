@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self
 
@@ -440,6 +440,15 @@ class LanguageModel(ABC):
         UserError for a head that is not there, listing those that are.
         """
         raise self._cannot("temper heads")
+
+    def reusing_below(self) -> AbstractContextManager[None]:
+        """While it lasts, states below the lowest scaled layer are computed once a batch.
+
+        For scaling the heads of a layer one after the other over the same sequences: numbers are
+        the same to the last bit. An engine or architecture that cannot computes everything.
+        Weights must not change meanwhile.
+        """
+        return nullcontext()
 
     def trace(self, ids: Sequence[int]) -> dict[str, Float32]:
         """Every stage of one unpadded forward pass, in the order of computation, float32.

@@ -31,12 +31,15 @@ from evals.statistics.ranked_effects import (
     ranked_differences,
     ranked_directions,
     ranked_means,
+    shift_scores,
     split_half,
     uncorrected_p,
 )
 from evals.statistics.rates import Interval
 
 FOLDS = 5
+FUDGE_QUANTILE = 0.5
+"""s0 of the causal statistic: the median of the heads' standard errors."""
 SHOWN = 20
 """Heads that results list with intervals and cosines, from the top."""
 
@@ -82,9 +85,21 @@ class Ranking:
     """Largest |d| that some head's interval, at once for all heads, still holds; None: no d."""
 
     @property
+    def excludes_beyond(self) -> float | None:
+        """Largest |d| of a head that is not excluded; None where nothing is.
+
+        A direction that was estimated falls far short of the best one (a true d of 0.5 of a
+        64-dimensional head comes out at 0.17 with 95 answers), so its d excludes no separation.
+        """
+        return None if self.method == "directional" else self.simultaneous
+
+    @property
     def order(self) -> list[int]:
-        """Places in ``heads`` from the largest signed effect to the smallest."""
-        return [int(at) for at in np.argsort(-self.found.effects, kind="stable")]
+        """Places in ``heads`` from the largest score to the smallest, signed.
+
+        By what is tested, so that the heads at the top are those with the smallest p.
+        """
+        return [int(at) for at in _falling(self.found)]
 
     @property
     def ordered_heads(self) -> tuple[Head, ...]:
@@ -98,7 +113,7 @@ class Ranking:
 
     def to_json(self, alpha: float) -> dict[str, Any]:
         """JSON-able form: all heads in order, those at the top in detail."""
-        p = self.found.corrected_p
+        p, statistics = self.found.corrected_p, self.found.statistics
         rows = []
         for at in self.order:
             head = self.heads[at]
@@ -108,6 +123,8 @@ class Ranking:
                 "effect": float(self.found.effects[at]),
                 "p_corrected": float(p[at]),
             }
+            if statistics is not None:
+                row["statistic"] = float(statistics[at])
             if head in self.intervals:
                 interval = self.intervals[head]
                 row["interval"] = None if interval is None else interval.to_json()
@@ -119,6 +136,7 @@ class Ranking:
             "n": self.n,
             "null": self.null,
             "permutations": len(self.found.null),
+            "fudge": self.found.fudge,
             "expected_maximum": self.found.expected_maximum,
             "critical": self.found.critical(alpha),
             "smallest_p": float(p.min()),
@@ -130,13 +148,19 @@ class Ranking:
 
 
 def magnitude(
-    reading: HeadReading, labels: Sequence[bool], *, permutations: int, top: int, seed: int
+    reading: HeadReading,
+    labels: Sequence[bool],
+    *,
+    permutations: int,
+    top: int,
+    seed: int,
+    alpha: float,
 ) -> Ranking:
     """Rank by Cohen's d of the norms, lacking minus having (``labels``: True where lacking)."""
     x, y = np.asarray(reading.norms, dtype=np.float64), np.asarray(labels)
     found = ranked_differences(x, y, permutations=permutations, seed=seed)
     alone = uncorrected_p(x, y)
-    shown = np.argsort(-found.effects, kind="stable")[:SHOWN]
+    shown = _falling(found)[:SHOWN]
     means = x[y].mean(axis=0), x[~y].mean(axis=0)
     sizes = int(y.sum()), int((~y).sum())
     return Ranking(
@@ -147,7 +171,7 @@ def magnitude(
         n=_sizes(y),
         null=f"largest |d| of all heads, labels permuted {permutations} times",
         stability=split_half(lambda rows: cohen_d_columns(x[rows], y[rows]), y, top=top, seed=seed),
-        intervals={reading.heads[at]: effect_interval(found.effects[at], *sizes) for at in shown},
+        intervals={reading.heads[at]: _of_d(found, at, sizes, alpha) for at in shown},
         extra={
             reading.heads[at]: {
                 "p_uncorrected": float(alone[at]),
@@ -156,12 +180,18 @@ def magnitude(
             }
             for at in shown
         },
-        simultaneous=_simultaneous(found, sizes),
+        simultaneous=_simultaneous(found, sizes, alpha),
     )
 
 
 def directional(
-    reading: HeadReading, labels: Sequence[bool], *, permutations: int, top: int, seed: int
+    reading: HeadReading,
+    labels: Sequence[bool],
+    *,
+    permutations: int,
+    top: int,
+    seed: int,
+    alpha: float,
 ) -> Ranking:
     """Rank by the cross-fitted effect along each head's mean-difference direction.
 
@@ -173,7 +203,7 @@ def directional(
     y, sizes = np.asarray(labels), None
     found = ranked_directions(reading.means, y, folds=FOLDS, permutations=permutations, seed=seed)
     sizes = int(y.sum()), int((~y).sum())
-    shown = np.argsort(-found.effects, kind="stable")[:SHOWN]
+    shown = _falling(found)[:SHOWN]
     halves = _halves(y, seed)
 
     def effects_of(rows: NDArray[np.int64]) -> FloatArray:
@@ -189,9 +219,9 @@ def directional(
         n=_sizes(y),
         null=f"largest cross-fitted d of all heads, labels permuted {permutations} times in folds",
         stability=split_half(effects_of, y, top=top, splits=10, seed=seed),
-        intervals={reading.heads[at]: effect_interval(found.effects[at], *sizes) for at in shown},
+        intervals={reading.heads[at]: _of_d(found, at, sizes, alpha) for at in shown},
         extra={reading.heads[at]: _directions(reading.means[at], y, halves, sizes) for at in shown},
-        simultaneous=_simultaneous(found, sizes),
+        simultaneous=_simultaneous(found, sizes, alpha),
     )
 
 
@@ -202,12 +232,19 @@ def causal(
     permutations: int,
     top: int,
     seed: int,
-    level: float,
+    alpha: float,
     unit: str,
 ) -> Ranking:
-    """Rank by the mean shift of the axis when a head is ablated; ``shifts`` [n, k] by item."""
-    found = ranked_means(shifts, permutations=permutations, seed=seed)
-    shown = np.argsort(-found.effects, kind="stable")[:SHOWN]
+    """Rank by the mean shift of the axis when a head is ablated; ``shifts`` [n, k] by item.
+
+    The effect is the mean; ranked and tested is mean / (standard error + s0), so that heads that
+    shift items far to both sides neither come first nor widen the null of the others.
+    """
+    found = ranked_means(
+        shifts, permutations=permutations, seed=seed, fudge_quantile=FUDGE_QUANTILE
+    )
+    fudge = 0.0 if found.fudge is None else found.fudge
+    shown = _falling(found)[:SHOWN]
     n = len(shifts)
     return Ranking(
         method="causal",
@@ -215,12 +252,12 @@ def causal(
         heads=tuple(heads),
         found=found,
         n=f"{n} items",
-        null="largest |mean shift| of the heads that shift no more, signs of items flipped, "
-        f"{len(found.null) + 1} arrangements",
+        null="largest |mean / (error + s0)| of the heads that reach no more, s0 the heads' median "
+        f"error of {fudge:.3f}, signs of items flipped, {len(found.null) + 1} arrangements",
         stability=split_half(
-            lambda rows: shifts[rows].mean(axis=0), np.zeros(n), top=top, seed=seed
+            lambda rows: shift_scores(shifts[rows], fudge), np.zeros(n), top=top, seed=seed
         ),
-        intervals={heads[at]: mean_interval(shifts[:, at], level) for at in shown},
+        intervals={heads[at]: mean_interval(shifts[:, at], 1 - alpha) for at in shown},
         extra={heads[at]: {"items_up": float((shifts[:, at] > 0).sum())} for at in shown},
     )
 
@@ -233,6 +270,7 @@ def causal_of_answers(
     permutations: int,
     top: int,
     seed: int,
+    alpha: float,
 ) -> Ranking:
     """Rank by how much less an ablation costs the answers that have the disposition.
 
@@ -242,7 +280,7 @@ def causal_of_answers(
     """
     y = ~np.asarray(labels)
     found = ranked_differences(shifts, y, permutations=permutations, seed=seed)
-    shown = np.argsort(-found.effects, kind="stable")[:SHOWN]
+    shown = _falling(found)[:SHOWN]
     sizes = int(y.sum()), int((~y).sum())
     return Ranking(
         method="causal",
@@ -254,9 +292,9 @@ def causal_of_answers(
         stability=split_half(
             lambda rows: cohen_d_columns(shifts[rows], y[rows]), y, top=top, seed=seed
         ),
-        intervals={heads[at]: effect_interval(found.effects[at], *sizes) for at in shown},
+        intervals={heads[at]: _of_d(found, at, sizes, alpha) for at in shown},
         extra={heads[at]: {"mean_shift": float(shifts[:, at].mean())} for at in shown},
-        simultaneous=_simultaneous(found, sizes),
+        simultaneous=_simultaneous(found, sizes, alpha),
     )
 
 
@@ -264,10 +302,24 @@ def _sizes(lacking: NDArray[np.bool_]) -> str:
     return f"{int(lacking.sum())} lacking, {int((~lacking).sum())} having"
 
 
-def _simultaneous(found: RankedEffects, sizes: tuple[int, int]) -> float:
+def _falling(found: RankedEffects) -> NDArray[np.int64]:
+    return np.argsort(-found.scores, kind="stable")
+
+
+def _of_d(found: RankedEffects, at: int, sizes: tuple[int, int], alpha: float) -> Interval:
+    """Interval of one head's d; of a cross-fitted one as wide as its permutations say.
+
+    Directions of different folds are estimated from answers they share, so a cross-fitted d varies
+    more than the d of a given direction: by a factor of about 1.4 in noise.
+    """
+    spread = None if found.null_spread is None else float(found.null_spread[at])
+    return effect_interval(float(found.effects[at]), *sizes, 1 - alpha, null_spread=spread)
+
+
+def _simultaneous(found: RankedEffects, sizes: tuple[int, int], alpha: float) -> float:
     """Largest |d| in any head's interval when all hold at once (Bonferroni over heads)."""
-    level = 1 - 0.05 / len(found.effects)
-    ends = [effect_interval(float(d), *sizes, level) for d in found.effects]
+    count = len(found.effects)
+    ends = [_of_d(found, at, sizes, alpha / count) for at in range(count)]
     return max(max(abs(one.low), abs(one.high)) for one in ends)
 
 

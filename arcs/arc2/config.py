@@ -22,9 +22,10 @@ MIN_CAUSAL_ITEMS = 4
 
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     # All of it on real input within minutes; few items, so most words stay open. 57 answers are the
-    # fewest of which an unchanged accuracy excludes a loss of 10 points at four lambdas at once.
+    # fewest of which an unchanged accuracy excludes a loss of 10 points at four lambdas at once;
+    # 8 ablation items can give a causal p of 1/128.
     "quick": {
-        "limit": 96, "sweep_limit": 60, "causal_items": 6, "axis_items": 24,
+        "limit": 96, "sweep_limit": 60, "causal_items": 8, "axis_items": 24,
         "permutations": 500, "random_draws": 1,
     },
     "standard": {"causal_items": 24, "permutations": 2000, "random_draws": 3},
@@ -76,14 +77,6 @@ class Arc2Config(BaseModel):
     tasks: Literal["small", "humaneval"] | None = None
     """Answer these Python tasks at every point as well."""
     tasks_limit: int | None = Field(default=None, ge=1)
-    smallest_shift: float = Field(default=0.05, gt=0)
-    """Smallest shift of the meter that matters, nats per token: about a third of what six steps
-    of training on hedged answers make (docs/measure.md)."""
-
-    smallest_loss: float = Field(default=0.10, gt=0)
-    """Smallest loss of log-likelihood that matters, nats per token, where nothing is right or wrong
-    about the answers: a perplexity 10 percent higher."""
-
     temperature: float = 0.0
     top_p: float = 1.0
     top_k_tokens: int = 0

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from evals.self_verification import prose, verifies
+from evals.self_verification import prose, spoken, verifies
 
 MIN_COHORT = 10
 """Fewest answers on either side of a cohort or of a text measure: two for each of five folds."""
@@ -43,6 +43,11 @@ class Labelled:
         """What answers under two conditions are joined by."""
         return self.item_id, self.seed
 
+    @property
+    def silent(self) -> bool:
+        """Without a word: neither asserted nor hedged, and no label has failed."""
+        return self.asserted is None and not re.search(r"\w", spoken(self.text))
+
 
 Shows = Callable[[Labelled], "bool | None"]
 
@@ -58,6 +63,8 @@ _WARM = re.compile(
 
 
 def _hedges(one: Labelled) -> bool | None:
+    if one.silent:
+        return False
     return None if one.asserted is None else not one.asserted
 
 
@@ -98,13 +105,16 @@ class Disposition:
     """Of the meter."""
     of_the_cut: bool = False
     """Whether being cut is itself what is measured, and so leaves nothing unknown."""
+    of_the_wrong: bool = False
+    """Whether it is wanted of wrong answers only: shown by right ones it is too much of it."""
 
 
 DISPOSITIONS: Mapping[str, Disposition] = {
     one.name: one
     for one in (
         Disposition("humble", "calibrated uncertainty", _hedges,
-                    "the answer is hedged, by the lexical rule of delivery", "hedging"),
+                    "the answer is hedged, by the lexical rule of delivery", "hedging",
+                    of_the_wrong=True),
         Disposition("adversarial-self", "self-critique, cross-checking", _checks,
                     "a sentence of the answer carries out a check", "self_checking"),
         Disposition("persistent", "completes", _ends,

@@ -8,7 +8,7 @@ the texts part (PAPER.md 8.3 S8).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,9 +168,3 @@ def slopes(
         return np.empty(0)
     found: np.ndarray[tuple[int], np.dtype[np.float64]] = table @ centred / (centred @ centred)
     return found
-
-
-def mean_over(found: Sequence[Values]) -> Values:
-    """Mean of an item's values over several conditions (random draws); items with all of them."""
-    keys = [key for key in found[0] if all(key in one for one in found)]
-    return {key: float(np.mean([one[key] for one in found])) for key in keys}

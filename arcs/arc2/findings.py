@@ -11,7 +11,7 @@ from scipy.stats import ttest_ind
 
 from arcs.arc2.attribution import Ranking
 from arcs.arc2.dispositions import Disposition, Labelled
-from arcs.arc2.effects import Effect, Values, differences, family, mean_over, slopes
+from arcs.arc2.effects import Effect, Values, differences, family, slopes
 from arcs.arc2.rules import Evidence
 from arcs.arc2.selection import BASE, RANDOM, TOP, Point
 from arcs.gates import Gates
@@ -43,8 +43,6 @@ class Sweep:
     axis: str
     """``text``, ``meter`` or ``none``."""
     seeds: tuple[int | None, ...]
-    smallest_shift: float
-    smallest_loss: float
     gates: Gates
 
     @property
@@ -66,7 +64,8 @@ class Sweep:
     @property
     def smallest_axis(self) -> float:
         """Smallest move of the axis that matters, in its own unit."""
-        return self.gates.smallest_effect.rate if self.axis == "text" else self.smallest_shift
+        smallest = self.gates.smallest_effect
+        return smallest.rate if self.axis == "text" else smallest.shift
 
     def axis_values(self, at: AtPoint) -> Values:
         """The axis by item."""
@@ -97,7 +96,7 @@ class Sweep:
                 one.point.name: differences(self.base.likelihoods, one.likelihoods)
                 for one in self.of_arm(arm)
             },
-            smallest=self.smallest_loss,
+            smallest=self.gates.smallest_effect.loss,
             alpha=self.gates.test.alpha,
             is_rate=False,
         )
@@ -167,18 +166,22 @@ def evidence(sweep: Sweep, ranking: Ranking | None, faults: Sequence[str]) -> Ev
     )
     replicates, between, over = _replicates(sweep, top[-1])
     content, floor = _content(sweep)
+    against, rank = _against_random(sweep, top[-1])
     return Evidence(
         axis=axis,
         steps=list(steps.values()),
         trend=trend.get("trend"),
         content=content,
         content_floor=floor,
-        against_random=_against_random(sweep, top[-1]),
+        against_random=against,
+        random_rank=rank,
+        over_hedging=_over_hedging(sweep),
         replicates=replicates,
         replicate_difference=between,
         replicated_over=over,
         separable=None if ranking is None else bool(ranking.significant(alpha)),
-        largest_separation=None if ranking is None else ranking.simultaneous,
+        largest_separation=None if ranking is None else ranking.excludes_beyond,
+        smallest_separation=sweep.gates.smallest_effect.separation,
         faults=[*faults, *_turned_by_truncation(sweep)],
     )
 
@@ -200,23 +203,61 @@ def _content(sweep: Sweep) -> tuple[list[list[Effect]], str | None]:
     return [list(sweep.content_effects(TOP, b, e).values()) for b, e in reads], None
 
 
-def _against_random(sweep: Sweep, strongest: AtPoint) -> Effect | None:
-    """Chosen minus random heads at the strongest damping, item by item."""
-    base, scale = sweep.axis_values(sweep.base), strongest.point.scale
-    drawn = [
-        sweep.axis_values(one)
+def _against_random(sweep: Sweep, strongest: AtPoint) -> tuple[list[Effect], float | None]:
+    """Chosen minus each random set at the strongest damping, item by item, and the rank p.
+
+    The rank p is that of the chosen heads' mean change among those of the sets: 1 / (1 + sets) is
+    the smallest there can be.
+    """
+    base, chosen = sweep.axis_values(sweep.base), sweep.axis_values(strongest)
+    drawn = {
+        one.point.arm: sweep.axis_values(one)
         for one in sweep.points.values()
-        if one.point.arm.startswith(RANDOM) and one.point.scale == scale
-    ]
-    if not drawn or not base:
-        return None
+        if one.point.arm.startswith(RANDOM) and one.point.scale == strongest.point.scale
+    }
+    changes = {arm: differences(base, values) for arm, values in drawn.items()}
+    change = differences(base, chosen)
+    if not changes or not len(change) or not all(map(len, changes.values())):
+        return [], None
     found = family(
-        {"chosen minus random": differences(mean_over(drawn), sweep.axis_values(strongest))},
+        {arm: differences(values, chosen) for arm, values in drawn.items()},
         smallest=sweep.smallest_axis,
         alpha=sweep.gates.test.alpha,
-        is_rate=False,
+        is_rate=sweep.axis == "text",
     )
-    return found.get("chosen minus random")
+    reached = sum(one.mean() >= change.mean() for one in changes.values())
+    return list(found.values()), (1 + reached) / (1 + len(changes))
+
+
+def _over_hedging(sweep: Sweep) -> list[Effect] | None:
+    """Change of the measure among answers that are right before and after, item by item.
+
+    Of each seed's pair of answers; an item's value is the mean over its pairs.
+    """
+    base = {one.key: one for one in sweep.base.answers}
+    labelled = any(one.right is not None for one in base.values())
+    if sweep.axis != "text" or not sweep.disposition.of_the_wrong or not labelled:
+        return None
+
+    def changes(at: AtPoint) -> np.ndarray:
+        found: dict[str, list[float]] = {}
+        for after in at.answers:
+            before = base.get(after.key)
+            if before is None or not (before.right and after.right):
+                continue
+            shown = sweep.disposition.shows(before), sweep.disposition.shows(after)
+            if None not in shown:
+                change = float(bool(shown[1])) - float(bool(shown[0]))
+                found.setdefault(after.item_id, []).append(change)
+        return np.array([np.mean(values) for values in found.values()])
+
+    effects = family(
+        {one.point.name: changes(one) for one in sweep.of_arm(TOP)},
+        smallest=sweep.gates.smallest_effect.rate,
+        alpha=sweep.gates.test.alpha,
+        is_rate=True,
+    )
+    return list(effects.values())
 
 
 def _replicates(sweep: Sweep, strongest: AtPoint) -> tuple[list[Effect], Effect | None, str]:

@@ -112,8 +112,6 @@ def read_gguf(
         disposition=prepared.disposition,
         axis=axis.kind if axis.kind == "text" else "none",
         seeds=config.decodings,
-        smallest_shift=config.smallest_shift,
-        smallest_loss=config.smallest_loss,
         gates=prepared.gates,
     )
     manifest = run.manifest()

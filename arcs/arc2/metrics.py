@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,9 @@ from arcs.arc2.rules import rulings, verdict
 from arcs.arc2.selection import UNCHANGED, Selection, points
 from arcs.arc2.sources import Judged as JudgedSource
 from arcs.arc2.sources import Source
+from arcs.arc2.summaries import summary
 from arcs.runs import RunDirectory
 from backends.interface import Prompt
-from evals.delivery import Judged, delivery_table
 from evals.statistics.bootstrap import bootstrap_mean
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def build(
     found = evidence(sweep, ranking, faults(sweep, prepared.source, validity))
     words = rulings(found)
     content = (
-        f"log-likelihood; a loss that matters: {config.smallest_loss:g} nats per token"
+        f"log-likelihood; a loss that matters: {gates.smallest_effect.loss:g} nats per token"
         if prepared.source.name == "meter"
         else f"accuracy; a loss that matters: {gates.smallest_effect.rate:g}"
     )
@@ -63,6 +62,7 @@ def build(
     )
     return {
         "schema_version": SCHEMA,
+        "alpha": gates.test.alpha,
         "model": manifest["model"],
         "disposition": {"name": config.disposition, "meaning": prepared.disposition.meaning},
         "measures": manifest["measures"],
@@ -125,50 +125,34 @@ def read_sweep(
         disposition=prepared.disposition,
         axis=axis.kind,
         seeds=config.decodings,
-        smallest_shift=config.smallest_shift,
-        smallest_loss=config.smallest_loss,
         gates=prepared.gates,
     )
 
 
 def faults(sweep: Sweep, source: Source, validity: Mapping[str, Any] | None) -> list[str]:
-    """What makes the instrument fail: a judge below its bar, too many missing labels."""
+    """What makes the instrument fail: a judge below its bar, too many missing labels at a point.
+
+    Point by point: where labels fail at one lambda only, its comparison is lost, however few they
+    are among all. Counted are the labels that the claim rests on: right or wrong, and what a text
+    axis reads. An answer without a word is no failure: it is wrong and hedges nothing.
+    """
     found = []
     if validity is not None and validity["failing"]:
         found.append(f"judge not valid: below its bar in {', '.join(validity['failing'])}")
     if source.name == "meter":
         return found
-    missing = total = 0
-    for at in sweep.points.values():
-        missing += sum(one.right is None or one.asserted is None for one in at.answers)
-        total += len(at.answers)
     limit = sweep.gates.validity.max_missing_share
-    if total and missing / total > limit:
-        found.append(f"infrastructure: {missing} of {total} answers have no label")
+    for name, at in sweep.points.items():
+        missing = sum(_unlabelled(one, sweep) for one in at.answers)
+        if missing > limit * len(at.answers):
+            found.append(
+                f"infrastructure: {missing} of {len(at.answers)} answers at {name} have no label"
+            )
     return found
 
 
-def summary(answers: Sequence[Labelled]) -> dict[str, Any]:
-    """Answers at one point: the 2x2 and its rates, coverage, truncation."""
-    known = [one.right for one in answers if one.right is not None]
-    table = delivery_table(
-        [Judged(one.item_id, one.right, one.asserted, not one.truncated) for one in answers]
-    )
-    asserted = [one.asserted for one in answers if one.asserted is not None]
-    shares = [one.coverage for one in answers if one.coverage is not None]
-    return {
-        "answers": len(answers),
-        "right": sum(known) if known else None,
-        "labelled": len(known),
-        "asserted": sum(asserted) if asserted else None,
-        "table": table.to_json() if known else None,
-        "coverage": None if not shares else {"mean": float(np.mean(shares)), "n": len(shares)},
-        "truncated": sum(one.truncated for one in answers),
-        "truncated_share": sum(one.truncated for one in answers) / len(answers),
-        "loops": sum(one.loop for one in answers),
-        "open": sum(one.open for one in answers),
-        "details": dict(sorted(Counter(one.detail for one in answers if one.detail).items())),
-    }
+def _unlabelled(one: Labelled, sweep: Sweep) -> bool:
+    return one.right is None or (sweep.axis == "text" and sweep.disposition.shows(one) is None)
 
 
 def points_json(sweep: Sweep) -> list[dict[str, Any]]:
@@ -281,7 +265,9 @@ def _evidence(found: Any) -> dict[str, Any]:
         "trend": plain([found.trend] if found.trend else []),
         "content": plain(found.content[0] if found.content else []),
         "content_if_unfinished": [plain(one) for one in found.content[1:]],
-        "against_random": plain([found.against_random] if found.against_random else []),
+        "against_random": plain(found.against_random),
+        "random_rank_p": found.random_rank,
+        "over_hedging": None if found.over_hedging is None else plain(found.over_hedging),
         "replicates": plain(found.replicates),
         "replicate_difference": plain(
             [found.replicate_difference] if found.replicate_difference else []

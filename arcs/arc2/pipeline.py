@@ -261,26 +261,31 @@ def _pairs(
 ) -> tuple[tuple[EncodedPair, ...], tuple[EncodedPair, ...], tuple[EncodedPair, ...]]:
     """Meter items for the ablations, for the sweep, and for the cohorts.
 
-    The ablations get the shortest ones, because each is read once for every head; the sweep gets
-    others, so that heads are not judged on the items they were chosen on.
+    The ablations get the shortest ones, because each is read once for every head. The sweep gets
+    others, and none whose contrast forms the cohorts, so that heads are not judged on the items
+    they were chosen on, by whatever method.
     """
     if disposition.axis is None:
         return (), (), ()
     items = choose(built_in("meter", MeterItem), (disposition.axis,), None)
     encoded = [encode_pair(encoder, item) for item in items]
-    by_length = sorted(encoded, key=lambda one: len(one.positive.ids) + len(one.negative.ids))
-    ablated = by_length[: config.causal_items]
-    names = {one.item.id for one in ablated}
-    rest = [one for one in encoded if one.item.id not in names]
-    if len(rest) < 2:
-        raise UserError(
-            f"--causal-items {config.causal_items}: the axis {disposition.axis} has "
-            f"{len(encoded)} items, and none would be left for the sweep"
-        )
     cohort: list[EncodedPair] = []
     if isinstance(source, MeterContexts):
         asked = {one.item_id for one in source.prompts}
         cohort = [one for one in encoded if one.item.id in asked]
+    by_length = sorted(
+        cohort or encoded, key=lambda one: len(one.positive.ids) + len(one.negative.ids)
+    )
+    ablated = by_length[: config.causal_items]
+    names = {one.item.id for one in (*ablated, *cohort)}
+    rest = [one for one in encoded if one.item.id not in names]
+    if len(rest) < 2 or len(ablated) < config.causal_items:
+        raise UserError(
+            f"--causal-items {config.causal_items}"
+            + (f", --limit {len(cohort)}" if cohort else "")
+            + f": the axis {disposition.axis} has {len(encoded)} items; the heads are ranked on "
+            "some and swept on others, so give fewer"
+        )
     return tuple(ablated), tuple(rest[: config.axis_items]), tuple(cohort)
 
 
@@ -310,6 +315,7 @@ def _described(prepared: Prepared) -> dict[str, Any] | None:
         return None
     return {
         "axis": prepared.disposition.axis,
+        "cohorts_on": [one.item.id for one in prepared.cohort_pairs],
         "ablated_on": [one.item.id for one in prepared.causal_pairs],
         "ablated_on_sha256": ids_sha256(prepared.causal_pairs),
         "swept_on": len(prepared.axis_pairs),
@@ -393,7 +399,13 @@ def decide(
         cohorts = by_cells(answers, source.name)
     else:
         cohorts = by_text(disposition, answers, source.name)
-    axis = axis_of(disposition, answers, by_meter=source.name == "meter")
+    # judged on the answers that the sweep will compare, not on all that formed the cohorts
+    swept = {one.item_id for one in source.prompts[: config.sweep_limit]}
+    axis = axis_of(
+        disposition,
+        [one for one in answers if one.item_id in swept],
+        by_meter=source.name == "meter",
+    )
     run.extend_manifest(
         cohorts=cohorts.to_json(),
         axis=axis.to_json(),
@@ -482,7 +494,10 @@ def attribute(
     with run.timed("attribution"):
         reporter.say("ranking heads, with the null of the largest")
         reading = stages.head_reading(sequences, folder, prepared.layers)
-        given = {"permutations": config.permutations, "top": config.top_k, "seed": config.seed}
+        given: dict[str, Any] = {
+            "permutations": config.permutations, "top": config.top_k, "seed": config.seed,
+            "alpha": prepared.gates.test.alpha,
+        }  # fmt: skip
         rankings = {
             "magnitude": magnitude(reading, labels, **given),
             "directional": directional(reading, labels, **given),
@@ -491,7 +506,7 @@ def attribute(
             shifts = stages.ablation_shifts(ablated, reading.heads)
             rankings["causal"] = (
                 causal(
-                    reading.heads, shifts, level=prepared.gates.level,
+                    reading.heads, shifts,
                     unit=f"shift of {prepared.disposition.axis}, nats per token", **given,
                 )
                 if prepared.causal_pairs

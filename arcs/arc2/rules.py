@@ -27,6 +27,7 @@ class Word(StrEnum):
     NOT_REPLICATED = "not replicated"
     NO_SEPARABLE_AXIS = "no separable axis"
     LIKE_RANDOM_HEADS = "no more than random heads"
+    OVER_HEDGING = "over-hedging"
     CLEAN_POSITIVE = "clean positive"
 
 
@@ -37,10 +38,6 @@ class State(StrEnum):
     EXCLUDED = "excluded"
     OPEN = "open"
     NOT_TESTED = "not tested"
-
-
-SEPARATION = 0.5
-"""Smallest Cohen's d of a head that would matter (Cohen's "medium")."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +68,13 @@ class Evidence:
     could end; or of the log-likelihood. Empty: the content was not measured."""
     content_floor: str | None = None
     """Why a fall could not be seen: too few right answers to begin with."""
-    against_random: Effect | None = None
-    """Chosen heads minus random heads of the same layers, at the strongest damping."""
+    against_random: Sequence[Effect] = ()
+    """Chosen heads minus each set of random heads of the same layers, at the strongest damping."""
+    random_rank: float | None = None
+    """Rank p of the chosen heads' change among those of the sets; None: no sets."""
+    over_hedging: Sequence[Effect] | None = None
+    """Change of hedging among answers that are right before and after, at each lambda; None where
+    hedging is not the axis, or nothing is right or wrong."""
     replicates: Sequence[Effect] = ()
     """The change at the strongest damping, by seed or by half of the items."""
     replicate_difference: Effect | None = None
@@ -81,7 +83,10 @@ class Evidence:
     separable: bool | None = None
     """Whether some head differs at a corrected p below alpha; None: no ranking."""
     largest_separation: float | None = None
-    """Largest |d| that simultaneous intervals of all heads still hold; None: not in d."""
+    """Largest |d| that simultaneous intervals of all heads still hold; None: not in d, or of
+    directions that were estimated."""
+    smallest_separation: float = 0.5
+    """Smallest d of a head that matters."""
     faults: Sequence[str] = field(default_factory=tuple)
     """Why the instrument failed, in words; any makes the claim INVALID."""
 
@@ -175,8 +180,8 @@ def no_separable_axis(found: Evidence) -> Ruling:
         because = "a head differs by more than the best of as many noise heads"
         return Ruling(Word.NO_SEPARABLE_AXIS, State.EXCLUDED, because)
     largest = found.largest_separation
-    if largest is not None and largest < SEPARATION:
-        because = f"every head's d lies within {SEPARATION:g}"
+    if largest is not None and largest < found.smallest_separation:
+        because = f"every head's d lies within {found.smallest_separation:g}"
         return Ruling(Word.NO_SEPARABLE_AXIS, State.HOLDS, because)
     because = "no head stands out, with a positive effect, of the null of the maximum"
     if largest is not None:
@@ -185,15 +190,45 @@ def no_separable_axis(found: Evidence) -> Ruling:
 
 
 def like_random_heads(found: Evidence) -> Ruling:
-    """The chosen heads do no more than random heads of the same layers."""
-    effect = found.against_random
-    if effect is None:
+    """The chosen heads must do more than every set of random heads.
+
+    Each set is tested at the full alpha: all tests must pass, so none of them can be the lucky one
+    (intersection-union, Berger 1982). That more is *excluded* for one of several sets is read from
+    intervals that hold for all sets at once.
+    """
+    effects = found.against_random
+    if not effects:
         return _not_tested(Word.LIKE_RANDOM_HEADS, "no random heads were damped")
-    if effect.p_adjusted < effect.alpha and effect.value > 0:
-        return Ruling(Word.LIKE_RANDOM_HEADS, State.EXCLUDED, "they do more than random heads")
-    if effect.not_above:
-        return Ruling(Word.LIKE_RANDOM_HEADS, State.HOLDS, "more, by what matters, is excluded")
-    return Ruling(Word.LIKE_RANDOM_HEADS, State.OPEN, "more is neither shown nor excluded")
+    excluded = [one for one in effects if one.not_above]
+    if excluded:
+        because = f"more than {_names(excluded)}, by what matters, is excluded"
+        return Ruling(Word.LIKE_RANDOM_HEADS, State.HOLDS, because)
+    unbeaten = [one for one in effects if not (one.p < one.alpha and one.value > 0)]
+    if unbeaten:
+        because = f"more than {_names(unbeaten)} is neither shown nor excluded"
+        return Ruling(Word.LIKE_RANDOM_HEADS, State.OPEN, because)
+    because = f"they do more than {_names(effects)}"
+    if found.random_rank is not None:
+        because += f" (rank p among the sets {found.random_rank:.2g})"
+    return Ruling(Word.LIKE_RANDOM_HEADS, State.EXCLUDED, because)
+
+
+def over_hedging(found: Evidence) -> Ruling:
+    """Answers that stay right are hedged more: not uncertainty, but hedging of everything."""
+    effects = found.over_hedging
+    if effects is None:
+        because = "hedging is not the axis, or nothing is right or wrong"
+        return _not_tested(Word.OVER_HEDGING, because)
+    if not effects:
+        return _not_tested(Word.OVER_HEDGING, "no answer is right before and after")
+    up = _shown(effects, "up")
+    if up:
+        return Ruling(Word.OVER_HEDGING, State.HOLDS, f"right answers are hedged more at {up}")
+    if all(one.not_above for one in effects):
+        because = "among right answers a rise that matters is excluded"
+        return Ruling(Word.OVER_HEDGING, State.EXCLUDED, because)
+    because = "among right answers a rise is neither shown nor excluded"
+    return Ruling(Word.OVER_HEDGING, State.OPEN, because)
 
 
 def clean_positive(found: Evidence, others: Mapping[Word, Ruling]) -> Ruling:
@@ -212,7 +247,8 @@ def clean_positive(found: Evidence, others: Mapping[Word, Ruling]) -> Ruling:
         **{
             f"{word} excluded": others[word].state is State.EXCLUDED
             for word in (Word.CONTENT_DAMAGE, Word.NOT_REPLICATED, Word.LIKE_RANDOM_HEADS,
-                         Word.NO_SEPARABLE_AXIS)
+                         Word.NO_SEPARABLE_AXIS, Word.OVER_HEDGING)
+            if word is not Word.OVER_HEDGING or found.over_hedging is not None
         },
     }  # fmt: skip
     missing = [name for name, there in needed.items() if not there]
@@ -226,7 +262,7 @@ def rulings(found: Evidence) -> list[Ruling]:
     made = [
         rule(found)
         for rule in (frozen, wrong_direction, non_monotonic, content_damage, not_replicated,
-                     no_separable_axis, like_random_heads)
+                     no_separable_axis, like_random_heads, over_hedging)
     ]  # fmt: skip
     others = {one.word: one for one in made}
     return [*made, clean_positive(found, others)]

@@ -319,8 +319,9 @@ class MeterContexts:
 
     @classmethod
     def of(cls, encoder: ChatEncoder, axis: str, limit: int | None) -> MeterContexts:
-        """The first ``limit`` items of the axis."""
-        items = tuple(choose(built_in("meter", MeterItem), (axis,), limit))
+        """The first ``limit`` items of the axis; None: half of them, the sweep needs others."""
+        found = choose(built_in("meter", MeterItem), (axis,), limit)
+        items = tuple(found if limit is not None else found[: len(found) // 2])
         prompts = tuple(
             _asked(
                 one.id,

@@ -240,7 +240,10 @@ def _ablate(
     done = {_head_of(record) for record in store.records}
     if None not in done:
         store.append({"head": None, "values": read()})
-    with reporter.bar("ablations", len(heads), "heads", done=len(done - {None})) as bar:
+    with (
+        model.reusing_below(),
+        reporter.bar("ablations", len(heads), "heads", done=len(done - {None})) as bar,
+    ):
         for head in heads:
             if head in done:
                 continue

@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from arcs.arc2.selection import BASE
-from evals.statistics.rates import wilson
 
 Json = Mapping[str, Any]
 Points = Sequence[Json]
@@ -65,7 +64,8 @@ def _answers(points: Points, title: str) -> Table:
     return _table(
         f"{title}: the answers",
         "c, h: asserted, hedged; r, w: right, wrong; hallucination: cw of the wrong; over-hedging: "
-        "hr of the right; 95% Wilson intervals",
+        "hr of the right; 95% intervals: Wilson, or of a bootstrap over items where each "
+        "has several answers",
         ("cr/hr\ncw/hw", *RATES),
         points,
         row,
@@ -139,16 +139,15 @@ def estimate(value: float, interval: Json | None) -> str:
 def _rate(found: Json) -> str:
     if found["value"] is None:
         return "-"
+    if found["interval"] is None:
+        return f"{found['value']:.2f} of {found['n']}\nno interval"
     low, high = found["interval"]["low"], found["interval"]["high"]
     return f"{found['value']:.2f} of {found['n']}\n[{low:.2f}, {high:.2f}]"
 
 
 def _asserted(point: Json) -> str:
     """Where nothing is right or wrong, delivery is known of all answers (the lexical rule)."""
-    count, n = point["asserted"], point["answers"]
-    if count is None or not n:
-        return "-"
-    return _rate({"value": count / n, "n": n, "interval": wilson(count, n).to_json()})
+    return _rate(point["assertion"])
 
 
 def _share(count: int, n: int) -> str:

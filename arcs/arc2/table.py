@@ -64,19 +64,25 @@ def _ranking(ranking: Mapping[str, Any], metrics: Mapping[str, Any]) -> Table:
     table = _table(
         f"{method.capitalize()} attribution, {ranking['unit']}",
         f"{ranking['n']}; p: {ranking['null']}; noise alone is expected to reach "
-        f"{ranking['expected_maximum']:.3f}, and {ranking['critical']:.3f} at the 5% level; halves "
+        f"{ranking['expected_maximum']:.3f} of it, and {ranking['critical']:.3f} at the "
+        f"{100 * metrics['alpha']:g}% level; halves "
         f"of the items: rank correlation {stability['rank_correlation']:+.2f}, "
         f"{100 * stability['top_shared']:.0f}% of the first {stability['top']} shared (by chance "
         f"{100 * stability['top_by_chance']:.0f}%)",
     )
-    extra = _EXTRA.get(method, {})
+    rows = ranking["heads"][:HEADS_SHOWN]
+    extra = {
+        name: title
+        for name, title in _EXTRA.get(method, {}).items()
+        if any(name in row for row in rows)
+    }
     stacked = len(extra) > 1  # beside so many columns the interval stands under its effect
     table.collapse_padding = stacked
     table.add_column("head", no_wrap=True)
     effect = ("effect",) if stacked else ("effect", "interval")
     for column in (*effect, "p,\ncorrected", *extra.values()):
         table.add_column(column, justify="right", no_wrap=True)
-    for row in ranking["heads"][:HEADS_SHOWN]:
+    for row in rows:
         found = estimate(row["effect"], row.get("interval"))
         table.add_row(
             f"L{row['layer']}H{row['head']}",
@@ -88,6 +94,7 @@ def _ranking(ranking: Mapping[str, Any], metrics: Mapping[str, Any]) -> Table:
 
 
 _EXTRA: Mapping[str, Mapping[str, str]] = {
+    "causal": {"statistic": "mean over\nerror + s0"},
     "magnitude": {"p_uncorrected": "p alone\n(paper's)"},
     "directional": {
         "in_sample_d": "in sample\n(paper's)",

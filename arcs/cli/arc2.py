@@ -107,14 +107,6 @@ def arc2(
     tasks_limit: Annotated[
         int | None, typer.Option(help="This many of the tasks", show_default=False)
     ] = None,
-    smallest_shift: Annotated[
-        float | None,
-        typer.Option(help="Smallest meter shift that matters, nats (0.05)", show_default=False),
-    ] = None,
-    smallest_loss: Annotated[
-        float | None,
-        typer.Option(help="Smallest loss of likelihood that matters (0.1)", show_default=False),
-    ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="0 (default): greedy", show_default=False)
     ] = None,
@@ -194,8 +186,6 @@ def arc2(
         "axis_items": axis_items,
         "tasks": tasks,
         "tasks_limit": tasks_limit,
-        "smallest_shift": smallest_shift,
-        "smallest_loss": smallest_loss,
         "temperature": temperature,
         "top_p": top_p,
         "top_k_tokens": top_k_tokens,

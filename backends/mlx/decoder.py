@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import mlx.core as mx
 from mlx import nn
 
+from backends.mlx.below import Below
 from backends.mlx.cpu import fast_attention
 from backends.mlx.head import Head
 
@@ -30,6 +31,7 @@ class Decoder:
     """W [vocab, d]; the embedding's weight where the two are tied."""
     softcap: float | None
     """Final logits are softcap * tanh(logits / softcap) where the model has one (Gemma 4)."""
+    below: Below = field(default_factory=Below, compare=False)
 
     @classmethod
     def of(cls, network: Any) -> Decoder:
@@ -75,6 +77,20 @@ class Decoder:
             hidden: mx.array = self.backbone(ids, cache=None if cache is None else list(cache))
         return hidden
 
+    @contextmanager
+    def reusing_below(self) -> Iterator[None]:
+        """See :meth:`backends.interface.LanguageModel.reusing_below`."""
+        # Gemma 4: later layers read keys and values of earlier ones, so none can be left out
+        if hasattr(self.backbone, "previous_kvs"):
+            yield
+            return
+        with self.below.opened() as first:
+            layers = self.layers if first else []
+            with tapped(
+                [(one, Tap(instead=self.below.instead(i))) for i, one in enumerate(layers)]
+            ):
+                yield
+
     def logits(self, hidden: mx.array) -> mx.array:
         """Float32 logits [..., vocab] of hidden states [..., d]."""
         logits = self.head.forward(hidden).astype(mx.float32)
@@ -94,6 +110,8 @@ class Tap:
     """Gets the first argument and returns what the module gets in its place."""
     after: Callable[[mx.array], None] | None = None
     """Gets the result; of a tuple its first element."""
+    instead: Callable[[mx.array], mx.array | None] | None = None
+    """Gets the first argument; what it returns is the result, and the module is not run."""
 
 
 @contextmanager
@@ -130,7 +148,10 @@ def _tappable(cls: type, taps: list[Tap]) -> type:
     def call(self: Any, x: mx.array, *args: Any, **kwargs: Any) -> Any:
         for tap in taps:
             x = x if tap.before is None else tap.before(x)
-        result = cls.__call__(self, x, *args, **kwargs)
+        given = (tap.instead(x) for tap in taps if tap.instead is not None)
+        result = next((one for one in given if one is not None), None)
+        if result is None:
+            result = cls.__call__(self, x, *args, **kwargs)
         for tap in taps:
             if tap.after is not None:
                 tap.after(result[0] if isinstance(result, tuple) else result)

@@ -9,7 +9,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from backends.heads import Heads, column_factors, combined
+from backends.heads import Heads, column_factors, combined, lowest
 from backends.interface import Float32, HeadOutputs
 from backends.mlx.decoder import Decoder, Tap, attach_tap, detach_tap, heads_of, tapped
 from backends.mlx.device import reading_tokens
@@ -160,6 +160,7 @@ class Tempering:
 
     def _install(self, decoder: Decoder) -> None:
         self._remove()
+        decoder.below.scaled_from(lowest(self._open))
         heads = attention_heads(decoder)
         for layer, row in combined(self._open).items():
             module = decoder.layers[layer].self_attn.o_proj

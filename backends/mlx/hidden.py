@@ -138,7 +138,7 @@ def _by_response(
         width = batch.ids.shape[1]
         # The state at position t - 1 predicts id t.
         predicting = [row * width + t - 1 for row, t in _responses(batch, response_starts, shared)]
-        hidden = prefix.hidden(mx.array(batch.ids)).reshape(-1, decoder.dimension)
+        hidden = prefix.hidden(mx.array(batch.ids), reuse=True).reshape(-1, decoder.dimension)
         return hidden[mx.array(predicting, mx.int32)]
 
     batches = padded_batches(rest, max_tokens=reading_tokens(), prefix=shared)

@@ -300,6 +300,10 @@ class MlxModel(LanguageModel):
         factors = layer_factors(scales, heads.attention_heads(decoder))
         return self._tempering.scaled(decoder, factors)
 
+    def reusing_below(self) -> AbstractContextManager[None]:
+        """See :meth:`LanguageModel.reusing_below`."""
+        return self._decoder.reusing_below()
+
     def trace(self, ids: Sequence[int]) -> dict[str, Float32]:
         """See :meth:`LanguageModel.trace`."""
         return trace.trace(self._reading([ids]), ids)

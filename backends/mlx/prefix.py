@@ -16,19 +16,24 @@ class Prefix:
     """Keys, values and recurrent states behind ``ids``; without ids nothing."""
 
     def __init__(self, decoder: Decoder, ids: Sequence[int]) -> None:
-        self._decoder = decoder
+        self._decoder, self._ids = decoder, tuple(ids)
         self._caches: list[Any] = []
         if ids:
             self._caches = list(caches.make_prompt_cache(decoder.network))
             decoder.hidden(mx.array([list(ids)], mx.int32), self._caches)
             mx.eval([cache.state for cache in self._caches])
 
-    def hidden(self, ids: mx.array) -> mx.array:
-        """Post-norm hidden states [b, T, d] of the ids [b, T] that follow."""
-        if not self._caches:
-            return self._decoder.hidden(ids)
-        rows = ids.shape[0]
-        return self._decoder.hidden(ids, [_repeated(cache, rows) for cache in self._caches])
+    def hidden(self, ids: mx.array, *, reuse: bool = False) -> mx.array:
+        """Post-norm hidden states [b, T, d] of the ids [b, T] that follow.
+
+        ``reuse``: layers may be left out whose results are known (:class:`Below`); nothing that
+        watches single layers must be attached.
+        """
+        with self._decoder.below.reading((self._ids, str(ids.tolist())) if reuse else None):
+            if not self._caches:
+                return self._decoder.hidden(ids)
+            rows = ids.shape[0]
+            return self._decoder.hidden(ids, [_repeated(cache, rows) for cache in self._caches])
 
 
 def _repeated(cache: Any, rows: int) -> Any:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from backends.heads import Heads, column_factors, combined
+from backends.heads import Heads, column_factors, combined, lowest
 from backends.interface import Float32, HeadOutputs
 from backends.sequences import PaddedBatch, padded_batches, shared_prefix
+from backends.torch.below import Below
 from backends.torch.hidden import check, padded, prefix_of, to_numpy
 from backends.torch.workers import for_each
 from models.errors import UserError
@@ -48,8 +49,8 @@ def o_proj(backbone: nn.Module, layer: int) -> nn.Module:
 class Tempering:
     """Factors of nested contexts, as forward pre-hooks on o_proj. Weights are never touched."""
 
-    def __init__(self, backbone: nn.Module, heads: Heads) -> None:
-        self._backbone, self._heads = backbone, heads
+    def __init__(self, backbone: nn.Module, heads: Heads, below: Below) -> None:
+        self._backbone, self._heads, self._below = backbone, heads, below
         self._stack: list[Factors] = []
         self._hooks: list[RemovableHandle] = []
 
@@ -72,6 +73,7 @@ class Tempering:
         """
         while self._hooks:
             self._hooks.pop().remove()
+        self._below.scaled_from(lowest(self._stack))
         for layer, row in combined(self._stack).items():
             columns = torch.from_numpy(column_factors(row, self._heads[layer][1]))
             module = o_proj(self._backbone, layer)

@@ -195,7 +195,7 @@ def _reduced(
     places = [np.arange(start, n) for start, n in zip(starts, batch.lengths, strict=True)]
     columns = torch.from_numpy(np.concatenate(places)).to(model.device)
     ids = padded(batch, model.device)
-    states = prefix.hidden(ids)[rows, columns - 1]
+    states = prefix.hidden(ids, reuse=True)[rows, columns - 1]
     size = max(1, HEAD_CHUNK_ELEMENTS // int(model.config.vocab_size))
     made = [
         reduce(model.head(part), wanted)  # float32 logits

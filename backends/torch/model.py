@@ -42,6 +42,7 @@ from backends.memory import MemoryModel, available_memory
 from backends.out_of_memory import memory_errors
 from backends.sequences import CPU_TOKENS, GPU_TOKENS
 from backends.torch import attention, generate, heads, hidden, lora, trace, train
+from backends.torch.below import Below
 from backends.torch.cpu import return_freed_blocks
 from backends.torch.memory import CUDA, MODEL
 from models.directory import ModelDirectory
@@ -84,7 +85,10 @@ class TorchModel(LanguageModel):
         }
         self._adapter: lora.Adapter | None = None
         self._trainer: train.Trainer | None = None
-        self._tempering = heads.Tempering(self.backbone, self.attention_heads())
+        # where later layers read keys and values of earlier ones (Gemma 4) none can be left out
+        alone = not getattr(self.config, "num_kv_shared_layers", 0)
+        self.below = Below(self.backbone.layers, possible=alone)
+        self._tempering = heads.Tempering(self.backbone, self.attention_heads(), self.below)
         self.capabilities = Capabilities(
             engine="torch",
             device=_device_name(self.device),
@@ -284,6 +288,10 @@ class TorchModel(LanguageModel):
         """Scale heads while the context lasts; see :meth:`LanguageModel.tempered`."""
         return self._tempering.scaled(layer_factors(scales, self.attention_heads()))
 
+    def reusing_below(self) -> AbstractContextManager[None]:
+        """See :meth:`LanguageModel.reusing_below`."""
+        return self.below.reused()
+
     def trace(self, ids: Sequence[int]) -> dict[str, Float32]:
         """Stages of one forward pass; see :meth:`LanguageModel.trace`."""
         self.model.eval()
@@ -298,7 +306,7 @@ class TorchModel(LanguageModel):
 
     def close(self) -> None:
         """Free the weights, and the device's cached blocks."""
-        for name in ("model", "backbone", "_head", "_adapter", "_trainer", "_tempering"):
+        for name in ("model", "backbone", "_head", "_adapter", "_trainer", "_tempering", "below"):
             self.__dict__.pop(name, None)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -36,18 +36,29 @@ class RankedEffects:
 
     effects: FloatArray
     null: FloatArray
-    """[permutations] the largest effect of all candidates in each."""
+    """[permutations] the largest of all candidates' scores in each."""
     signed: bool
-    """Whether ``null`` is of the largest effect; otherwise of the largest |effect|."""
+    """Whether ``null`` is of the largest score; otherwise of the largest |score|."""
     stepped_p: FloatArray | None = None
     """[k] step-down p; None: single step, from ``null``."""
+    statistics: FloatArray | None = None
+    """[k] what ``null`` is the maximum of; None: the effects themselves."""
+    fudge: float | None = None
+    """What was added to every standard error in ``statistics``."""
+    null_spread: FloatArray | None = None
+    """[k] standard deviation of each effect over the permutations; None: not kept."""
+
+    @property
+    def scores(self) -> FloatArray:
+        """[k] what the candidates are ranked and tested by, with the sign of the effect."""
+        return self.effects if self.statistics is None else self.statistics
 
     @property
     def corrected_p(self) -> FloatArray:
         """[k] share of maxima at least as large, the observed labels counted as one of them."""
         if self.stepped_p is not None:
             return self.stepped_p
-        sizes = self.effects if self.signed else np.abs(self.effects)
+        sizes = self.scores if self.signed else np.abs(self.scores)
         slack = 1e-12 * np.maximum(1.0, np.abs(sizes))
         reached = (self.null[None, :] >= (sizes - slack)[:, None]).sum(axis=1)
         found: FloatArray = (1 + reached) / (1 + len(self.null))
@@ -55,11 +66,11 @@ class RankedEffects:
 
     @property
     def expected_maximum(self) -> float:
-        """Mean of the largest effect under the null."""
+        """Mean of the largest score under the null."""
         return float(self.null.mean())
 
     def critical(self, alpha: float) -> float:
-        """The effect whose corrected p is about ``alpha``."""
+        """The score whose corrected p is about ``alpha``."""
         return float(np.quantile(self.null, 1 - alpha))
 
 
@@ -71,43 +82,81 @@ def ranked_differences(
     return RankedEffects(cohen_d_columns(x, labels), test.null, signed=False)
 
 
-def ranked_means(values: FloatArray, *, permutations: int, seed: int = 0) -> RankedEffects:
-    """Mean of every column of ``values`` [n, k], with the null of the largest |mean|.
+def ranked_means(
+    values: FloatArray, *, permutations: int, seed: int = 0, fudge_quantile: float | None = None
+) -> RankedEffects:
+    """Mean of every column of ``values`` [n, k], with the null of the largest.
 
     The null flips the signs of whole items, all columns together: an item is as likely to move
     one way as the other. All arrangements are taken where there are no more than
-    ``permutations`` or ALL_FLIPS. Means are not divided by their spread: with few items that would
-    put the columns with a luckily small spread first. So a column with a large true mean has large
-    flipped means too, and p is taken by steps down (Westfall & Young 1993, algorithm 2.8): each
-    column against the largest of those that are not above it, and never below the p of one above.
-    ``null`` is the largest of all columns. Raises ValueError for fewer than two items.
+    ``permutations`` or ALL_FLIPS. p is taken by steps down (Westfall & Young 1993, algorithm 2.8):
+    each column against the largest of those that are not above it, and never below the p of one
+    above; ``null`` is the largest of all columns.
+
+    Without ``fudge_quantile`` columns are compared by |mean|, and one that moves items far to both
+    sides widens the null of all. With it by |mean| / (standard error + s0), as in SAM (Tusher,
+    Tibshirani & Chu 2001): s0 is that quantile of the columns' standard errors as observed, the
+    same in every arrangement, and keeps columns with a luckily small spread from coming first.
+    Raises ValueError for fewer than two items.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 2 or len(x) < 2 or not np.isfinite(x).all():
         raise ValueError(f"values of shape {x.shape}: finite values of two items are needed")
     n = len(x)
-    if n < 60 and 2 ** (n - 1) - 1 <= max(permutations, ALL_FLIPS):
-        # the first item's sign is kept: flipping all changes no |mean|; row 0 is the data itself
-        codes = np.arange(1, 2 ** (n - 1))
-        bits = (codes[:, None] >> np.arange(n - 1)[None, :]) & 1
-        flips = np.concatenate([np.ones((len(codes), 1)), 1.0 - 2.0 * bits], axis=1)
-    else:
-        flips = np.random.default_rng(seed).choice([-1.0, 1.0], size=(permutations, n))
-    effects = x.mean(axis=0)
-    rising = np.argsort(np.abs(effects), kind="stable")
-    sizes = np.abs(effects)[rising]
+    flips = _sign_flips(n, permutations, seed)
+    effects, fudge = x.mean(axis=0), None
+    squares = (x**2).sum(axis=0)
+    if fudge_quantile is not None:
+        errors = _standard_errors(effects, squares, n)
+        fudge = float(np.quantile(errors, fudge_quantile))
+        if fudge <= NO_SPREAD:  # most columns do not vary: what they add to an error is no scale
+            fudge = float(errors.max()) or 1.0
+    scores = effects if fudge is None else effects / (_standard_errors(effects, squares, n) + fudge)
+    rising = np.argsort(np.abs(scores), kind="stable")
+    sizes = np.abs(scores)[rising]
     slack = 1e-12 * np.maximum(1.0, sizes)
     reached = np.zeros(x.shape[1], dtype=np.int64)
     size, null = max(1, _BATCH // x.shape[1]), []
     for start in range(0, len(flips), size):
         flipped = np.abs(flips[start : start + size] @ x[:, rising]) / n
+        if fudge is not None:
+            flipped /= _standard_errors(flipped, squares[rising], n) + fudge
         largest = np.maximum.accumulate(flipped, axis=1)
         reached += (largest >= sizes - slack).sum(axis=0)
         null.append(largest[:, -1])
     falling = ((1 + reached) / (1 + len(flips)))[::-1]
     stepped = np.empty_like(effects)
     stepped[rising[::-1]] = np.maximum.accumulate(falling)
-    return RankedEffects(effects, np.concatenate(null), signed=False, stepped_p=stepped)
+    return RankedEffects(
+        effects, np.concatenate(null), signed=False, stepped_p=stepped,
+        statistics=None if fudge is None else scores, fudge=fudge,
+    )  # fmt: skip
+
+
+def shift_scores(values: FloatArray, fudge: float) -> FloatArray:
+    """[k] mean / (standard error + ``fudge``) of the columns of ``values`` [n, k]."""
+    x = np.asarray(values, dtype=np.float64)
+    means = x.mean(axis=0)
+    scores: FloatArray = means / (_standard_errors(means, (x**2).sum(axis=0), len(x)) + fudge)
+    return scores
+
+
+def _sign_flips(n: int, permutations: int, seed: int) -> FloatArray:
+    """Signs [m, n]: every arrangement but the one as it is, or ``permutations`` drawn ones."""
+    if n < 60 and 2 ** (n - 1) - 1 <= max(permutations, ALL_FLIPS):
+        # the first item's sign is kept: flipping all changes no |mean|; row 0 is the data itself
+        codes = np.arange(1, 2 ** (n - 1))
+        bits = (codes[:, None] >> np.arange(n - 1)[None, :]) & 1
+        return np.concatenate([np.ones((len(codes), 1)), 1.0 - 2.0 * bits], axis=1)
+    drawn: FloatArray = np.random.default_rng(seed).choice([-1.0, 1.0], size=(permutations, n))
+    return drawn
+
+
+def _standard_errors(means: FloatArray, squares: FloatArray, n: int) -> FloatArray:
+    """Of means [..., k] over n values whose squares sum to [k]: flips leave those as they are."""
+    within = np.maximum(squares - n * means**2, 0.0)
+    found: FloatArray = np.sqrt(within / (n - 1) / n)
+    return found
 
 
 def ranked_directions(
@@ -142,7 +191,9 @@ def ranked_directions(
         if values.ndim != 2 or len(values) != n or not np.isfinite(values).all():
             raise ValueError(f"block {place}: finite values of {n} items are needed")
         found[:, place] = _row_effects(_projections(values, rows, tests), rows)
-    return RankedEffects(found[0], found[1:].max(axis=1), signed=True)
+    return RankedEffects(
+        found[0], found[1:].max(axis=1), signed=True, null_spread=found[1:].std(axis=0)
+    )
 
 
 def _projections(x: FloatArray, rows: BoolArray, tests: Sequence[IntArray]) -> FloatArray:
@@ -187,12 +238,23 @@ def uncorrected_p(x: FloatArray, labels: ArrayLike) -> FloatArray:
     return values
 
 
-def effect_interval(d: float, n_first: int, n_second: int, level: float = 0.95) -> Interval:
+def effect_interval(
+    d: float,
+    n_first: int,
+    n_second: int,
+    level: float = 0.95,
+    *,
+    null_spread: float | None = None,
+) -> Interval:
     """Large-sample interval of Cohen's d (Hedges & Olkin 1985, section 5.E), for one candidate.
 
-    Give a level of 1 - alpha / k for k candidates at a time.
+    Give a level of 1 - alpha / k for k candidates at a time. ``null_spread``: standard deviation
+    of this d without an effect where it is larger than that of a plain d, as for a cross-fitted
+    one.
     """
-    variance = (n_first + n_second) / (n_first * n_second) + d * d / (2 * (n_first + n_second))
+    n = n_first + n_second
+    without = max(n / (n_first * n_second), (null_spread or 0.0) ** 2)
+    variance = without + d * d / (2 * n)
     half = float(norm.ppf(0.5 + level / 2)) * variance**0.5
     return Interval(d - half, d + half, level)
 

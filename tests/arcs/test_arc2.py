@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from arcs.arc2 import stages
-from arcs.arc2.attribution import HeadReading, magnitude
+from arcs.arc2.attribution import HeadReading, causal, directional, magnitude
 from arcs.arc2.cohorts import by_cells, by_text, by_thirds
 from arcs.arc2.config import resolve
 from arcs.arc2.dispositions import DISPOSITIONS, Labelled
@@ -97,11 +97,13 @@ def test_a_head_built_to_differ_between_cohorts_is_first_by_magnitude(bench: Ben
         tuple(block[:, head] for block in found.means for head in range(6)),
     )
     flat = [True] * VARIED + [False] * VARIED
-    ranking = magnitude(reading, flat, permutations=200, top=1, seed=0)
+    ranking = magnitude(reading, flat, permutations=200, top=1, seed=0, alpha=0.05)
     assert ranking.ordered_heads[0] == PLANTED
     assert ranking.significant(0.05)[0] == PLANTED
     shuffled = np.random.default_rng(0).permutation(flat).tolist()
-    assert not magnitude(reading, shuffled, permutations=200, top=1, seed=0).significant(0.05)
+    assert not magnitude(
+        reading, shuffled, permutations=200, top=1, seed=0, alpha=0.05
+    ).significant(0.05)
 
 
 # -- what a run holds -----------------------------------------------------------------------------
@@ -123,7 +125,10 @@ def test_every_point_is_there_and_lambda_one_is_the_unchanged_model(
     swept = {
         json.loads(line)["item_id"] for line in (run / "meter.top-0.jsonl").read_text().splitlines()
     }
-    assert not swept & set(manifest["meter"]["ablated_on"])  # not judged where they were chosen
+    meter = manifest["meter"]  # not judged where they were chosen, by whatever ranking
+    assert not swept & {*meter["ablated_on"], *meter["cohorts_on"]}
+    cohorts = metrics["cohorts"]
+    assert {*cohorts["lacking_items"], *cohorts["having_items"]} <= set(meter["cohorts_on"])
 
 
 def test_the_stored_ablations_are_what_the_engine_gives(
@@ -291,6 +296,42 @@ def test_cells_are_confidently_wrong_against_confidently_right() -> None:
     assert found.labels() == [True] * 12 + [False] * 11
     with pytest.raises(UserError, match="3 and 0 of 3 answers, and 10 are needed in each"):
         by_cells(answers[:3], "exact-match")
+
+
+def test_ablated_heads_are_ranked_by_what_is_tested_and_shown_by_their_mean() -> None:
+    """The first head moves items far to both sides, and by more in the mean."""
+    rng = np.random.default_rng(0)
+    heads = [Head(0, head) for head in range(12)]
+    shifts = rng.normal(0, 0.01, size=(8, 12))
+    shifts[:, 0] = np.tile([1.5, -1.0], 4)
+    shifts[:, 5] += 0.1
+    given: dict[str, Any] = {"permutations": 200, "top": 2, "seed": 0}
+    ranking = causal(heads, shifts, alpha=0.05, unit="nats", **given)
+    assert ranking.ordered_heads[0] == heads[5] and ranking.significant(0.05) == [heads[5]]
+    made = ranking.to_json(0.05)
+    first = made["heads"][0]
+    assert first["effect"] == pytest.approx(shifts[:, 5].mean())
+    assert first["statistic"] > made["critical"] and first["p_corrected"] == 1 / 128
+    assert ranking.intervals[heads[5]] is not None and ranking.excludes_beyond is None
+
+
+def test_no_separation_is_excluded_along_an_estimated_direction_and_alpha_is_given() -> None:
+    rng = np.random.default_rng(0)
+    means = tuple(rng.normal(size=(60, 6)).astype(np.float32) for _ in range(4))
+    heads = tuple(Head(0, head) for head in range(4))
+    norms = rng.normal(size=(60, 4)).astype(np.float32)
+    reading = HeadReading(tuple(map(str, range(60))), heads, norms, means)
+    given: dict[str, Any] = {"permutations": 100, "top": 1, "seed": 0}
+    labels = [True] * 30 + [False] * 30
+    plain, cross = (way(reading, labels, alpha=0.05, **given) for way in (magnitude, directional))
+    assert cross.excludes_beyond is None and cross.simultaneous is not None
+    assert plain.excludes_beyond == plain.simultaneous is not None
+    lax = magnitude(reading, labels, alpha=0.4, **given)
+    assert lax.simultaneous is not None and plain.simultaneous is not None
+    assert lax.simultaneous < plain.simultaneous
+    wide = [one.intervals[one.ordered_heads[0]] for one in (plain, cross)]
+    assert wide[0] is not None and wide[1] is not None
+    assert wide[1].high - wide[1].low > 1.2 * (wide[0].high - wide[0].low)
 
 
 def test_a_measure_that_is_saturated_says_so_with_its_counts() -> None:

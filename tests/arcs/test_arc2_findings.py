@@ -12,11 +12,15 @@ import pytest
 
 from arcs.arc2.dispositions import DISPOSITIONS, Labelled
 from arcs.arc2.findings import AtPoint, Sweep, evidence
+from arcs.arc2.metrics import faults
 from arcs.arc2.rules import State, Word, rulings
 from arcs.arc2.selection import Point
+from arcs.arc2.sources import Source
+from arcs.arc2.summaries import summary
 from arcs.gates import load_gates
 from arcs.runs import RunDirectory
 from backends.interface import Head
+from evals.statistics.rates import wilson
 
 GATES = load_gates()
 SEEDS: tuple[int | None, ...] = (0, 1, 2)
@@ -47,7 +51,7 @@ def sweep(
         name: AtPoint(point, answers(hedges, seeds), {}, {})
         for name, (point, hedges) in given.items()
     }
-    return Sweep(points, DISPOSITIONS["humble"], "text", tuple(seeds), 0.05, 0.1, GATES)
+    return Sweep(points, DISPOSITIONS["humble"], "text", tuple(seeds), GATES)
 
 
 def states(found: Sweep) -> dict[Word, State]:
@@ -80,6 +84,93 @@ def test_each_seed_is_compared_with_lambda_one_at_that_seed() -> None:
         states(sweep(lambda i, s: s == 0 and i < 45, most, seeds=SEEDS))[Word.NOT_REPLICATED]
         is State.HOLDS
     )
+
+
+def test_hedging_that_rises_among_right_answers_alone_or_too_is_over_hedging() -> None:
+    """Right answers are the even ones: 30 of 60."""
+    found = evidence(sweep(never, lambda i, s: i % 2 == 1), None, ())
+    assert all(one.up for one in found.axis)  # half of the answers, and the wrong ones only
+    assert found.over_hedging is not None
+    assert [(one.value, one.n) for one in found.over_hedging] == [(0.0, 30)] * 2
+    assert {one.word: one for one in rulings(found)}[Word.OVER_HEDGING].state is State.OPEN
+    everything = sweep(never, lambda i, s: True)
+    assert states(everything)[Word.OVER_HEDGING] is State.HOLDS
+    assert states(everything)[Word.CLEAN_POSITIVE] is State.EXCLUDED
+    at = everything.points["top-0"]  # hedged because it is wrong by then
+    wrong = tuple(replace(one, right=False) for one in at.answers)
+    points = {**everything.points, "top-0": replace(at, answers=wrong)}
+    shown = evidence(replace(everything, points=points), None, ()).over_hedging
+    assert shown is not None and [one.name for one in shown] == ["top-0.5"]
+    curious = replace(everything, disposition=DISPOSITIONS["curious"])
+    assert evidence(curious, None, ()).over_hedging is None
+
+
+def test_every_random_set_must_be_beaten_not_their_mean() -> None:
+    """The chosen heads and one of three sets do the same, the other two sets nothing."""
+    found = sweep(never, most, never)
+    heads = (Head(0, 1),)
+    more = {
+        f"random-{i}-0": AtPoint(Point(f"random-{i}", 0.0, heads), answers(which, (None,)), {}, {})
+        for i, which in ((2, never), (3, most))
+    }
+    three = replace(found, points={**found.points, **more})
+    made = evidence(three, None, ())
+    assert [one.value for one in made.against_random] == [0.75, 0.75, 0.0]
+    assert made.random_rank == 2 / 4  # one of three reaches it
+    assert states(three)[Word.LIKE_RANDOM_HEADS] is State.HOLDS
+    one_set = evidence(found, None, ())
+    assert one_set.random_rank == 1 / 2
+    assert states(found)[Word.LIKE_RANDOM_HEADS] is State.EXCLUDED
+
+
+def source(name: str) -> Source:
+    return cast(Source, SimpleNamespace(name=name))
+
+
+def test_labels_that_fail_at_one_point_are_a_fault_there() -> None:
+    """2 of 60 at one of five points: 0.7 percent of all answers, 3.3 percent of those."""
+    found = sweep(never, most)
+    assert faults(found, source("exact-match"), None) == []
+    at = found.points["top-0"]
+    lost = tuple(replace(one, right=None) if one.item_id in ("i1", "i2") else one
+                 for one in at.answers)  # fmt: skip
+    broken = replace(found, points={**found.points, "top-0": replace(at, answers=lost)})
+    said = faults(broken, source("exact-match"), None)
+    assert said == ["infrastructure: 2 of 60 answers at top-0 have no label"]
+
+
+def test_only_labels_that_the_claim_rests_on_can_fail_and_silence_is_no_failure() -> None:
+    found = sweep(never, most)
+
+    def said(text: str, axis: str) -> list[str]:
+        points = {
+            name: replace(
+                at, answers=tuple(replace(one, asserted=None, text=text) for one in at.answers)
+            )
+            for name, at in found.points.items()
+        }
+        return faults(replace(found, points=points, axis=axis), source("exact-match"), None)
+
+    assert len(said("words", "text")) == 5
+    assert said("words", "meter") == []
+    assert said(" ...", "text") == []
+    silent = replace(found.base.answers[0], asserted=None, text="...")
+    assert DISPOSITIONS["humble"].shows(silent) is False and summary([silent])["silent"] == 1
+
+
+def test_an_item_with_several_answers_counts_once_in_an_interval() -> None:
+    """Three seeds that agree in every item hold what one of them does."""
+    hedged = answers(lambda i, s: i % 3 == 0, SEEDS)
+    once = summary([one for one in hedged if one.seed == 0])
+    thrice = summary(hedged)
+    assert thrice["table"]["assertion_rate"]["n"] == 180
+    for name in ("accuracy", "assertion_rate", "hallucination_rate", "over_hedging"):
+        few, all_ = (one["table"][name] for one in (once, thrice))
+        assert all_["value"] == few["value"]
+        width = [one["interval"]["high"] - one["interval"]["low"] for one in (few, all_)]
+        assert width[1] == pytest.approx(width[0], rel=0.15)  # Wilson's of 180 is 0.58 of it
+    same = summary(answers(never, SEEDS))["table"]["assertion_rate"]
+    assert same["interval"] == wilson(60, 60).to_json()
 
 
 def test_random_heads_that_do_the_same_take_the_claim_away() -> None:
@@ -121,12 +212,32 @@ def test_recovery_is_measured_only_on_corrected_answers() -> None:
     assert found["answers"] == {"shown": 30, "n": 60, "missing": 0}
 
 
+def given_by(labels: str) -> SimpleNamespace:
+    """As much of what is prepared as the decision on cohorts and axis reads."""
+    prompts = tuple(SimpleNamespace(item_id=f"i{i}") for i in range(60))
+    source = SimpleNamespace(name=labels, prompts=prompts)
+    return SimpleNamespace(disposition=DISPOSITIONS["humble"], source=source)
+
+
+def test_saturation_is_judged_on_the_answers_that_the_sweep_compares(tmp_path: Path) -> None:
+    """12 of 60 answers are hedged, 9 of them among the first 40."""
+    from arcs.arc2.config import resolve
+    from arcs.arc2.pipeline import Prepared, decide
+
+    prepared = cast(Prepared, given_by("exact-match"))
+    said = answers(lambda i, s: i < 9 or i >= 57, (None,))
+    for limit, kind in ((40, "meter"), (None, "text")):
+        with RunDirectory.create(tmp_path / kind, {}) as run:
+            _, axis = decide(resolve({"sweep_limit": limit}), run, prepared, said)
+        assert axis.kind == kind
+        assert axis.why.startswith("saturated: 9 of 40 answers" if limit else "")
+
+
 def test_cohorts_are_decided_once_whatever_a_judge_says_later(tmp_path: Path) -> None:
     from arcs.arc2.config import resolve
     from arcs.arc2.pipeline import Prepared, decide
 
-    source = SimpleNamespace(name="judge")
-    prepared = cast(Prepared, SimpleNamespace(disposition=DISPOSITIONS["humble"], source=source))
+    prepared = cast(Prepared, given_by("judge"))
     said = list(answers(never, (None,)))
     failed = [replace(said[0], right=None, asserted=None), *said[1:]]
     with RunDirectory.create(tmp_path / "run", {}) as run:

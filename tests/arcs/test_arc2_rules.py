@@ -30,7 +30,9 @@ CLEAN: dict[str, Any] = {
     "steps": [effect(0.15, 0.1, 0.01), effect(0.15, 0.1, 0.01)],
     "trend": UP,
     "content": [[FLAT, FLAT], [FLAT, FLAT]],
-    "against_random": UP,
+    "against_random": [UP, UP],
+    "random_rank": 1 / 3,
+    "over_hedging": [FLAT, FLAT],
     "replicates": [UP, UP],
     "separable": True,
 }
@@ -62,7 +64,8 @@ def test_all_that_is_needed_gives_a_clean_positive() -> None:
             Word.NOT_REPLICATED,
             Verdict.REFUTED,
         ),
-        ({"against_random": FLAT}, Word.LIKE_RANDOM_HEADS, Verdict.REFUTED),
+        ({"against_random": [UP, FLAT]}, Word.LIKE_RANDOM_HEADS, Verdict.REFUTED),
+        ({"over_hedging": [FLAT, UP]}, Word.OVER_HEDGING, Verdict.REFUTED),
     ],
 )
 def test_each_word_holds_where_it_is_shown(
@@ -81,7 +84,8 @@ def test_each_word_holds_where_it_is_shown(
         ({"content": [[FLAT, OPEN]]}, Word.CONTENT_DAMAGE),
         ({"content": [[FLAT], [DOWN]]}, Word.CONTENT_DAMAGE),
         ({"replicates": [UP, OPEN]}, Word.NOT_REPLICATED),
-        ({"against_random": OPEN}, Word.LIKE_RANDOM_HEADS),
+        ({"against_random": [UP, UP, OPEN]}, Word.LIKE_RANDOM_HEADS),
+        ({"over_hedging": [FLAT, OPEN]}, Word.OVER_HEDGING),
         ({"separable": False, "largest_separation": 0.9}, Word.NO_SEPARABLE_AXIS),
     ],
 )
@@ -97,7 +101,8 @@ def test_what_was_not_measured_is_not_tested_and_settles_nothing() -> None:
         ({"axis": [], "steps": [], "trend": None}, Word.FROZEN),
         ({"content": []}, Word.CONTENT_DAMAGE),
         ({"content_floor": "floor: 2% of 40"}, Word.CONTENT_DAMAGE),
-        ({"against_random": None}, Word.LIKE_RANDOM_HEADS),
+        ({"against_random": []}, Word.LIKE_RANDOM_HEADS),
+        ({"over_hedging": []}, Word.OVER_HEDGING),
         ({"replicates": [UP]}, Word.NOT_REPLICATED),
         ({"separable": None}, Word.NO_SEPARABLE_AXIS),
     ):
@@ -108,6 +113,16 @@ def test_what_was_not_measured_is_not_tested_and_settles_nothing() -> None:
 def test_noise_heads_hold_only_where_intervals_say_so() -> None:
     assert states(separable=False, largest_separation=0.4)[Word.NO_SEPARABLE_AXIS] is State.HOLDS
     assert claimed(separable=False, largest_separation=0.4) is Verdict.INCONCLUSIVE
+
+
+def test_over_hedging_is_asked_only_where_hedging_is_the_axis() -> None:
+    assert states(over_hedging=None)[Word.OVER_HEDGING] is State.NOT_TESTED
+    assert claimed(over_hedging=None) is Verdict.SUPPORTED
+
+
+def test_more_than_random_says_the_rank_among_the_sets() -> None:
+    ruling = next(one for one in rulings(Evidence(**CLEAN)) if one.word is Word.LIKE_RANDOM_HEADS)
+    assert ruling.state is State.EXCLUDED and "rank p among the sets 0.33" in ruling.because
 
 
 def test_a_failed_instrument_comes_before_any_statistic() -> None:

@@ -23,6 +23,7 @@ def test_the_shipped_gates_hold_the_effects_that_matter_and_the_hash_of_the_file
     gates = load_gates()
     effect = gates.smallest_effect
     assert (effect.pass_at_1, effect.auc, effect.rate, effect.meter) == (0.05, 0.05, 0.10, 0.20)
+    assert (effect.shift, effect.loss, effect.separation) == (0.05, 0.10, 0.50)
     assert gates.sha256 == hashlib.sha256(DEFAULT_GATES.read_bytes()).hexdigest()
     assert gates.level == pytest.approx(0.95)
     assert json.loads(json.dumps(gates.to_json()))["sha256"] == gates.sha256

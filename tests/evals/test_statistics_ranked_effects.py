@@ -84,6 +84,57 @@ def test_steps_down_keep_the_level_where_some_columns_do_move() -> None:
     assert wrong <= 20  # 10 expected; P(21 or more) = 0.1 percent
 
 
+def shifts(seed: int) -> np.ndarray:
+    """40 quiet heads, four that move items far to both sides, and one that moves all up a little"""
+    values = noise(seed, 8, 45) * 0.01
+    values[:, 40:44] = noise(seed + 1000, 8, 4)
+    values[:, 44] = 0.06 + 0.01 * noise(seed + 2000, 8)
+    return values
+
+
+def test_heads_that_shift_to_both_sides_do_not_hide_one_that_shifts_all_items() -> None:
+    plain, paid = [], []
+    for seed in range(10):
+        values = shifts(seed)
+        found = ranked_means(values, permutations=200, fudge_quantile=0.5)
+        assert int(np.argmax(found.scores)) == 44
+        assert found.effects[44] == pytest.approx(values[:, 44].mean())  # shown as it is
+        paid.append(found.corrected_p[44])
+        plain.append(ranked_means(values, permutations=200).corrected_p[44])
+    assert np.median(paid) == pytest.approx(1 / 128) and max(paid) < 0.02
+    assert min(plain) > 0.2
+
+
+def test_a_luckily_small_spread_does_not_come_first() -> None:
+    """s0 is the median error: without it the first column has t = 100, the second 20."""
+    values = noise(3, 8, 40)
+    values[:, 0] = 0.01 + np.tile([1e-4, -1e-4], 4) * 2
+    values[:, 1] = 4.0 + np.tile([0.5, -0.5], 4)
+    found = ranked_means(values, permutations=200, fudge_quantile=0.5)
+    assert found.scores[1] > 4 > 0.1 > found.scores[0]
+    errors = values.std(axis=0, ddof=1) / np.sqrt(8)
+    assert found.fudge == pytest.approx(np.median(errors))
+    assert found.scores == pytest.approx(values.mean(axis=0) / (errors + np.median(errors)))
+
+
+def test_the_studentised_null_keeps_its_level() -> None:
+    """A false one among 30 heads of very different spread: 5 percent of 200 data sets."""
+    wrong = 0
+    for seed in range(200):
+        values = noise(seed, 8, 30) * np.geomspace(0.01, 1, 30)
+        found = ranked_means(values, permutations=100, fudge_quantile=0.5)
+        wrong += found.corrected_p.min() < 0.05
+    assert wrong <= 20  # 10 expected; P(21 or more) = 0.1 percent
+
+
+def test_columns_without_spread_are_ranked_by_their_mean() -> None:
+    values = np.zeros((8, 5))
+    values[:, 3] = 0.5
+    found = ranked_means(values, permutations=200, fudge_quantile=0.5)
+    assert int(np.argmax(found.scores)) == 3 and np.isfinite(found.scores).all()
+    assert found.corrected_p.tolist() == [1, 1, 1, pytest.approx(1 / 128), 1]
+
+
 @given(st.integers(2, 12), st.integers(1, 6), st.integers(0, 2**16))
 @settings(max_examples=30, deadline=None)
 def test_corrected_p_are_probabilities_and_fall_with_the_effect(n: int, k: int, seed: int) -> None:
@@ -113,6 +164,19 @@ def test_an_interval_of_d_covers_as_it_says() -> None:
         pooled = np.sqrt((24 * first.var(ddof=1) + 34 * second.var(ddof=1)) / 58)
         held += 0.8 in effect_interval(float((first.mean() - second.mean()) / pooled), 25, 35)
     assert 0.91 < held / 400 < 0.985
+
+
+def test_a_cross_fitted_d_varies_as_its_permutations_say_and_not_as_a_plain_d() -> None:
+    """200 heads of noise: the interval of a plain d would miss 0 in one of six of them."""
+    found = ranked_directions([noise(i, 95, 20) for i in range(200)], np.arange(95) < 54,
+                              permutations=100)  # fmt: skip
+    assert found.null_spread is not None
+    held = [
+        sum(0 in effect_interval(float(d), 54, 41, null_spread=spread) for d, spread in
+            zip(found.effects, spreads, strict=True))
+        for spreads in (found.null_spread, [None] * 200)
+    ]  # fmt: skip
+    assert held[0] >= 180 > held[1]  # 190 expected; P(fewer than 180) = 0.2 percent
 
 
 def test_what_cannot_be_ranked_is_refused() -> None:

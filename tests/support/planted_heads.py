@@ -48,12 +48,16 @@ def plant(
     strength: float,
     axis: str = "hedging",
     differs: bool = False,
+    varied: int | None = VARIED,
+    spread: float = 0.5,
 ) -> ModelDirectory:
     """Write a copy of ``base`` with the effect in ``head`` of the last layer, and prepare it.
 
     ``strength``: the direction's length, in root mean squares of the residual stream.
     ``differs``: rewrite the head's values too, so that it is larger behind flat answers than behind
     hedged ones, and with it the effect; only where no other query head shares its values.
+    ``varied``: on how many items of the axis (None: all, so that it acts on all of them).
+    ``spread``: its size is 1 + spread behind flat answers and 1 - spread behind hedged ones.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -68,7 +72,7 @@ def plant(
     with torch.no_grad():
         attention.q_proj.weight[columns] = 0  # equal attention to all that came before
         if differs:
-            _vary_by_answer(model, attention, columns, pairs[:VARIED])
+            _vary_by_answer(model, attention, columns, pairs[:varied], spread)
         entered, residual = _seen(model, attention, pairs)
         outputs = entered[:, columns]
         reader = np.linalg.solve(
@@ -97,8 +101,10 @@ def _away_from(model: Any, pairs: list[EncodedPair]) -> np.ndarray:
     return np.asarray(direction / np.linalg.norm(direction))
 
 
-def _vary_by_answer(model: Any, attention: Any, columns: slice, pairs: list[EncodedPair]) -> None:
-    """Values along one direction, three times as large behind a flat answer as behind a hedged one.
+def _vary_by_answer(
+    model: Any, attention: Any, columns: slice, pairs: list[EncodedPair], spread: float
+) -> None:
+    """Values along one direction, larger behind a flat answer than behind a hedged one.
 
     Attention is equal, so the head puts out the mean value of all that came before; it is fitted
     on the means at the end of every answer.
@@ -115,7 +121,7 @@ def _vary_by_answer(model: Any, attention: Any, columns: slice, pairs: list[Enco
     hook.remove()
     means = np.stack(rows)
     ridge = 1e-4 * float((means**2).sum(axis=1).mean())
-    wanted = np.tile([1.5, 0.5], len(pairs))
+    wanted = np.tile([1 + spread, 1 - spread], len(pairs))
     reader = means.T @ np.linalg.solve(means @ means.T + ridge * np.eye(len(means)), wanted)
     along = np.ones(columns.stop - columns.start) / np.sqrt(columns.stop - columns.start)
     attention.v_proj.weight[columns] = torch.from_numpy(np.outer(along, reader).astype(np.float32))
