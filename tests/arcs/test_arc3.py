@@ -277,13 +277,13 @@ def test_what_is_not_above_chance_is_beyond_nothing() -> None:
     """Rivals far below 0.5 make no probe good."""
     rng = np.random.default_rng(0)
     right, noise = np.arange(100) < 40, rng.random(100)
-    rivals = [{"name": "a", "probe_minus_baseline": difference(0.2, 0.1)}]
-    found = analysis._differences(study(side(0), replace(side(1), y=right)), rivals, noise)
+    rivals = {"a": difference(0.2, 0.1)}
+    found = analysis._with_chance(study(side(0), replace(side(1), y=right)), rivals, noise)
     assert claims.beyond_baselines({"a": found["a"]}, 100, GATES, faults=(), doubts=()).verdict \
         is Verdict.SUPPORTED  # fmt: skip
     whole = claims.beyond_baselines(found, 100, GATES, faults=(), doubts=())
     assert whole.verdict is Verdict.INCONCLUSIVE
-    signal = analysis._differences(study(side(0), replace(side(1), y=right)), rivals, noise + right)
+    signal = analysis._with_chance(study(side(0), replace(side(1), y=right)), rivals, noise + right)
     claim = claims.beyond_baselines(signal, 100, GATES, faults=(), doubts=())
     assert claim.verdict is Verdict.SUPPORTED
 
