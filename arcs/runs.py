@@ -73,7 +73,7 @@ class JsonLines:
             raw = path.read_bytes()
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-        return list(_parse_lines(path, raw[: raw.rfind(b"\n") + 1]))
+        return list(_parse_lines(path, raw))
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record and fsync it."""
@@ -86,7 +86,8 @@ class JsonLines:
 
 
 def _parse_lines(path: Path, raw: bytes) -> Iterator[dict[str, Any]]:
-    # bytes are split, not text: JSON strings may hold U+0085 or U+2028, which end text lines
+    # bytes are split, not text: JSON strings may hold U+0085 or U+2028, which end text lines;
+    # what follows the last newline is torn
     for number, line in enumerate(raw.split(b"\n")[:-1], start=1):
         try:
             record = json.loads(line)
