@@ -71,6 +71,8 @@ class ReasonCode(StrEnum):
     NOT_REPLICATED = "not_replicated"
     UNIFORM_OUTPUT = "uniform_output"
     CAPABILITY_CLIFF = "capability_cliff"
+    UNBALANCED = "unbalanced"
+    """A gate that asserts too few of the right answers."""
 
 
 @dataclass(frozen=True)

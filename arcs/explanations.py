@@ -38,6 +38,7 @@ _WHY = {
     ReasonCode.NO_SIGNAL_IN_TRAINING: "the probe carries no signal on its training items either",
     ReasonCode.NOT_REPLICATED: "it was not replicated",
     ReasonCode.UNIFORM_OUTPUT: "answers of both classes are alike",
+    ReasonCode.UNBALANCED: "fewer of the right answers are asserted than a balanced gate must",
     ReasonCode.CAPABILITY_CLIFF: "too few items of one class are left on fresh prompts",
 }
 # With more than one budget the interaction has decided; this is a caution then.

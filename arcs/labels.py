@@ -74,7 +74,7 @@ def parse_judge(text: str, *, flag: str = "--judge") -> JudgeSource:
             return JudgeSource("api", model, url=url)
         raise UserError(f"{flag} {text}: give api:URL#MODEL, e.g. api:http://localhost:8000/v1#m")
     if kind == "recorded" and rest:
-        return JudgeSource("recorded", file=Path(rest).expanduser().absolute())
+        return JudgeSource("recorded", file=Path(rest).expanduser().resolve())
     raise UserError(f"{flag} {text}: give {JUDGE_FORMS}")
 
 

@@ -63,6 +63,18 @@ class JsonLines:
                 os.fsync(stream.fileno())
         return cls(path, list(_parse_lines(path, whole)))
 
+    @classmethod
+    def read(cls, path: Path) -> list[dict[str, Any]]:
+        """The whole lines of another run's file, which is not touched: a torn one stays there.
+
+        Raises UserError for a file that cannot be read, and as :meth:`open`.
+        """
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        return list(_parse_lines(path, raw))
+
     def append(self, record: Mapping[str, Any]) -> None:
         """Add one record and fsync it."""
         line = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
@@ -74,7 +86,8 @@ class JsonLines:
 
 
 def _parse_lines(path: Path, raw: bytes) -> Iterator[dict[str, Any]]:
-    # bytes are split, not text: JSON strings may hold U+0085 or U+2028, which end text lines
+    # bytes are split, not text: JSON strings may hold U+0085 or U+2028, which end text lines;
+    # what follows the last newline is torn
     for number, line in enumerate(raw.split(b"\n")[:-1], start=1):
         try:
             record = json.loads(line)

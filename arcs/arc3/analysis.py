@@ -4,49 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arcs.arc3 import claims, probing
-from arcs.arc3.probing import Study
+from arcs.arc3.claims import MIN_P_CORRECT
+from arcs.arc3.kept import Kept
+from arcs.arc3.probing import Part, Study
 from arcs.arc3.table import Side
 from arcs.claims import ReasonCode, Verdict
 from arcs.estimates import JudgedClaim
 from arcs.gates import Gates
 from arcs.progress import Reporter
+from arcs.runs import JsonLines
 from evals.delivery import Delivery, Rate, delivery_table
 from evals.probing import gate
 
 FloatArray = NDArray[np.float64]
-MIN_P_CORRECT = 0.70
-"""Of the balanced gate (PAPER.md 5.3)."""
 OTHER_STEPS = 6
 
 
 def analyse(
-    study: Study, gates: Gates, faults: Sequence[ReasonCode], reporter: Reporter
+    study: Study,
+    gates: Gates,
+    faults: Sequence[ReasonCode],
+    reporter: Reporter,
+    store: JsonLines | None = None,
 ) -> dict[str, Any]:
-    """All results of labels and features; what cannot be computed is None, with a reason."""
+    """All results of labels and features; what cannot be computed is None, with a reason.
+
+    ``store``: where finished parts are kept, and looked for.
+    """
     stuck = claims.undecided(study.train, study.fresh, faults)
     common = {"decoupling": decoupling(study)}
     if stuck is not None:
         return {**common, **dict.fromkeys(_KEYS), "claims": {"transfer": stuck.to_json()}}
+    part = Kept.of(study, store).part
     with reporter.bar("probes", probing.steps(study) + OTHER_STEPS, "steps") as bar:
-        probes = probing.all_probes(study, bar)
-        swept = probing.sweep(study, bar)
+        probes = probing.all_probes(study, part, bar)
+        swept = probing.sweep(study, part, bar)
         cv, fresh_scores = probing.primary_scores(study)
         oof = cv.scores.mean(axis=0)
-        null = probing.permuted(study)
+        null = part("permutations", lambda: probing.permuted(study))
         bar.advance(1, "permutations")
-        compared = probing.all_baselines(study, fresh_scores, oof)
+        compared = probing.all_baselines(study, part, fresh_scores, oof)
         bar.advance(1, "baselines")
-        nuisances = probing.nuisance(study)
+        nuisances = part("nuisance", lambda: probing.nuisance(study))
         bar.advance(1, "nuisance")
-        selective = probing.selectivity(study, cv)
+        selective = part("control task", lambda: probing.selectivity(study, cv))
         bar.advance(1, "control task")
-        controls = _controls(study, gates, bar)
+        controls = _controls(study, gates, part, bar)
     no_signal = null["p_value"] >= gates.test.alpha
     gated, point = _gate(study, gates, oof, fresh_scores)
     first = claims.transfer(study, gates, no_signal=no_signal, faults=faults)
@@ -54,7 +64,8 @@ def analyse(
     doubts = list(claims.cliff(study, gates.test.alpha))
     if no_signal:  # a probe of noise can still lie above baselines that fall below 0.5
         doubts.append(ReasonCode.NO_SIGNAL_IN_TRAINING)
-    differences = _differences(study, compared, fresh_scores)
+    paired = {one["name"]: one["probe_minus_baseline"] for one in compared}
+    differences = _with_chance(study, paired, fresh_scores)
     n = len(study.fresh.y)
     beyond = claims.beyond_baselines(differences, n, gates, faults=inherited, doubts=doubts)
     separating = claims.separates(point, gates, faults=inherited, doubts=doubts)
@@ -95,12 +106,11 @@ _KEYS = (
 _CUT = (ReasonCode.TRUNCATED,)
 
 
-def _differences(
-    study: Study, compared: Sequence[Mapping[str, Any]], scores: FloatArray
+def _with_chance(
+    study: Study, paired: Mapping[str, Mapping[str, Any] | None], scores: FloatArray
 ) -> dict[str, Mapping[str, Any] | None]:
     """What the probe is above, by name; chance is one of them."""
-    found = {one["name"]: one["probe_minus_baseline"] for one in compared}
-    return {"chance": claims.above_chance(scores, study.fresh.y, study.level), **found}
+    return {"chance": claims.above_chance(scores, study.fresh.y, study.level), **paired}
 
 
 def _hangs_on_cut_answers(
@@ -114,9 +124,8 @@ def _hangs_on_cut_answers(
 
 
 def _beyond(study: Study, gates: Gates) -> JudgedClaim:
-    cv, scores = probing.primary_scores(study)
-    compared = probing.all_baselines(study, scores, cv.scores.mean(axis=0))
-    differences = _differences(study, compared, scores)
+    scores = probing.primary_on_fresh(study)
+    differences = _with_chance(study, probing.differences(study, scores), scores)
     return claims.beyond_baselines(differences, len(study.fresh.y), gates, faults=(), doubts=())
 
 
@@ -194,26 +203,29 @@ def _seen(table: Delivery) -> dict[str, Any]:
     }
 
 
-def _controls(study: Study, gates: Gates, bar: Any) -> dict[str, Any]:
+def _controls(study: Study, gates: Gates, part: Part, bar: Any) -> dict[str, Any]:
     """The same pipeline on a planted signal and on shuffled labels."""
     found = {}
     for name, one in (
         ("planted", probing.planted(study)),
         ("shuffled", probing.placebo(study)),
     ):
-        null = probing.permuted(one)
-        claim = claims.transfer(
-            _as_read(one), gates, no_signal=null["p_value"] >= gates.test.alpha, faults=()
-        )
-        _, scores = probing.primary_scores(one)
-        found[name] = {
-            "verdict": claim.verdict.value,
-            "reasons": [reason.value for reason in claim.reasons],
-            "training": null,
-            "fresh": probing.shown(scores, one.fresh.y, study.level),
-        }
+        found[name] = part(name, partial(_control, one, gates))
         bar.advance(1, name)
     return found
+
+
+def _control(study: Study, gates: Gates) -> dict[str, Any]:
+    null = probing.permuted(study)
+    claim = claims.transfer(
+        _as_read(study), gates, no_signal=null["p_value"] >= gates.test.alpha, faults=()
+    )
+    return {
+        "verdict": claim.verdict.value,
+        "reasons": [reason.value for reason in claim.reasons],
+        "training": null,
+        "fresh": probing.shown(probing.primary_on_fresh(study), study.fresh.y, study.level),
+    }
 
 
 def _as_read(study: Study) -> Study:

@@ -12,7 +12,7 @@ from arcs.arc3.probing import H_LAST, Study
 from arcs.arc3.questions import SETS
 from arcs.runs import read_manifest
 from evals.probing.probes import PRIMARY, PROBES, scores_on
-from evals.statistics.auc import auc, delong_difference
+from evals.statistics.auc import AlikeScores, auc, delong_difference
 
 
 def compare(run: Path, study: Study, position: str) -> dict[str, Any] | None:
@@ -56,7 +56,7 @@ def compare(run: Path, study: Study, position: str) -> dict[str, Any] | None:
     found["auc"]["difference"] = found["auc"]["this"] - found["auc"]["other"]
     try:
         interval = delong_difference(its, own, truth, study.level).interval.to_json()
-    except ValueError:  # both order the answers alike
+    except AlikeScores:
         interval = None
     found["auc"]["interval"] = interval
     return found

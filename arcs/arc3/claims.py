@@ -37,6 +37,9 @@ from evals.statistics.rates import Interval, wilson
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
+MIN_P_CORRECT = 0.70
+"""Share of the right answers that a balanced gate asserts (PAPER.md 5.3): of the training answers
+for its threshold, of the fresh ones for the claim."""
 CLIFF = 10
 """Items of the rarer class on fresh prompts below which a fallen rate counts as a cliff: an AUC of
 10 against 150 items has an interval of +- 0.19."""
@@ -46,7 +49,7 @@ PAPER_GATES = (
     Gate("cross-validated AUC in training", 0.65),
     Gate("AUC on fresh items", 0.63),
     Gate("asymmetry on fresh items", -0.15, at_least=False),
-    Gate("share asserted of the right fresh answers", 0.70),
+    Gate("share asserted of the right fresh answers", MIN_P_CORRECT),
 )
 """PAPER.md 5.3 and 5.4; held to the interval, not to the estimate. The last two are one gate: an
 asymmetry is balanced only where enough right answers are asserted, on fresh items too."""
@@ -167,11 +170,18 @@ def separates(
     faults: Sequence[ReasonCode],
     doubts: Sequence[ReasonCode],
 ) -> JudgedClaim:
-    """The gate asserts wrong answers less often than right ones."""
+    """The gate asserts wrong answers less often than right ones, and enough of the right ones.
+
+    Both parts are needed (an intersection-union test, as for the baselines). The share asserted of
+    the right fresh answers must be estimated at :data:`MIN_P_CORRECT` or more: the paper's
+    asymmetry is balanced on the answers it is reported on. Wilson's interval wholly below that
+    refutes the claim.
+    """
     smallest = gates.smallest_effect.rate
     statement = (
         f"the gate, its threshold fixed in training, asserts wrong answers less often than right "
-        f"ones (a difference that matters: {100 * smallest:g} points)"
+        f"ones (a difference that matters: {100 * smallest:g} points) and at least "
+        f"{MIN_P_CORRECT:.0%} of the right ones, on fresh prompts"
     )
     if point is None:
         found = [*doubts, *([] if doubts or faults else [ReasonCode.NO_SIGNAL_IN_TRAINING])]
@@ -186,10 +196,32 @@ def separates(
         p_value=difference.p_value,
         test="Fisher's exact test",
     )
-    return judge_claim(
+    claim = judge_claim(
         statement, estimate, smallest,
         faults=faults, doubts=doubts, alpha=gates.test.alpha, direction=Direction.LESS,
     )  # fmt: skip
+    return claim if faults or doubts else _balanced(claim, point, gates.level)
+
+
+def _balanced(claim: JudgedClaim, point: OperatingPoint, level: float) -> JudgedClaim:
+    """The claim of an asymmetry, held to the share asserted of the right answers as well."""
+    share = Estimate(
+        quantity="share asserted of the right fresh answers",
+        value=point.asserted_right / point.right,
+        interval=wilson(point.asserted_right, point.right, level),
+        interval_method="Wilson",
+        n=point.right,
+        null=MIN_P_CORRECT,
+    )
+    if claim.verdict is Verdict.REFUTED or share.value >= MIN_P_CORRECT:
+        return claim
+    unbalanced = replace(claim, estimate=share, reasons=(ReasonCode.UNBALANCED,))
+    if share.interval.high < MIN_P_CORRECT:
+        return replace(unbalanced, verdict=Verdict.REFUTED)
+    if claim.verdict is not Verdict.SUPPORTED:
+        return claim
+    reasons = (ReasonCode.UNBALANCED, ReasonCode.UNDERPOWERED)
+    return replace(unbalanced, verdict=Verdict.INCONCLUSIVE, reasons=reasons)
 
 
 def undecided(train: Side, fresh: Side, faults: Sequence[ReasonCode]) -> JudgedClaim | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from arcs import provenance
 from arcs.arc1.config import absolute_paths
-from arcs.arc3.config import Arc3Config, flag_of, parse
+from arcs.arc3.config import JUDGE, Arc3Config, flag_of, parse
 from arcs.arc3.engine import engine_of
 from arcs.continuing import continuable
 from arcs.fast_blas import arrange_fast_blas
@@ -43,6 +43,7 @@ def start(
         if out is not None:
             raise UserError("--run continues a run and --out begins one: give one of them")
         config = _settings_of(run, flags)
+        _require_meaning(config, asking)
         arrange_fast_blas(engine_of(config).name, reporter)
         directory = RunDirectory.resume(run)
         directory.extend_manifest(versions=provenance.versions())
@@ -50,6 +51,7 @@ def start(
         reporter.say(f"Arc 3, continued in {directory.path}")
     else:
         config = parse(_absolute(flags))
+        _require_meaning(config, asking)
         arrange_fast_blas(engine_of(config).name, reporter)
         directory = RunDirectory.create(
             out if out is not None else default_path(ARC),
@@ -85,6 +87,16 @@ def _settings_of(run: Path, flags: Mapping[str, Any]) -> Arc3Config:
                 "new run with --out"
             )
     return config
+
+
+def _require_meaning(config: Arc3Config, options: JudgeOptions) -> None:
+    """Raise UserError for options of a judge that these labels have not."""
+    given = list(options.given())
+    if given and config.kind != JUDGE:
+        raise UserError(
+            f"--judge-{given[0].replace('_', '-')}: labels by {config.kind} have no judge; leave "
+            "it out, or give --labels judge:..."
+        )
 
 
 def _go(

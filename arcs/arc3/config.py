@@ -38,13 +38,14 @@ class Profile:
     limits: Mapping[str, int | None]
     """Items of each set, by what is asked; None: all."""
     cv_seeds: int
-    """Seeds of the folds; one moves an AUC by 0.03 (PAPER.md 5.7)."""
+    """Seeds of the folds of probes and baselines; one moves an AUC by 0.03 (PAPER.md 5.7)."""
     slow_seeds: int
     """As ``cv_seeds``, of the network and of each layer of the sweep."""
     permutations: int
-    """Of the labels, for the primary probe; the whole cross-validation is repeated for each."""
+    """Of the labels within the folds, for the primary probe; each costs a cross-validation."""
     sweep_permutations: int
-    """As ``permutations``, for the best of all layers: each costs one cross-validation a layer."""
+    """As ``permutations``, for the best of all layers: each costs one cross-validation a
+    layer."""
     oracle_permutations: int
     """Of the labels over fixed scores, for the oracle threshold."""
 
@@ -54,8 +55,8 @@ PROFILES: Mapping[str, Profile] = {
         {"short-answers": None, "recall": 120, "small-tasks": 60, "humaneval": 60, "chef": 40},
         cv_seeds=5,
         slow_seeds=1,
-        permutations=100,
-        sweep_permutations=20,
+        permutations=500,
+        sweep_permutations=200,
         oracle_permutations=1000,
     ),
     "standard": Profile(
@@ -63,8 +64,8 @@ PROFILES: Mapping[str, Profile] = {
          "chef": None},
         cv_seeds=20,
         slow_seeds=5,
-        permutations=1000,
-        sweep_permutations=100,
+        permutations=2000,
+        sweep_permutations=1000,
         oracle_permutations=4000,
     ),
 }  # fmt: skip

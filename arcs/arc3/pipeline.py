@@ -13,6 +13,7 @@ from arcs import provenance
 from arcs.arc3 import analysis, beside, features, labelling, responses, sidecar
 from arcs.arc3.config import Arc3Config, require_run
 from arcs.arc3.engine import Engine, engine_of, opened
+from arcs.arc3.kept import ANALYSIS
 from arcs.arc3.labelling import Labelling
 from arcs.arc3.probing import Study
 from arcs.arc3.questions import SETS, Question, SetName, describe, questions
@@ -20,7 +21,7 @@ from arcs.arc3.responses import Response
 from arcs.arc3.table import Difficulty, Side, sides
 from arcs.claims import ReasonCode
 from arcs.gates import Gates, load_gates
-from arcs.judging.opening import JudgeOptions
+from arcs.judging.opening import JudgeOptions, check_judge
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory
 from backends.interface import LanguageModel
@@ -56,11 +57,13 @@ def run_arc3(
     config: Arc3Config, run: RunDirectory, reporter: Reporter, options: JudgeOptions
 ) -> dict[str, Any]:
     """Run or continue ``run``; returns what stands in its metrics.json."""
+    asking = replace(options, threads=config.judge_threads, max_tokens=config.judge_max_tokens)
     with run.timed("prepare"):
+        if config.source.judge is not None:
+            check_judge(config.source.judge, reporter, asking)  # before answers it is to judge
         prepared = prepare_run(config, run, reporter)
     found = _read(config, run, prepared, reporter)
     with run.timed("label"):
-        asking = replace(options, threads=config.judge_threads, max_tokens=config.judge_max_tokens)
         labels = labelling.label(config, found, run, prepared.gates, reporter, asking)
     with run.timed("analyse"):
         table = sides(found, labels, features.load(run.path), _difficulty(config, found))
@@ -69,8 +72,9 @@ def run_arc3(
             table["train"], table["fresh"], config.sizes, config.seed, prepared.gates.level
         )
         results = analysis.analyse(
-            study, prepared.gates, _faults(labels, found, prepared.gates), reporter
-        )
+            study, prepared.gates, _faults(labels, found, prepared.gates), reporter,
+            run.json_lines(ANALYSIS),
+        )  # fmt: skip
         compared = _beside(config, study, reporter)
     run.extend_manifest(labels=labels.instrument, delivery=labels.delivery)
     metrics = _metrics(config, run, found, labels, study, results, compared)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,16 @@ from arcs.arc3.table import Side
 from arcs.progress import Bar
 from evals.probing.baselines import Baseline, baselines
 from evals.probing.controls import control_task, plant, shuffled
-from evals.probing.probes import PRIMARY, PROBES, scores_on
-from evals.statistics.auc import auc, auc_p_value, delong_difference, delong_interval
-from evals.statistics.cross_validation import CrossValidatedAuc, cross_validated
-from evals.statistics.permutation import permutation_test
+from evals.probing.permuted_labels import Labellings, null_of_the_best
+from evals.probing.probes import PRIMARY, PRIMARY_C, PROBES, scores_on
+from evals.statistics.auc import (
+    AlikeScores,
+    auc,
+    auc_p_value,
+    delong_difference,
+    delong_interval,
+)
+from evals.statistics.cross_validation import CrossValidatedAuc, TooFewForFolds, cross_validated
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -27,6 +34,9 @@ POOLED = ("mean_normed", "paper_mixed")
 LOGISTIC = (PRIMARY, "logistic C=1.0")
 H_LAST, ALL_LAYERS = "h_last", "all_layers"
 PLANT_SEED, SHUFFLE_SEED = 1, 2
+CONTROL_DRAWS = 5
+Part = Callable[[str, Callable[[], Any]], Any]
+"""Names a part of the analysis and makes it, unless it is there (:mod:`arcs.arc3.kept`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +99,7 @@ def cross_validate(
         return cross_validated(
             model, rows, side.y, folds=FOLDS, seeds=seeds, groups=side.groups if grouped else None
         )
-    except ValueError:
+    except TooFewForFolds:
         return None
 
 
@@ -111,14 +121,14 @@ def one_probe(study: Study, features: str, name: str) -> dict[str, Any]:
     }
 
 
-def all_probes(study: Study, bar: Bar) -> list[dict[str, Any]]:
+def all_probes(study: Study, part: Part, bar: Bar) -> list[dict[str, Any]]:
     """Every probe on h_last, the logistic ones on the pooled states."""
     jobs = [(H_LAST, name) for name in PROBES]
     jobs += [(features, name) for features in POOLED if features in study.train.x
              for name in LOGISTIC]  # fmt: skip
     found = []
     for features, name in jobs:
-        found.append(one_probe(study, features, name))
+        found.append(part(f"{features}, {name}", partial(one_probe, study, features, name)))
         bar.advance(1, f"{features}, {name}")
     return found
 
@@ -127,21 +137,19 @@ def primary_scores(study: Study) -> tuple[CrossValidatedAuc, FloatArray]:
     """The primary probe: out of fold on the training set, and on the fresh one."""
     x = study.train.x[H_LAST]
     cv = cross_validated(PROBES[PRIMARY](), x, study.train.y, folds=FOLDS, seeds=study.seeds)
-    fresh = study.fresh.x[H_LAST]
-    return cv, scores_on(PROBES[PRIMARY](), x, study.train.y, fresh)
+    return cv, primary_on_fresh(study)
+
+
+def primary_on_fresh(study: Study) -> FloatArray:
+    """The primary probe, fitted on all of training."""
+    x = study.train.x[H_LAST]
+    return scores_on(PROBES[PRIMARY](), x, study.train.y, study.fresh.x[H_LAST])
 
 
 def permuted(study: Study) -> dict[str, Any]:
-    """The primary probe's out-of-fold AUC against shuffled labels, the whole procedure repeated."""
-    x = study.train.x[H_LAST]
-
-    def statistic(labels: BoolArray) -> float:
-        cv = cross_validated(PROBES[PRIMARY](), x, labels, folds=FOLDS, seeds=(study.seed,))
-        return float(cv.out_of_fold[0])
-
-    found = permutation_test(
-        statistic, study.train.y, permutations=study.sizes.permutations, seed=study.seed
-    )
+    """The primary probe's out-of-fold AUC against that of permuted labels."""
+    found = null_of_the_best([_labellings(study, study.sizes.permutations).out_of_fold_aucs(
+        study.train.x[H_LAST], PRIMARY_C)])  # fmt: skip
     return {
         "out_of_fold_auc": found.observed,
         "p_value": found.p_value,
@@ -151,7 +159,11 @@ def permuted(study: Study) -> dict[str, Any]:
     }
 
 
-def sweep(study: Study, bar: Bar) -> dict[str, Any] | None:
+def _labellings(study: Study, permutations: int) -> Labellings:
+    return Labellings.of(study.train.y, folds=FOLDS, permutations=permutations, seed=study.seed)
+
+
+def sweep(study: Study, part: Part, bar: Bar) -> dict[str, Any] | None:
     """Every layer alone; the best one is chosen in training, and its maximum has a null.
 
     None where the engine gives the final layer only.
@@ -161,27 +173,23 @@ def sweep(study: Study, bar: Bar) -> dict[str, Any] | None:
     train, fresh = study.train, study.fresh
     x, x_fresh = train.x[ALL_LAYERS], fresh.x[ALL_LAYERS]
     layers, model = range(x.shape[1]), PROBES[PRIMARY]
-    rows: list[dict[str, Any]] = []
-    for layer in layers:
+    drawn = _labellings(study, study.sizes.sweep_permutations)
+
+    def one(layer: int) -> dict[str, Any]:
         cv = cross_validated(model(), x[:, layer], train.y, folds=FOLDS, seeds=study.slow_seeds)
         scores = scores_on(model(), x[:, layer], train.y, x_fresh[:, layer])
-        rows.append(
-            {"layer": layer, "train": cv_json(cv), "fresh": shown(scores, fresh.y, study.level)}
-        )
+        return {"layer": layer, "train": cv_json(cv), "fresh": shown(scores, fresh.y, study.level)}
+
+    def null(layer: int) -> list[float]:
+        return [float(each) for each in drawn.out_of_fold_aucs(x[:, layer], PRIMARY_C)]
+
+    rows, nulls = [], []
+    for layer in layers:
+        rows.append(part(f"layer {layer}", partial(one, layer)))
         bar.advance(1, f"layer {layer}")
-
-    def largest(labels: BoolArray) -> float:
-        bar.advance(1, "permuted layers")
-        seeds = study.slow_seeds[:1]
-        return max(
-            float(cross_validated(model(), x[:, layer], labels, folds=FOLDS, seeds=seeds)
-                  .out_of_fold[0])
-            for layer in layers
-        )  # fmt: skip
-
-    null = permutation_test(
-        largest, train.y, permutations=study.sizes.sweep_permutations, seed=study.seed
-    )
+        nulls.append(part(f"null of layer {layer}", partial(null, layer)))
+        bar.advance(1, f"layer {layer}, permuted")
+    found = null_of_the_best(nulls)
     best = max(rows, key=lambda row: row["train"]["out_of_fold_auc"])
     return {
         "probe": PRIMARY,
@@ -189,46 +197,66 @@ def sweep(study: Study, bar: Bar) -> dict[str, Any] | None:
         "best_in_training": best["layer"],
         "best_is": "the layer with the largest out-of-fold AUC in training; the embedding is 0",
         "null_of_the_maximum": {
-            "largest": null.observed,
-            "p_value": null.p_value,
-            "null_mean": null.expected,
+            "largest": found.observed,
+            "p_value": found.p_value,
+            "null_mean": found.expected,
             "permutations": study.sizes.sweep_permutations,
         },
     }
 
 
-def all_baselines(study: Study, fresh_scores: FloatArray, oof: FloatArray) -> list[dict[str, Any]]:
-    """What the primary probe must beat, each with the paired difference on the fresh items."""
+def all_baselines(
+    study: Study, part: Part, fresh_scores: FloatArray, oof: FloatArray
+) -> list[dict[str, Any]]:
+    """What the primary probe must beat, each with the paired difference on the fresh items.
+
+    In training too they are compared on the very folds of the probe.
+    """
+
+    def one(baseline: Baseline) -> dict[str, Any]:
+        train = _baseline_in_training(study, baseline)
+        scores = _baseline_on_fresh(study, baseline)
+        return {
+            "name": baseline.name,
+            "fitted": baseline.make is not None,
+            "train": train[1],
+            "fresh": shown(scores, study.fresh.y, study.level),
+            "probe_minus_baseline": _difference(scores, fresh_scores, study.fresh.y, study),
+            "in_training": _difference(train[0], oof, study.train.y, study),
+        }
+
+    return [part(f"baseline {each.name}", partial(one, each)) for each in _baselines(study)]
+
+
+def differences(study: Study, fresh_scores: FloatArray) -> dict[str, dict[str, Any] | None]:
+    """The paired differences of :func:`all_baselines` alone, by name."""
+    return {
+        one.name: _difference(_baseline_on_fresh(study, one), fresh_scores, study.fresh.y, study)
+        for one in _baselines(study)
+    }
+
+
+def _baselines(study: Study) -> list[Baseline]:
     width = study.train.x[H_LAST].shape[1]
-    found = []
-    for one in baselines(study.train.answers, study.fresh.answers, width=width):
-        train, scores = _baseline_scores(study, one)
-        found.append(
-            {
-                "name": one.name,
-                "fitted": one.make is not None,
-                "train": train[1],
-                "fresh": shown(scores, study.fresh.y, study.level),
-                "probe_minus_baseline": _difference(scores, fresh_scores, study.fresh.y, study),
-                "in_training": _difference(train[0], oof, study.train.y, study),
-            }
-        )
-    return found
+    return baselines(study.train.answers, study.fresh.answers, width=width)
 
 
-def _baseline_scores(
-    study: Study, one: Baseline
-) -> tuple[tuple[FloatArray, dict[str, Any]], FloatArray]:
-    """Training scores (out of fold) with their summary, and scores of the fresh items."""
+def _baseline_in_training(study: Study, one: Baseline) -> tuple[FloatArray, dict[str, Any]]:
+    """Scores out of fold, with their summary."""
     truth = study.train.y
     if one.make is None:
         scores = np.asarray(one.train, dtype=np.float64)
         value = auc(scores, truth)
         single = CrossValidatedAuc(np.array([value]), np.array([np.nan]), scores[None, :])
-        return (scores, cv_json(single)), np.asarray(one.fresh, dtype=np.float64)
-    cv = cross_validated(one.make(), one.train, truth, folds=FOLDS, seeds=study.slow_seeds)
-    fresh = scores_on(one.make(), one.train, truth, one.fresh)
-    return (cv.scores.mean(axis=0), cv_json(cv)), fresh
+        return scores, cv_json(single)
+    cv = cross_validated(one.make(), one.train, truth, folds=FOLDS, seeds=study.seeds)
+    return cv.scores.mean(axis=0), cv_json(cv)
+
+
+def _baseline_on_fresh(study: Study, one: Baseline) -> FloatArray:
+    if one.make is None:
+        return np.asarray(one.fresh, dtype=np.float64)
+    return scores_on(one.make(), one.train, study.train.y, one.fresh)
 
 
 def _difference(
@@ -237,7 +265,7 @@ def _difference(
     """AUC of the probe minus the baseline's; None where both order the items alike."""
     try:
         found = delong_difference(baseline, probe, labels, study.level)
-    except ValueError:
+    except AlikeScores:
         return None
     return {
         "difference": found.difference,
@@ -274,19 +302,20 @@ def _nuisance(name: str, x: NDArray[np.float32], labels: BoolArray, study: Study
 
 
 def selectivity(study: Study, primary: CrossValidatedAuc) -> dict[str, Any]:
-    """The control task beside the real one."""
-    train = study.train
+    """The control task beside the real one, on the same folds' seeds."""
+    train, seeds = study.train, study.seeds[:CONTROL_DRAWS]
+    real = float(primary.out_of_fold[: len(seeds)].mean())
     found = control_task(
-        PROBES[PRIMARY](), train.x[H_LAST], train.y, train.groups, folds=FOLDS, seed=study.seed
+        PROBES[PRIMARY](), train.x[H_LAST], train.y, train.groups, folds=FOLDS, seeds=seeds
     )
     return {
-        "by": found.by,
-        "groups": found.groups,
-        "draws": found.draws,
-        "real_auc": primary.mean,
-        "control_auc": found.auc,
-        "control_range": [found.lowest, found.highest],
-        "selectivity": primary.mean - found.auc,
+        "by": "kind of question",
+        "groups": len(set(train.groups)),
+        "draws": 0 if found is None else len(seeds),
+        "real_auc": real,
+        "control_auc": None if found is None else found.auc,
+        "control_range": None if found is None else [found.lowest, found.highest],
+        "selectivity": None if found is None else real - found.auc,
     }
 
 
@@ -323,5 +352,4 @@ def steps(study: Study) -> int:
     probes = len(PROBES) + len(LOGISTIC) * sum(name in study.train.x for name in POOLED)
     if ALL_LAYERS not in study.train.x:
         return probes
-    layers = int(study.train.x[ALL_LAYERS].shape[1])
-    return probes + layers + 1 + study.sizes.sweep_permutations
+    return probes + 2 * int(study.train.x[ALL_LAYERS].shape[1])

@@ -92,17 +92,24 @@ def describe(made: Sequence[Question], asked: str) -> dict[str, Any]:
 
 
 def fresh_kinds(items: Iterable[tuple[str, str]]) -> frozenset[tuple[str, str]]:
-    """Which (topic, kind) are fresh: of each topic, in the order of a hash, until enough items."""
+    """Which (topic, kind) are fresh: of each topic, in the order of a hash, until enough items.
+
+    A kind of one name is one kind in all its topics: where the first of them (by name) puts it,
+    the others have it too.
+    """
     counts = Counter(items)
     chosen: set[tuple[str, str]] = set()
+    side: dict[str, bool] = {}
     for topic in sorted({topic for topic, _ in counts}):
-        kinds = [key for key in counts if key[0] == topic]
-        total, taken = sum(counts[key] for key in kinds), 0
-        for key in sorted(kinds, key=lambda k: _hash(f"{k[0]}/{k[1]}")):
-            if taken >= FRESH_SHARE * total:
-                break
-            chosen.add(key)
-            taken += counts[key]
+        kinds = sorted((key for key in counts if key[0] == topic), key=lambda k: _hash("/".join(k)))
+        taken = sum(counts[key] for key in kinds if side.get(key[1]))
+        total = sum(counts[key] for key in kinds)
+        for key in kinds:
+            if key[1] not in side:
+                side[key[1]] = taken < FRESH_SHARE * total
+                taken += counts[key] if side[key[1]] else 0
+            if side[key[1]]:
+                chosen.add(key)
     return frozenset(chosen)
 
 
@@ -122,7 +129,7 @@ def _short_answers(encoder: ChatEncoder, limit: int | None) -> tuple[Question, .
         "fresh": [item for item in items if (item.domain, item.kind) in fresh],
     }
     return tuple(
-        _short(name, item, item.domain, f"{item.domain}/{item.kind}", encoder)
+        _short(name, item, item.domain, item.kind, encoder)
         for name in SETS
         for item in _first(sides[name], limit)  # topics are interleaved in the file
     )

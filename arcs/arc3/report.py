@@ -60,11 +60,14 @@ def _sets(metrics: Found) -> Table:
 
 
 def _probes(metrics: Found) -> Table:
-    seeds = metrics["config"]["profile"]
+    primary = next(one for one in metrics["probes"] if one["primary"])
+    seeds = 0 if primary["train"] is None else primary["train"]["seeds"]
+    slow = min(one["train"]["seeds"] for one in metrics["probes"] if one["train"] is not None)
     table = _table(
         "Probes: AUC of right against wrong",
-        f"training: {metrics['sets']['train']['used']} items, 5 folds, profile {seeds}; folds: "
-        "out of fold, all items ranked together, mean +- SD over seeds; new kinds: folds that "
+        f"training: {metrics['sets']['train']['used']} items, 5 folds; folds: out of "
+        f"fold, all items ranked together, mean +- SD over {seeds} seeds of the folds ({slow} for "
+        "the network, single layers and new kinds); new kinds: folds that "
         "leave whole kinds out; fresh: fitted on all of training, DeLong intervals, Mann-Whitney "
         "p; * declared beforehand, all others are exploratory",
     )
@@ -101,7 +104,8 @@ def _shown_layers(sweep: Found | None) -> list[Found]:
 def _baselines(metrics: Found) -> Table:
     table = _table(
         "Baselines: what the probe (*) must beat",
-        "difference: AUC of the probe minus the baseline's, paired, DeLong intervals",
+        "training: on the folds of the probe (*), all its seeds; difference: AUC of the probe "
+        "minus the baseline's on fresh items, paired, DeLong intervals",
     )
     table.add_column("baseline", overflow="fold", min_width=18)
     for name in ("training", "fresh", "difference", "p"):
@@ -120,7 +124,8 @@ def _controls(metrics: Found) -> Table:
     table = _table(
         "Controls: what the same probe says of other labels",
         "planted: the labels written into h_last; shuffled: labels in random order; control task: "
-        "one random label a kind; the rest: what else h_last tells, out of fold",
+        "every kind of question has one random label; the rest: what else h_last tells, out of "
+        "fold",
     )
     table.add_column("labels", overflow="fold", min_width=24)
     table.add_column("AUC", justify="right", no_wrap=True)
@@ -130,7 +135,8 @@ def _controls(metrics: Found) -> Table:
         table.add_row(f"{name}, fresh", _auc(one["fresh"]), f"{one['verdict']} ({reasons})")
     task, null = metrics["selectivity"], metrics["permutation"]
     table.add_row(
-        f"control task by {task['by']}", f"{task['control_auc']:.3f}",
+        f"control task by {task['by']}", _number(task["control_auc"]),
+        f"too few kinds ({task['groups']}) to label at random" if task["selectivity"] is None else
         f"selectivity {task['selectivity']:+.3f} ({task['draws']} draws, {task['groups']} kinds)",
     )  # fmt: skip
     table.add_row(
@@ -302,9 +308,14 @@ def _tried(metrics: Found, run: Path | None) -> list[str]:
         ms = json.loads((run / TRIED).read_text())["milliseconds"]
         line += (
             f"; {ms['reading'] + ms['scoring']:.2f} ms behind the last token of an answer that "
-            f"takes {ms['generating_without']:.0f} ms (medians)"
+            f"takes {ms['generating_without']:.0f} ms (medians{_of(ms)})"
         )
     return [line + "."]
+
+
+def _of(ms: Found) -> str:
+    """How many a median is of; runs from before the count was kept have none."""
+    return f" of {ms['n']}, after one to warm up" if "n" in ms else ""
 
 
 def _verdict(metrics: Found) -> Panel:
@@ -328,10 +339,14 @@ def _because(claim: Found) -> str:
     estimate = claim["estimate"]
     if estimate is not None:
         sign = "" if estimate["null"] else "+"
-        interval, p = _interval(estimate["interval"]), _p(estimate["p_value"])
+        test = (
+            ""
+            if estimate["test"] is None
+            else (f"{estimate['test']} p = {_p(estimate['p_value'])}, ")
+        )
         sentences.append(
-            f"{estimate['quantity']} {estimate['value']:{sign}.3f} {interval}, "
-            f"{estimate['test']} p = {p}, n = {estimate['n']}"
+            f"{estimate['quantity']} {estimate['value']:{sign}.3f} "
+            f"{_interval(estimate['interval'])}, {test}n = {estimate['n']}"
         )
     sentences.append("; ".join(why(ReasonCode(reason)) for reason in claim["reasons"]))
     if claim["n_to_settle"] is not None:

@@ -98,8 +98,11 @@ def generate(
 
 
 def take(run: Path, asked: Sequence[Question], store: JsonLines) -> None:
-    """Copy the answers of another run. Raises UserError where one of these questions has none."""
-    theirs = _by_id(JsonLines.open(run / RESPONSES).records)
+    """Copy the answers of another run, which is only read.
+
+    Raises UserError where one of these questions has none.
+    """
+    theirs = _by_id(JsonLines.read(run / RESPONSES))
     for question in asked:  # all of them, before the first is taken
         row = theirs.get(question.item_id)
         if row is None or row["prompt_sha"] != question.prompt_sha:

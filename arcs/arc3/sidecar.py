@@ -24,13 +24,15 @@ from arcs.arc3.questions import Question
 from arcs.runs import RunDirectory, canonical_json
 from backends.interface import Float32, HiddenPoint, LanguageModel, Prompt
 from backends.sequences import Position, TokenSequence, position_of
+from evals.humaneval.prompts import CHAT_TEMPLATE
 from evals.items.short_answer import INSTRUCTION
 from evals.probing.probes import PRIMARY, PROBES
+from evals.self_verification import spoken
 from models.chat import ChatEncoder, Message
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.files import write_atomically
-from models.geometry import read_geometry
+from models.geometry import ModelGeometry, read_geometry
 
 FOLDER = "sidecar"
 WEIGHTS, FACTS = "sidecar.safetensors", "sidecar.json"
@@ -40,8 +42,15 @@ TRIES = 10
 FLOAT32 = frozenset({"torch float32", "mlx float32", "gguf f32"})
 """Engines whose states are the same but for rounding."""
 HEDGE = "I am not sure about this: "
-SUFFIX: Mapping[str, str] = {"short-answers": INSTRUCTION, "recall": INSTRUCTION}
-"""Follows a question in the user's turn, by what the probe was fitted on."""
+_CODE = CHAT_TEMPLATE.partition("{prompt}")
+AROUND: Mapping[str, tuple[str, str]] = {
+    "short-answers": ("", INSTRUCTION),
+    "recall": ("", INSTRUCTION),
+    "small-tasks": (_CODE[0], _CODE[2]),
+    "humaneval": (_CODE[0], _CODE[2]),
+    "chef": ("", ""),
+}
+"""What stands before and behind a question in the user's turn, by what the probe was fitted on."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,9 @@ class Facts:
     n_train: int
     fresh: Mapping[str, Any]
     """The gate on fresh prompts, and the claims' verdicts."""
+    prefix: str = ""
+    n_layers: int | None = None
+    """Of the model; None in sidecars that were made before it was kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +131,15 @@ class Answered:
         return self.reading + self.scoring
 
 
+@dataclass(frozen=True)
+class Asked:
+    """One question as ids."""
+
+    prompt: Prompt
+    think_open: bool
+    """The prompt ends inside a thinking block, so that the answer begins with thoughts."""
+
+
 def load(folder: Path) -> Sidecar:
     """Raises UserError where there is none, or it is damaged."""
     from safetensors import SafetensorError
@@ -127,6 +148,9 @@ def load(folder: Path) -> Sidecar:
     try:
         facts = Facts(**json.loads((folder / FACTS).read_text(encoding="utf-8")))
         arrays = load_file(folder / WEIGHTS)
+        problem = _problem(facts, arrays)
+        if problem is not None:
+            raise ValueError(problem)
         return Sidecar(facts, arrays["mean"], arrays["weights"], float(arrays["bias"][0]))
     except FileNotFoundError:
         raise UserError(
@@ -134,6 +158,37 @@ def load(folder: Path) -> Sidecar:
         ) from None
     except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
         raise UserError(f"--sidecar {folder}: cannot be read ({error}); fit it again") from None
+
+
+def _problem(facts: Facts, arrays: Mapping[str, NDArray[Any]]) -> str | None:
+    """What is wrong with a sidecar's parts; None if nothing."""
+    shapes = {name: arrays[name].shape for name in ("mean", "weights", "bias")}
+    width = shapes["weights"]
+    if len(width) != 1 or shapes["mean"] != width or shapes["bias"] != (1,):
+        return f"{WEIGHTS} holds {', '.join(f'{name} {one}' for name, one in shapes.items())}"
+    if not all(np.isfinite(arrays[name]).all() for name in shapes):
+        return f"{WEIGHTS} holds values that are not finite"
+    if facts.features != H_LAST:
+        return f"it reads {facts.features!r}, not {H_LAST}"
+    if facts.position not in list(Position):
+        return f"its position is {facts.position!r}, not {' or '.join(Position)}"
+    if not isinstance(facts.threshold, float) or not 0 <= facts.threshold <= 1:
+        return f"its threshold is {facts.threshold!r}, not a probability"
+    return None
+
+
+def require_states(sidecar: Sidecar, geometry: ModelGeometry, folder: Path) -> None:
+    """Raise UserError where the model has no h_last of the sidecar's width and layer."""
+    facts = sidecar.facts
+    for what, its, here in (
+        ("width of h_last", len(sidecar.weights), geometry.hidden_size),
+        ("number of layers", facts.n_layers, geometry.n_layers),
+    ):
+        if its is not None and its != here:
+            raise UserError(
+                f"--sidecar {folder}: its {what} is {its} and the model's is {here}; fit one on a "
+                "run of this model"
+            )
 
 
 def fit(
@@ -157,7 +212,9 @@ def fit(
         position=config.position,
         threshold=float(results["gate"]["chosen"]["threshold"]),
         hedge=hedge,
-        suffix=SUFFIX.get(config.asked, ""),
+        prefix=AROUND[config.asked][0],
+        suffix=AROUND[config.asked][1],
+        n_layers=read_geometry(directory.path).n_layers,
         n_predict=config.budget,
         labels=config.labels,
         items=config.asked,
@@ -183,20 +240,28 @@ def other_states(fitted: str, now: str) -> str | None:
     )
 
 
-def encode(encoder: ChatEncoder, sidecar: Sidecar, question: str) -> Prompt:
+def encode(encoder: ChatEncoder, sidecar: Sidecar, question: str) -> Asked:
     """A question, asked as the training questions were."""
-    text = question + sidecar.facts.suffix
-    return Prompt("question", encoder.encode_prompt([Message("user", text)]).ids)
+    prefix, suffix = sidecar.facts.prefix, sidecar.facts.suffix
+    # a function that is to be completed stands in a block of code, which ends with its last line
+    text = f"{prefix}{question.rstrip() if prefix else question}{suffix}"
+    made = encoder.encode_prompt([Message("user", text)])
+    return Asked(Prompt("question", made.ids), made.think_open)
 
 
 def answer(
     model: LanguageModel,
     encoder: ChatEncoder,
     sidecar: Sidecar,
-    prompt: Prompt,
+    asked: Asked,
     budget: int,
 ) -> Answered:
-    """Generate, read h_last, decide. An answer without the position is hedged."""
+    """Generate, read h_last, decide. An answer without the position is hedged.
+
+    The hedge stands before what is said, not before the thoughts that led to it; an answer that is
+    nothing but thoughts is shown whole.
+    """
+    prompt = asked.prompt
     begun = time.perf_counter()
     keeps = model.capabilities.hidden_states and sidecar.facts.position == Position.LAST_CONTENT
     state: Float32 | None = None
@@ -214,7 +279,8 @@ def answer(
     p_correct = None if state is None else sidecar.score(state)
     asserted = p_correct is not None and p_correct >= sidecar.facts.threshold
     text = encoder.decode(done.ids)
-    shown = text if asserted else f"{sidecar.facts.hedge}{text}"
+    said = spoken(text, think_open=asked.think_open)
+    shown = text if asserted else f"{sidecar.facts.hedge}{said or text}"
     ended = time.perf_counter()
     return Answered(
         text=shown,
@@ -256,15 +322,32 @@ def try_out(
 ) -> dict[str, Any]:
     """Answer some fresh questions one by one, with and without; milliseconds are medians.
 
+    The first question is answered twice before anything is timed: an engine's first answer pays for
+    memory and kernels that all later ones find. With and without go first in turn.
+
     Where the answer is the one that the analysis read (not so with another engine's answers), also
     how far the score of the working sidecar is from that of the analysis, which read in batches.
     """
-    plain, found = [], []
-    for one in asked:
+
+    def without(one: Question) -> float:
         begun = time.perf_counter()
         model.generate([one.prompt], max_tokens=budget, stop_ids=encoder.stop_ids)
-        plain.append(time.perf_counter() - begun)
-        found.append(answer(model, encoder, sidecar, one.prompt, budget))
+        return time.perf_counter() - begun
+
+    def hedged(one: Question) -> Answered:
+        return answer(model, encoder, sidecar, Asked(one.prompt, one.think_open), budget)
+
+    for one in asked[:1]:
+        without(one)
+        hedged(one)
+    plain, found = [], []
+    for place, one in enumerate(asked):
+        if place % 2:
+            found.append(hedged(one))
+            plain.append(without(one))
+        else:
+            plain.append(without(one))
+            found.append(hedged(one))
     rows = {item: row for row, item in enumerate(study.fresh.item_ids)}
     known = [
         (answered.p_correct, sidecar.score(study.fresh.x[H_LAST][rows[one.item_id]]))
@@ -283,6 +366,7 @@ def try_out(
         ),
         "largest_difference_of_p": max((abs(a - b) for a, b in known), default=None),
         "milliseconds": {
+            "n": len(found),
             "generating_without": 1000 * median(plain),
             "generating_with_state": 1000 * median(one.generating for one in found),
             "reading": 1000 * median(one.reading for one in found),

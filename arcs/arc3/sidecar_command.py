@@ -19,6 +19,7 @@ from arcs.progress import Reporter
 from arcs.runs import METRICS, canonical_json
 from models.chat import ChatEncoder
 from models.errors import UserError
+from models.geometry import read_geometry
 from models.store import prepare
 
 
@@ -91,9 +92,11 @@ def answer(
     warning = sidecars.other_states(made.facts.engine, str(engine))
     if warning is not None:
         reporter.say(f"--sidecar {folder}: {warning}")
+    geometry = read_geometry(directory.path)
+    sidecars.require_states(made, geometry, folder)
     encoder = ChatEncoder(directory)
     prompt = sidecars.encode(encoder, made, question)
-    longest = len(prompt.ids) + config.budget
+    longest = len(prompt.prompt.ids) + config.budget
     with opened(engine, directory, longest=longest, reporter=reporter) as base:
         found = sidecars.answer(base, encoder, made, prompt, config.budget)
     ms = {

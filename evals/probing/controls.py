@@ -2,9 +2,12 @@
 
 * A planted signal must be found: labels are written into real features along a random direction.
 * Shuffled labels must not be.
-* A control task (Hewitt and Liang 2019) gives every *group* of items one random label. A probe that
-  does well there tells the groups apart, and could have got its score on the real labels that
-  way. Selectivity is the AUC on the real labels minus that on the control task.
+* A control task (Hewitt and Liang 2019) gives every *type* of input one random label, and every
+  input the label of its type. Theirs is the word type of a token; an answer's is the kind of its
+  question (``groups``). A probe that does well there tells the kinds apart, and could have got
+  its score on the real labels that way. Selectivity is the AUC on the real labels minus that on
+  the control task. Labels drawn item by item are no control task: nothing could be learnt of
+  them, and any probe would look selective.
 """
 
 from __future__ import annotations
@@ -30,8 +33,6 @@ LEAST_GROUPS = 4
 class ControlTask:
     """The control task beside the real one, out of fold."""
 
-    by: str
-    """``group``, or ``item`` where there are too few groups."""
     groups: int
     auc: float
     """Mean over the draws."""
@@ -68,32 +69,32 @@ def control_task(
     groups: Sequence[str],
     *,
     folds: int = 5,
-    draws: int = 5,
-    seed: int = 0,
-) -> ControlTask:
+    seeds: Sequence[int] = (0, 1, 2, 3, 4),
+) -> ControlTask | None:
     """AUC out of fold where every group has a random label, as often True as the real ones.
 
-    The folds are stratified by that label, not grouped: what is asked is what a probe can
-    memorise of groups it has seen.
+    One draw of labels for each seed of the folds. The folds are stratified by that label, not
+    grouped: what is asked is what a probe can memorise of groups it has seen. None where the groups
+    are too few to be labelled at random.
     """
     named = np.asarray(groups)
     names = np.unique(named)
-    by_group = len(names) >= LEAST_GROUPS
-    rng = np.random.default_rng(seed)
+    if len(names) < LEAST_GROUPS:
+        return None
+    rng = np.random.default_rng(seeds[0])
     found: list[float] = []
-    for _ in range(draws):
-        made = _drawn(named, names, labels, folds, rng) if by_group else None
+    for seed in seeds:
+        made = _drawn(named, names, labels, folds, rng)
         if made is None:
-            by_group, made = False, rng.permutation(labels)
-        cv = cross_validated(model, x, made, folds=folds, seeds=(len(found),))
+            return None
+        cv = cross_validated(model, x, made, folds=folds, seeds=(seed,))
         found.append(float(cv.out_of_fold[0]))
     return ControlTask(
-        by="group" if by_group else "item",
         groups=len(names),
         auc=float(np.mean(found)),
         lowest=min(found),
         highest=max(found),
-        draws=draws,
+        draws=len(found),
     )
 
 

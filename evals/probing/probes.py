@@ -18,7 +18,8 @@ from sklearn.preprocessing import StandardScaler
 
 from evals.statistics.cross_validation import probe as logistic
 
-PRIMARY = "logistic C=0.1"
+PRIMARY_C = 0.1
+PRIMARY = f"logistic C={PRIMARY_C}"
 """Declared before any label is seen; every other probe is exploratory."""
 MLP_WIDTH = 32
 MLP_ITERATIONS = 500
@@ -66,7 +67,7 @@ def mean_difference() -> Pipeline:
 
 
 PROBES: Mapping[str, Callable[[], Pipeline]] = {
-    PRIMARY: lambda: logistic(0.1),
+    PRIMARY: lambda: logistic(PRIMARY_C),
     "logistic C=1.0": lambda: logistic(1.0),
     "mean difference": mean_difference,
     f"MLP({MLP_WIDTH})": mlp,

@@ -44,6 +44,10 @@ class AucDifference:
     """Two-sided, for no difference."""
 
 
+class AlikeScores(ValueError):
+    """Two scores that order the items alike: no difference to test, and no mistake."""
+
+
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:
     """Probability that a True item scores higher than a False one, ties counted half.
 
@@ -161,8 +165,8 @@ def delong_difference(
 ) -> AucDifference:
     """Compare two scores of the same items (DeLong 1988): AUC of the second minus the first.
 
-    Raises ValueError where a class has fewer than two items, or where the two scores order
-    every pair of items alike up to a constant, so that the difference has no variance.
+    Raises ValueError where a class has fewer than two items; AlikeScores where the two scores
+    order every pair of items alike up to a constant, so that the difference has no variance.
     """
     scores, checked_labels = _two_scores(first, second, labels)
     values = [auc(row, checked_labels) for row in scores]
@@ -171,7 +175,7 @@ def delong_difference(
     contrasts = [np.diff(side, axis=0)[0] for side in _placements(scores, checked_labels)]
     variance = sum(float(np.var(side, ddof=1)) / len(side) for side in contrasts)
     if variance < _ROUNDING:
-        raise ValueError(
+        raise AlikeScores(
             "no variation: the two scores order the items alike, so their AUCs cannot be compared"
         )
     error = math.sqrt(variance)

@@ -30,6 +30,10 @@ Split = tuple[IntArray, IntArray]
 """Row numbers of the training part and of the held-out part."""
 
 
+class TooFewForFolds(ValueError):
+    """A class or the groups are too few for the folds: no cross-validation, and no mistake."""
+
+
 @dataclass(frozen=True)
 class CrossValidatedAuc:
     """Cross-validated AUC over one or more seeds of the folds."""
@@ -144,12 +148,13 @@ def fold_splits(
 ) -> list[Split]:
     """Stratified, shuffled splits of the rows; whole groups stay together where given.
 
-    Raises ValueError when a class has fewer rows than there are folds, when there are fewer
-    groups than folds, or when the training part of a split has one class.
+    Raises TooFewForFolds when a class has fewer rows than there are folds, when there are fewer
+    groups than folds, or when the training part of a split has one class; ValueError for groups
+    of another length.
     """
     smaller = int(min(labels.sum(), (~labels).sum()))
     if folds < 2 or smaller < folds:
-        raise ValueError(f"{folds} folds need that many rows in each class; one has {smaller}")
+        raise TooFewForFolds(f"{folds} folds need that many rows in each class; one has {smaller}")
     if groups is None:
         kind = StratifiedKFold(folds, shuffle=True, random_state=seed)
         return list(kind.split(labels, labels))
@@ -157,11 +162,11 @@ def fold_splits(
     if named.shape != labels.shape:
         raise ValueError(f"{len(labels)} labels but groups of shape {named.shape}")
     if len(np.unique(named)) < folds:
-        raise ValueError(f"{folds} folds need that many groups, not {len(np.unique(named))}")
+        raise TooFewForFolds(f"{folds} folds need that many groups, not {len(np.unique(named))}")
     kind = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     splits = list(kind.split(labels, labels, named))
     if any(_one_class(labels[train]) for train, _ in splits):
-        raise ValueError("leaving out one fold of groups leaves one class: too few groups")
+        raise TooFewForFolds("leaving out one fold of groups leaves one class: too few groups")
     return splits
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from arcs.arc3 import features, responses
 from arcs.arc3.config import PROFILES, Profile
 from arcs.arc3.pipeline import LABELS
 from arcs.arc3.probing import Study
-from arcs.arc3.questions import SETS, describe, questions
+from arcs.arc3.questions import SETS, Question, describe, questions
 from arcs.arc3.table import Side
 from arcs.runs import RunDirectory
 from evals.probing.baselines import SCALARS, Answers
@@ -83,26 +83,30 @@ def written_run(
     limit: int,
     right: Sequence[int] = (0, 2, 3),
     named: str | None = None,
+    items: str = "short-answers",
+    n_predict: int = 48,
+    says: Callable[[Question, bool], str] | None = None,
 ) -> Path:
-    """A run whose answers to the short questions are right at these places of seven.
+    """A run whose answers are right at these places of seven.
 
     For ``--ids-from``: a tiny random model never answers right by itself. ``named``: as of another
-    model of that name, for ``--difficulty-from``.
+    model of that name, for ``--difficulty-from``. ``says``: a right or a wrong answer to a
+    question, where it is no short one.
     """
     encoder = ChatEncoder(directory)
-    asked = questions("short-answers", encoder, limit)
+    asked = questions(items, encoder, limit)
     manifest: dict[str, Any] = {
         "arc": "arc3",
         "model": {"fingerprint": named or directory.fingerprint},
         "backend": "hand",
         "engine": {"engine": "hand"},
-        "questions": {**describe(asked, "short-answers"), "n_predict": 48},
+        "questions": {**describe(asked, items), "n_predict": n_predict},
     }
     run = RunDirectory.create(out, manifest)
     tokenizer = load_tokenizer(directory.path)
     store = responses.store_of(run)
     for place, question in enumerate(asked):
-        said = question.record.answers[0] if place % 7 in right else "purple"
+        said = (says or _short)(question, place % 7 in right)
         ids = tokenizer.encode(f"{said}." if place % 2 else said, add_special_tokens=False)
         store.append(
             {
@@ -121,6 +125,10 @@ def written_run(
         save_rows(features.path_of(out, name), ids)
     run.close()
     return out
+
+
+def _short(question: Question, right: bool) -> str:
+    return str(question.record.answers[0]) if right else "purple"
 
 
 def save_rows(path: Path, item_ids: Sequence[str], width: int = 96) -> None:

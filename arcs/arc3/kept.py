@@ -1,0 +1,75 @@
+"""Parts of the analysis that stand on disk as they are finished, so that a kill loses one of them.
+
+``analysis.jsonl`` holds one line a part: its name, its result, and a hash of all that the analysis
+reads. A line of other labels or features (a judge that was asked again) is not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from arcs.arc3.probing import Study
+from arcs.arc3.table import Side
+from arcs.runs import JsonLines
+
+ANALYSIS = "analysis.jsonl"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is computed once in a run."""
+
+    store: JsonLines | None
+    """None: nothing is kept."""
+    study: str
+    """:func:`study_sha256`"""
+
+    @classmethod
+    def of(cls, study: Study, store: JsonLines | None) -> Kept:
+        """For one analysis."""
+        return cls(store, "" if store is None else study_sha256(study))
+
+    def part(self, name: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives (JSON-able), now or before a kill.
+
+        Either way it went through JSON, which keeps every float: the outcome is the same.
+        """
+        for row in [] if self.store is None else self.store.records:
+            if row["part"] == name and row["study"] == self.study:
+                return row["found"]
+        found = json.loads(json.dumps(make(), allow_nan=False))
+        if self.store is not None:
+            self.store.append({"part": name, "study": self.study, "found": found})
+        return found
+
+
+def study_sha256(study: Study) -> str:
+    """sha-256 (hex) of both sets' rows, the sizes and the seed."""
+    digest = hashlib.sha256(repr((study.sizes, study.seed, study.level)).encode())
+    for side in (study.train, study.fresh):
+        for one in _bytes_of(side):
+            digest.update(hashlib.sha256(one).digest())
+    return digest.hexdigest()
+
+
+def _bytes_of(side: Side) -> Iterable[bytes]:
+    answers = side.answers
+    yield json.dumps(
+        [side.item_ids, side.groups, side.asserted, side.without_label, side.without_features,
+         answers.prompts, answers.responses, answers.topics, answers.ids]
+    ).encode()  # fmt: skip
+    arrays: list[NDArray[Any]] = [side.y, side.low, side.high, side.finished, side.truncated]
+    arrays += [side.x[name] for name in sorted(side.x)]
+    arrays += [answers.prompt_tokens, answers.scalars]
+    if answers.difficulty is not None:
+        arrays.append(answers.difficulty)
+    for array in arrays:
+        yield f"{array.dtype} {array.shape}".encode()
+        yield np.ascontiguousarray(array).tobytes()
