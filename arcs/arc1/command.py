@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from arcs import provenance
 from arcs.arc1.config import Arc1Config, absolute_paths, parse, resolve
+from arcs.arc1.profiles import NO_JUDGE
 from arcs.arc1.recipes import note_of
 from arcs.continuing import continuable
+from arcs.judging.opening import JudgeOptions
 from arcs.progress import Reporter
 from arcs.report.writing import write_report
 from arcs.runs import (
@@ -26,6 +28,9 @@ from backends.blas import ADVICE, needed, preloaded, restart_with_fast_blas
 from evals.benchmarks import load_benchmark
 from models.errors import UserError
 
+if TYPE_CHECKING:
+    from arcs.arc1.evaluations import Asking
+
 
 def start(
     flags: Mapping[str, Any],
@@ -34,13 +39,20 @@ def start(
     run: Path | None,
     config: Path | None,
     as_json: bool,
+    options: JudgeOptions | None = None,
+    cache: Path | None = None,
 ) -> None:
-    """Begin a new run or continue one, and print its result on stdout."""
+    """Begin a new run or continue one, and print its result on stdout.
+
+    ``options``: how the judge is asked, apart from what the run's settings hold; ``cache``: its
+    labels.
+    """
     reporter = Reporter()
     if run is not None:
         if out is not None:
             raise UserError("--run continues a run and --out begins one: give one of them")
         settings = _settings_of(run, flags, config)
+        asking = _asking(settings, options, cache)
         directory = RunDirectory.resume(run)
         # one run, one set of versions, one state of the code
         directory.extend_manifest(versions=provenance.versions())
@@ -49,12 +61,23 @@ def start(
         reporter.say(f"Arc 1, continued in {directory.path}")
     else:
         settings = resolve(absolute_paths(flags), config)
+        asking = _asking(settings, options, cache)
         load_benchmark(settings.benchmark)  # a wrong one: before there is a run
         _arrange_blas(settings, reporter)
         directory = _begin(settings, out)
         announce(settings, directory, reporter)
     with directory:
-        _go(settings, directory, reporter, as_json, begun=run is None)
+        _go(settings, directory, reporter, as_json, asking, begun=run is None)
+
+
+def _asking(settings: Arc1Config, options: JudgeOptions | None, cache: Path | None) -> Asking:
+    """Raises UserError for an option of a judge that nobody named."""
+    from arcs.arc1.evaluations import Asking
+
+    named = next(iter((options or JudgeOptions()).given()), None)
+    if named is not None and settings.judge is None:
+        raise UserError(f"--judge-{named.replace('_', '-')}: it is of a --judge; name one")
+    return Asking(options or JudgeOptions(), cache)
 
 
 def _arrange_blas(
@@ -104,6 +127,7 @@ def _go(
     directory: RunDirectory,
     reporter: Reporter,
     as_json: bool,
+    asking: Asking,
     *,
     begun: bool,
 ) -> None:
@@ -112,7 +136,7 @@ def _go(
     from arcs.arc1.table import render
 
     with continuable("arc1", directory, reporter, begun_now=begun):
-        metrics = run_arc1(settings, directory, reporter)
+        metrics = run_arc1(settings, directory, reporter, asking=asking)
     if as_json:
         sys.stdout.write(canonical_json(metrics.model_dump(mode="json")))
     else:
@@ -148,10 +172,15 @@ def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) 
     reporter.say(f"  {EXPECTATIONS[settings.profile]}")
     if "dpo" in settings.trains:
         reporter.say(f"  {DPO_EXPECTATION}")
-    if settings.evaluations and settings.judge is None and "mcas" in settings.evaluations:
+    if settings.judge is None and "mcas" in settings.evaluations:
         reporter.say(
             "  mcas is judged by the embedded model, which is validated first (its labels are kept "
-            "for later runs); its claims are INVALID if it fails its bar"
+            "for later runs); its claims are INVALID if it fails its bar, as it is expected to"
+        )
+    if settings.evaluations == NO_JUDGE and settings.judge is None:
+        reporter.say(
+            "  mcas is left out: it needs a judge above its bar; name one with --judge (or take "
+            "the embedded one with --evaluations all)"
         )
 
 

@@ -50,6 +50,9 @@ class Arc1Config(BaseModel):
     paired_with: tuple[Path, ...] = ()
     """Of ``data``, only the record of each prompt and split in these files, in their order."""
     train_limit: int | None = Field(default=None, ge=1)
+    held_out_limit: int | None = Field(default=None, ge=1)
+    """Held-out records, and held-out pairs, on which a loss is measured, spread evenly; None:
+    all."""
     mask_think: bool = False
     """No loss on the tokens of think blocks."""
     adapter: Path | None = None
@@ -115,6 +118,8 @@ class Arc1Config(BaseModel):
     judge_references: int | None = Field(default=None, ge=10)
     """Validate a judge that takes time to ask on this many references of each instrument; None:
     all. With fewer the interval is wider."""
+    judge_max_tokens: int | None = Field(default=None, ge=1)
+    judge_threads: int | None = Field(default=None, ge=1)
     planted: bool = False
     """Train the planted effect and its placebo as well, and hold the instruments to them."""
     allow_weak_sandbox: bool = False
@@ -157,6 +162,8 @@ class Arc1Config(BaseModel):
             if parse_judge(self.judge).kind == "lexical" and "mcas" in self.evaluations:
                 raise ValueError("judge: the lexical judge cannot apply mcas; name another, e.g. "
                                  "gguf, or leave mcas out of --evaluations")  # fmt: skip
+        elif self.judge_max_tokens is not None or self.judge_threads is not None:
+            raise ValueError("judge-max-tokens, judge-threads: they are of a --judge; name one")
         if self.planted and "meter" not in self.evaluations:
             raise ValueError("planted: the meter must be among --evaluations")
         if self.planted and (self.adapter is not None or self.recipe in CONTROLS):
@@ -263,6 +270,7 @@ OF_TRAINING = (
     *(
         "recipe",
         "seeds",
+        "held_out_limit",
         "data",
         "paired_with",
         "targets",

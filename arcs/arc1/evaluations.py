@@ -6,22 +6,23 @@ be looked at, audited or reported like any other.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arcs.arc1.config import Arc1Config
 from arcs.arc1.controls import Control
 from arcs.arc1.profiles import MCAS_JUDGE
-from arcs.arc1.training import Trained
+from arcs.arc1.training import Trained, dtype_of
 from arcs.judging.opening import JudgeOptions
 from arcs.measure.config import CHEF, JUDGED, LEXICAL, MCAS, METER, SHORT_ANSWERS, MeasureConfig
 from arcs.measure.judged import JudgeSettings
 from arcs.progress import Reporter
-from arcs.runs import METRICS, RunDirectory
+from arcs.runs import METRICS, TIMING, RunDirectory
 from arcs.subruns import sub_run
 from backends import free_memory
 from backends.memory import ITEM_BYTES, model_size
@@ -49,6 +50,37 @@ class Arm:
     control: bool = False
 
 
+@dataclass(frozen=True)
+class Asking:
+    """How the judge that --judge names is asked: what may differ when a run is continued."""
+
+    options: JudgeOptions = field(default_factory=JudgeOptions)
+    """All but what the run's settings hold; the budget is for all evaluations together."""
+    cache: Path | None = None
+    """Of labels; None: the user's own."""
+
+    def of(self, settings: MeasureConfig, config: Arc1Config, root: Path) -> JudgeSettings:
+        """For one measurement in the run at ``root``."""
+        options = JudgeOptions(max_tokens=settings.judge_max_tokens, threads=settings.judge_threads)
+        if config.judge is not None:  # they are of that judge, not of what stands in for none
+            options = replace(self.options, max_tokens=options.max_tokens, threads=options.threads)
+        if options.budget_usd is not None:
+            left = max(0.0, options.budget_usd - spent_in(root))
+            options = replace(options, budget_usd=left)
+        return JudgeSettings(
+            settings.judge or LEXICAL, options, self.cache, config.judge_references
+        )
+
+
+def spent_in(root: Path) -> float:
+    """US dollars that a judge was paid in the evaluations of a run and of its seeds, by timing."""
+    found = 0.0
+    for path in root.rglob(f"{FOLDER}/*/{TIMING}"):
+        phases = json.loads(path.read_text(encoding="utf-8"))["phases"]
+        found += sum(phase["counts"].get("usd", 0.0) for phase in phases.values())
+    return found
+
+
 def arms_of(trained: Trained, controls: Mapping[str, Control]) -> tuple[Arm, ...]:
     """All edits of the base, in the order in which they were made."""
     last = "dpo" if trained.dpo is not None else "sft" if trained.sft is not None else "adapter"
@@ -64,6 +96,7 @@ def evaluate_arms(
     arms: Sequence[Arm],
     reporter: Reporter,
     shared: Path | None = None,
+    asking: Asking | None = None,
 ) -> dict[str, Any]:
     """Run or continue each evaluation that was asked for; what it found, by name.
 
@@ -76,9 +109,12 @@ def evaluate_arms(
         adapters = tuple(links[arm.name] for arm in wanted)
         reporter.say(f"evaluation: {name}")
         with run.timed(f"evaluate {name}"):
-            measure = _small if name == SMALL else _measured
-            metrics = measure(name, config, run, prepared, adapters, reporter, shared)
-        found[name] = metrics
+            if name == SMALL:
+                found[name] = _small(name, config, run, prepared, adapters, reporter)
+            else:
+                found[name] = _measured(
+                    name, config, run, prepared, adapters, reporter, shared, asking or Asking()
+                )
     return found
 
 
@@ -104,17 +140,16 @@ def _measured(
     adapters: tuple[Path, ...],
     reporter: Reporter,
     shared: Path | None,
+    asking: Asking,
 ) -> dict[str, Any]:
     from arcs.measure.pipeline import run_measure
 
     settings = measure_config(name, config, prepared.backend, adapters)
-    asking = JudgeSettings(
-        settings.judge or LEXICAL, JudgeOptions(), references=config.judge_references
-    )
+    judging = asking.of(settings, config, run.path if shared is None else shared)
     with sub_run(run.path / FOLDER / name, "measure", settings.model_dump(mode="json")) as own:
         _take(shared, own, name)
         if not (own.path / METRICS).exists():
-            run_measure(settings, own, reporter, asking)
+            run_measure(settings, own, reporter, judging)
         metrics = own.read_json(METRICS)
     return {key: metrics[key] for key in KEPT if key in metrics}
 
@@ -124,23 +159,29 @@ def measure_config(
 ) -> MeasureConfig:
     """The settings of one measurement."""
     free = name not in (METER, SHORT_ANSWERS)
-    judge = None
-    if name in JUDGED:
-        judge = config.judge or (MCAS_JUDGE if name == MCAS else None)
+    judge: dict[str, Any] = {}
+    if name in JUDGED and config.judge is None:
+        judge = {"judge": MCAS_JUDGE if name == MCAS else None}
+    elif name in JUDGED:
+        judge = {key: getattr(config, key) for key in _OF_JUDGE}
     weak = config.allow_weak_sandbox and name == "recovery"
     return MeasureConfig.model_validate(
         {
             "instrument": name,
             "model": config.model,
             "backend": backend,
+            "dtype": dtype_of(config, backend),
             "adapters": adapters,
             "limit": config.evaluation_limit,
             "n_predict": config.evaluation_n_predict if free else None,
-            "judge": judge,
+            **judge,
             "allow_weak_sandbox": weak,
             "allow_overlap": config.allow_overlap,
         }
     )
+
+
+_OF_JUDGE = ("judge", "judge_max_tokens", "judge_threads")
 
 
 def _take(shared: Path | None, own: RunDirectory, name: str) -> None:
@@ -162,7 +203,6 @@ def _small(
     prepared: Prepared,
     adapters: tuple[Path, ...],
     reporter: Reporter,
-    shared: Path | None,
 ) -> dict[str, Any]:
     from arcs.evaluate.config import EvalConfig
     from arcs.evaluate.pipeline import run_eval
@@ -179,7 +219,7 @@ def _small(
     )
     with sub_run(run.path / FOLDER / name, "eval", settings.model_dump(mode="json")) as own:
         if not (own.path / METRICS).exists():
-            run_eval(settings, own, reporter)
+            run_eval(settings, own, reporter, with_quality=False)  # arms are what is compared
         metrics = own.read_json(METRICS)
     conditions = metrics["quantisations"][prepared.quantisation]
     return {"n_items": metrics["n_items"], "conditions": conditions, "judge": None}
@@ -191,19 +231,24 @@ _OF_EVAL = (
 )  # fmt: skip
 
 
-def _require_memory(prepared: Prepared) -> None:
-    """A base that was trained in fewer bits may not fit in float32: said before it is trained."""
-    needed = model_size(prepared.directory).parameters * ITEM_BYTES["float32"]
+def _require_memory(config: Arc1Config, prepared: Prepared) -> None:
+    """A base that was trained in fewer bits may not fit unpacked: said before it is trained."""
+    dtype = dtype_of(config, prepared.backend)
+    needed = model_size(prepared.directory).parameters * ITEM_BYTES[dtype]
     free = free_memory(prepared.backend)
     if needed > free:
         raise UserError(
-            f"--evaluations: {prepared.directory.name} needs {needed / 1e9:.1f} GB in float32 and "
+            f"--evaluations: {prepared.directory.name} needs {needed / 1e9:.1f} GB in {dtype} and "
             f"{free / 1e9:.1f} GB are free: go on with --evaluations small, or none"
         )
 
 
 def require_evaluable(
-    config: Arc1Config, run: RunDirectory, prepared: Prepared, reporter: Reporter
+    config: Arc1Config,
+    run: RunDirectory,
+    prepared: Prepared,
+    reporter: Reporter,
+    asking: Asking | None = None,
 ) -> None:
     """Raise UserError, before anything is trained, for what would stop an evaluation later."""
     from arcs.judging.opening import check_judge
@@ -211,17 +256,18 @@ def require_evaluable(
 
     if config.evaluations and prepared.encoder.template is None:
         raise UserError(
-            f"--evaluations: {prepared.directory.name} has no chat template, which they need; go "
-            "on with --evaluations none"
+            f"--evaluations: {prepared.directory.name} has no chat template, and their prompts are "
+            "chats; go on with --evaluations none"
         )
     if set(config.evaluations) - {SMALL} and "evaluation" not in run.manifest():  # begun now
-        _require_memory(prepared)
+        _require_memory(config, prepared)
     for name in config.evaluations:
         if name == SMALL:
             continue
         settings = measure_config(name, config, prepared.backend, ())
         if settings.instrument in JUDGED:
-            check_judge(parse_judge(settings.judge or LEXICAL), reporter, JudgeOptions())
+            judging = (asking or Asking()).of(settings, config, run.path)
+            check_judge(parse_judge(judging.judge), reporter, judging.options)
     if config.thinking and set(config.evaluations) - {SMALL}:
         reporter.say("evaluations other than small are asked without the thinking mode")
     if config.evaluations and config.base_bits is not None:

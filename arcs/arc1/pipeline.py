@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from arcs import provenance, trained_on
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.config import Arc1Config
 from arcs.arc1.controls import held_to_controls, train_controls
-from arcs.arc1.evaluations import arms_of, evaluate_arms, require_evaluable
+from arcs.arc1.evaluations import Asking, arms_of, evaluate_arms, require_evaluable
 from arcs.arc1.metrics import Arc1Metrics, Decoding, Found, build
 from arcs.arc1.seeds import repeat
 from arcs.arc1.stages import Judged, Stage, decode_arm, judge
@@ -93,14 +94,19 @@ class Prepared:
 
 
 def run_arc1(
-    config: Arc1Config, run: RunDirectory, reporter: Reporter, shared: Path | None = None
+    config: Arc1Config,
+    run: RunDirectory,
+    reporter: Reporter,
+    shared: Path | None = None,
+    asking: Asking | None = None,
 ) -> Arc1Metrics:
     """Run or continue Arc 1 in ``run``; returns what stands in its metrics.json.
 
     ``shared``: a run of the same settings but the seed, whose measurements of the base hold here.
+    ``asking``: how the judge is asked.
     """
     with run.timed("prepare"):
-        prepared = prepare_run(config, run, reporter)
+        prepared = prepare_run(config, run, reporter, asking)
     overlap = {name: list(found) for name, found in prepared.elsewhere.items()}
     if prepared.shared:
         own = [one.to_json() for one in prepared.shared]
@@ -132,7 +138,7 @@ def run_arc1(
         )
         stage = larger
     arms = arms_of(trained, controls)
-    measured = evaluate_arms(config, run, prepared, arms, reporter, shared)
+    measured = evaluate_arms(config, run, prepared, arms, reporter, shared, asking)
     with run.timed("conclude"):
         found = Found(
             comparison=judged.comparison,
@@ -141,12 +147,14 @@ def run_arc1(
             thinking=_thinking(config, prepared, judged, done),
             evaluations=measured,
             controls=held_to_controls(measured, controls),
-            seeds=repeat(config, run, reporter, run_arc1),
+            seeds=repeat(config, run, reporter, partial(run_arc1, asking=asking)),
         )
         return conclude(config, run, judged, trained, found)
 
 
-def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Prepared:
+def prepare_run(
+    config: Arc1Config, run: RunDirectory, reporter: Reporter, asking: Asking | None = None
+) -> Prepared:
     """Find or make everything the run needs, and fail before any long work where it cannot go on.
 
     Raises UserError for each mistake a user can make here.
@@ -188,7 +196,7 @@ def prepare_run(config: Arc1Config, run: RunDirectory, reporter: Reporter) -> Pr
         limits=limits,
         gates=load_gates(),
     )
-    require_evaluable(config, run, prepared, reporter)
+    require_evaluable(config, run, prepared, reporter, asking)
     if "evaluation" not in run.manifest():  # begun now
         problems.require_solvable(benchmark, chosen, level, limits, reporter)
     run.extend_manifest(**_describe(config, prepared, verification))

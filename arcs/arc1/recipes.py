@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from arcs.arc1.profiles import EVALUATIONS
 from models.errors import UserError
 
 FILE = Path(__file__).with_name("recipes.toml")
@@ -37,13 +38,16 @@ def note_of(name: str) -> str:
 
 
 def profile_that_gives_way(profile: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The profile without the method, where what the user gave leaves no room for it.
+    """The profile as far as what the user gave leaves room for it.
 
-    An adapter is evaluated as it is; and records of the user's own are not followed by pairs that
-    ship with threearc unless that is asked for (``method`` or ``pairs``).
+    Without the method: an adapter is evaluated as it is; and records of the user's own are not
+    followed by pairs that ship with threearc unless that is asked for (``method`` or ``pairs``).
+    With a judge, MCAS is among the evaluations of every profile.
     """
     settings = dict(profile)
     own_records = "data" in given and "pairs" not in given
     if "method" not in given and (given.get("adapter") is not None or own_records):
         settings.pop("method", None)
+    if given.get("judge") is not None:
+        settings["evaluations"] = EVALUATIONS
     return settings

@@ -24,7 +24,7 @@ def think_span(
         begins = 0 if opened else text.find(start_mark)
         if begins < 0:
             continue
-        first = 0 if opened else _ids_up_to(decode, ids, start_mark) - 1
+        first = 0 if opened else _id_of(decode, ids, begins)
         ends = text.find(end_mark, begins)
         if ends >= 0:
             return (first, _ids_up_to(decode, ids, end_mark)), True
@@ -34,11 +34,22 @@ def think_span(
 
 
 def _ids_up_to(decode: Callable[[Sequence[int]], str], ids: Sequence[int], mark: str) -> int:
-    """How many ids it takes until their text holds ``mark``: text only grows, so by bisection."""
+    """How many ids it takes until their text holds ``mark``."""
+    return _fewest(ids, lambda some: mark in decode(some))
+
+
+def _id_of(decode: Callable[[Sequence[int]], str], ids: Sequence[int], place: int) -> int:
+    """Index of the id that brings the character at ``place``: a mark may be of several ids, and
+    begins with its first."""
+    return _fewest(ids, lambda some: len(decode(some)) > place) - 1
+
+
+def _fewest(ids: Sequence[int], enough: Callable[[Sequence[int]], bool]) -> int:
+    """How many of the first ids are enough: text only grows, so by bisection."""
     low, high = 1, len(ids)
     while low < high:
         middle = (low + high) // 2
-        if mark in decode(ids[:middle]):
+        if enough(ids[:middle]):
             high = middle
         else:
             low = middle + 1

@@ -53,6 +53,7 @@ TRAIN, TRAIN_DPO = "train", "train-dpo"
 REFERENCE = "reference.jsonl"
 Counts = dict[str, float]
 T = TypeVar("T")
+R = TypeVar("R", Record, Preference)
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,17 @@ class Trainer:
     @property
     def dtype(self) -> Any:
         """Of the weights while training."""
-        asked = self.config.dtype
-        return default_dtype(self.backend) if asked == "auto" else asked
+        return dtype_of(self.config, self.backend)
 
     def open(self) -> LanguageModel:
         """The base on the training engine, its weights quantised if that was asked for."""
         bits = self.config.base_bits
         return open_backend(self.backend, self.directory, dtype=self.dtype, quantise=bits)
+
+
+def dtype_of(config: Arc1Config, backend: str) -> Any:
+    """Of the weights on the training engine, in training and in evaluations."""
+    return default_dtype(backend) if config.dtype == "auto" else config.dtype
 
 
 def train_or_take(
@@ -147,7 +152,7 @@ def make_examples(
     chosen = trained_records(config, records)
     if not chosen:
         raise UserError('--data: no record has "split": "train"')
-    kept_out = [record for record in records if record.split == "held_out"]
+    kept_out = _held_out(config, records)
 
     def encode(record: Record) -> TrainingExample:
         return _encode(encoder, record.id, record.prompt, record.response)
@@ -163,13 +168,17 @@ def make_pairs(
     chosen = trained_pairs(config, pairs)
     if not chosen:
         raise UserError('--pairs: no pair has "split": "train"')
-    kept_out = [pair for pair in pairs if pair.split == "held_out"]
+    kept_out = _held_out(config, pairs)
 
     def encode(pair: Preference) -> PreferencePair:
         good = _encode(encoder, pair.id, pair.prompt, pair.chosen)
         return PreferencePair(pair.id, good, _encode(encoder, pair.id, pair.prompt, pair.rejected))
 
     return [encode(p) for p in chosen], [encode(p) for p in kept_out]
+
+
+def _held_out(config: Arc1Config, rows: Sequence[R]) -> Sequence[R]:
+    return _spread([one for one in rows if one.split == "held_out"], config.held_out_limit)
 
 
 def _spread(rows: Sequence[T], limit: int | None) -> Sequence[T]:

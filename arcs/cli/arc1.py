@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from arcs.cli import app
+from arcs.cli import judge_options as opts
 from arcs.cli.numbers import names, whole_numbers
 
 _EXPERIMENT, _TRAINING, _EVALUATION = "Experiment", "Training", "Evaluation"
@@ -206,7 +207,8 @@ def arc1(
             "--evaluations",
             panel=_EVALUATION,
             help="What all arms are measured on beside the benchmark: some of small,meter,"
-            "short-answers,chef,mcas,recovery; all (default: all but short-answers); none",
+            "short-answers,chef,mcas,recovery; all (all but short-answers); none. Default: all, "
+            "but in the standard and paper profiles mcas only with --judge",
         ),
     ] = None,
     evaluation_limit: Annotated[
@@ -224,8 +226,8 @@ def arc1(
         _option(
             "--judge",
             panel=_EVALUATION,
-            help="Of chef and mcas: lexical (default for chef), gguf (default for mcas), "
-            "gguf:MODEL, api:URL#MODEL or recorded:FILE",
+            help="Of chef and mcas: lexical (default for chef), gguf (default for mcas, and below "
+            "its bar there), gguf:MODEL, api:URL#MODEL or recorded:FILE",
         ),
     ] = None,
     judge_references: Annotated[
@@ -236,6 +238,16 @@ def arc1(
             help="Validate a gguf or api judge on this many references of each instrument",
         ),
     ] = None,
+    judge_cache: opts.JudgeCache = None,
+    judge_threads: opts.JudgeThreads = None,
+    judge_max_tokens: opts.JudgeMaxTokens = None,
+    judge_concurrency: opts.JudgeConcurrency = None,
+    judge_timeout: opts.JudgeTimeout = None,
+    judge_tries: opts.JudgeTries = None,
+    judge_rate: opts.JudgeRate = None,
+    judge_usd_in: opts.JudgeUsdIn = None,
+    judge_usd_out: opts.JudgeUsdOut = None,
+    judge_budget: opts.JudgeBudget = None,
     limit: Annotated[
         int | None, _option("--limit", panel=_EVALUATION, help="Evaluate this many problems")
     ] = None,
@@ -284,9 +296,7 @@ def arc1(
     The verdict is the one at the largest. Behaviour is measured on all arms beside it.
     """
     flags = {
-        name: value
-        for name, value in locals().items()
-        if value is not None and name not in ("out", "run", "config", "json_output")
+        name: value for name, value in locals().items() if value is not None and name not in _APART
     }
     if "n_predict" in flags:
         flags["n_predict"] = whole_numbers(flags["n_predict"])
@@ -298,4 +308,19 @@ def arc1(
         flags["evaluations"] = names(flags["evaluations"])
     from arcs.arc1.command import start
 
-    start(flags, out=out, run=run, config=config, as_json=json_output)
+    asking = opts.judge_options(
+        concurrency=judge_concurrency, timeout=judge_timeout, tries=judge_tries,
+        requests_per_minute=judge_rate, usd_per_million_input=judge_usd_in,
+        usd_per_million_output=judge_usd_out, budget_usd=judge_budget,
+    )  # fmt: skip
+    start(
+        flags, out=out, run=run, config=config, as_json=json_output,
+        options=asking, cache=judge_cache,
+    )  # fmt: skip
+
+
+_APART = (
+    "out", "run", "config", "json_output", "judge_cache", "judge_concurrency", "judge_timeout",
+    "judge_tries", "judge_rate", "judge_usd_in", "judge_usd_out", "judge_budget",
+)  # fmt: skip
+"""Flags that are no settings of the run."""

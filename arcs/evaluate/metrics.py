@@ -168,7 +168,7 @@ class EvalMetrics(Model):
         description="n_predict to which unfinished answers were continued (--escalate), rising"
     )
     quality_against_f16: dict[str, QuantisationQuality] = Field(
-        description="by quantisation, F16 itself left out"
+        description="by quantisation, F16 itself left out; empty where it was not measured"
     )
     quantisations: dict[str, dict[str, ConditionResult]] = Field(
         description="by quantisation, then by condition"

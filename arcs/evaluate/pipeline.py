@@ -85,13 +85,21 @@ class Prepared:
         return {item.key: item.problem.task_id for item in self.items}
 
 
-def run_eval(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
-    """Run or continue an evaluation in ``run``; returns what stands in its metrics.json."""
+def run_eval(
+    config: EvalConfig, run: RunDirectory, reporter: Reporter, *, with_quality: bool = True
+) -> dict[str, Any]:
+    """Run or continue an evaluation in ``run``; returns what stands in its metrics.json.
+
+    ``with_quality``: measure what each quantisation does to the base itself, which no comparison
+    of conditions needs; without it ``quality_against_f16`` is empty.
+    """
     with run.timed("prepare"):
         prepared = prepare_run(config, run, reporter)
     arms = tuple(Arm(q, one) for q in config.quantisations for one in prepared.conditions)
-    with run.timed("quality of quantisation"):
-        measured = _quality(config, run, prepared, reporter)
+    measured: dict[str, Any] = {}
+    if with_quality:
+        with run.timed("quality of quantisation"):
+            measured = _quality(config, run, prepared, reporter)
     done: dict[str, dict[str, Completion]] = {arm.name: {} for arm in arms}
     budgets, settled = list(config.n_predict), False
     while not settled:

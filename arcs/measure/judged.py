@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from arcs.claims import ReasonCode
 from arcs.gates import Gates
-from arcs.judging.opening import JudgeOptions, cache_for, describe_judge, open_judge
+from arcs.judging.opening import COSTS, JudgeOptions, cache_for, describe_judge, open_judge
 from arcs.judging.responses import Item, Labels, judge_responses
 from arcs.judging.validity import SVR, JudgeValidity, judge_validity, svr_validity
 from arcs.labels import parse_judge
@@ -76,7 +76,8 @@ def judge_all(
     run: RunDirectory,
     reporter: Reporter,
 ) -> JudgedRecords:
-    """Label all conditions' answers, and hold the judge to its bar.
+    """Hold the judge to its bar, then label all conditions' answers: a judge that does not pass
+    is known, and said, before its labels are paid for.
 
     Each label stands in ``<condition>.labels.jsonl`` as soon as it is made. ``slugs``: condition
     -> its name in files.
@@ -88,6 +89,14 @@ def judge_all(
         # an endpoint's usage differs from run to run, so its id alone stands in the manifest
         described = describe_judge(judge) if judge.id.kind != "api" else vars(judge.id)
         run.extend_manifest(judge=described)
+        limit = settings.references if judge.id.kind in COSTS else None
+        validity = validity_of_run(judge, instrument.asks, gates, cache, run, reporter, limit)
+        below = validity.failing(instrument.asks)
+        if below:
+            reporter.say(
+                f"judge {judge.id.name}: below its bar on {', '.join(below)}; claims that rest on "
+                "these will be INVALID"
+            )
         for name, records in found.items():
             responses = {
                 view.response(name).id: view.response(name)
@@ -111,8 +120,6 @@ def judge_all(
                 one: {"statuses": labels.statuses(one), "cut": labels.cut(one)}
                 for one in instrument.asks
             }
-        limit = settings.references if judge.id.kind in ("gguf", "api") else None
-        validity = validity_of_run(judge, instrument.asks, gates, cache, run, reporter, limit)
         _said(judge, reporter)
     return JudgedRecords(made, counted, validity)
 

@@ -102,11 +102,10 @@ class EndpointTeacher:
 
     def _answered(self, question: Question, reply: Reply) -> Answer:
         said = drop_thoughts(reply.text, think_open=False)
-        inside = reply.text if said.text != reply.text else None
         told = reply.input_tokens is not None and reply.output_tokens is not None
         return Answer(
             text=said.text.strip(),
-            thoughts="\n".join(filter(None, (reply.thoughts, inside))) or None,
+            thoughts="\n".join(filter(None, (reply.thoughts, said.thoughts))) or None,
             finish_reason=reply.finish_reason,
             unclosed=said.unclosed,
             model=reply.model,

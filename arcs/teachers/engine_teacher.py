@@ -79,7 +79,7 @@ class EngineTeacher:
                 by_job[completion.item_id],
                 Answer(
                     text=said.text.strip(),
-                    thoughts=text if said.text != text else None,
+                    thoughts=said.thoughts or None,
                     finish_reason=completion.finish_reason,
                     unclosed=said.unclosed,
                     model=None,

@@ -113,7 +113,8 @@ def _unfinished(made: Made, context: Context) -> str | None:
     stage = TRAINED[made.wanted.kind]
     last = made.done[stage]
     if last.unfinished:
-        return f"{stage} ran out of tokens after {last.answer.output_tokens or 'unknown'}"
+        reason = "inside a thought" if last.answer.unclosed else last.answer.finish_reason
+        return f"{stage} was cut ({reason}) after {last.answer.output_tokens or 'unknown'} tokens"
     if last.answer.finish_reason is None and looks_unfinished(last.answer.text):
         return f"{stage} breaks off, and no finish reason was given"
     return None

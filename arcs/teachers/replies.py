@@ -12,6 +12,9 @@ from arcs.teachers.asking import Answer, Question
 from models.errors import UserError
 
 FILE = "replies.jsonl"
+FINISHED = frozenset({None, "stop", "end_turn", "stop_sequence", "eos", "eos_token"})
+"""Finish reasons of an answer that its teacher ended. Any other (``length``, ``content_filter``,
+what a provider makes up) is of one that was cut; None is judged by the text (filters)."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,8 @@ class Stored:
 
     @property
     def unfinished(self) -> bool:
-        """It ran out of tokens, or ended inside a thought."""
-        return self.answer.finish_reason == "length" or self.answer.unclosed
+        """It was cut (:data:`FINISHED`), or ended inside a thought."""
+        return self.answer.finish_reason not in FINISHED or self.answer.unclosed
 
 
 class Replies:

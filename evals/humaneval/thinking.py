@@ -15,6 +15,8 @@ class Answer:
     text: str
     unclosed: bool
     """The completion ended inside a thought."""
+    thoughts: str = ""
+    """What was dropped, without its tags."""
 
 
 def drop_thoughts(completion: str, *, think_open: bool) -> Answer:
@@ -27,17 +29,21 @@ def drop_thoughts(completion: str, *, think_open: bool) -> Answer:
     before it, so what precedes it is dropped too.
     """
     kept: list[str] = []
+    thought: list[str] = []
     inside = think_open
     position = 0
     for tag in _TAG.finditer(completion):
         if tag.group(1):
+            between = completion[position : tag.start()]
+            thought += [between] if inside else [*kept, between]
             if not inside:
                 kept.clear()
             inside = False
             position = tag.end()
         elif not inside:
             kept.append(completion[position : tag.start()])
+            position = tag.end()
             inside = True
-    if not inside:
-        kept.append(completion[position:])
-    return Answer(text="".join(kept), unclosed=inside)
+    (thought if inside else kept).append(completion[position:])
+    thoughts = "\n".join(one.strip() for one in thought if one.strip())
+    return Answer(text="".join(kept), unclosed=inside, thoughts=thoughts)

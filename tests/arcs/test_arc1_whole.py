@@ -170,6 +170,8 @@ def joined(ids: Any) -> str:
 
 
 def test_the_think_block_is_found_whatever_it_is_made_of() -> None:
+    after = list("ab<think>c")
+    assert think_span("".join, after) == ((2, 10), False)
     ids = words("<think> a b </think> c d")
     assert think_span(joined, ids) == ((0, 4), True)
     assert think_span(joined, words("x <think> a")) == ((1, 3), False)
@@ -177,7 +179,7 @@ def test_the_think_block_is_found_whatever_it_is_made_of() -> None:
     assert think_span(joined, words("a b"), opened=True) == ((0, 2), False)
     assert think_span(joined, words("a b")) is None
     split = list("<think>a</think>b")  # marks of several tokens
-    assert think_span("".join, split) == ((6, 16), True)
+    assert think_span("".join, split) == ((0, 16), True)  # from the first of them
 
 
 def test_no_loss_falls_on_thoughts_and_masking_nothing_is_an_error() -> None:
