@@ -25,6 +25,8 @@ _FATAL = {400, 401, 403, 404, 405, 422}
 """Answers that no repetition changes: a wrong key, model or URL, or a question it cannot take."""
 _QUESTIONS_FAULT = frozenset({400, 422})
 """Of these, what a right key, model and URL leaves."""
+_OR_MODERATION = _QUESTIONS_FAULT | {403}
+"""The same where the key was good a moment ago: some providers refuse flagged input with 403."""
 _NO_CREDIT = frozenset(
     {"insufficient_quota", "insufficient_balance", "insufficient_credits", "billing_not_active",
      "billing_hard_limit_reached"}
@@ -46,6 +48,11 @@ class CreditSpent(UserError):
 
 class Failed(Exception):
     """One question has no answer: refused, or all tries failed."""
+
+    def __init__(self, said: str, *, refused: bool = False) -> None:
+        """``refused``: the same question will be refused again."""
+        super().__init__(said)
+        self.refused = refused
 
 
 class Stopped(Exception):
@@ -259,10 +266,12 @@ class Endpoint:
                 if _is_credit(error):
                     raise CreditSpent(self._no_credit(error)) from None
                 if error.status_code in _FATAL:
-                    known = self._has_answered and error.status_code in _QUESTIONS_FAULT
-                    if self.usage.requests or known:  # it has answered others: this one is at fault
+                    # it has answered others: then this one is at fault, but never for its key
+                    ours = _OR_MODERATION if self.usage.requests else _QUESTIONS_FAULT
+                    answered = self.usage.requests or self._has_answered
+                    if answered and error.status_code in ours:
                         text = " ".join(str(error.message).split())[:160]
-                        raise Failed(f"{said}: {text}") from None
+                        raise Failed(f"{said}: {text}", refused=True) from None
                     raise UserError(self._refused(error)) from None
                 self._pause(attempt, _retry_after(error), stop)
             except (self._openai.APIError, *_MALFORMED) as error:

@@ -14,14 +14,17 @@ CUT_REASONS = frozenset(
     )
 )  # fmt: skip
 """What engines and log formats call an answer that ran out of tokens, normalised."""
-OTHER_REASONS = frozenset(
+BY_ITSELF = frozenset(
     (
         "stop", "eos", "eos_token", "end", "end_turn", "end_of_turn", "stop_sequence",
-        "stop_token", "stop_str", "completed", "complete", "finished", "done", "tool_calls",
-        "tool_use", "function_call", "content_filter", "safety", "refusal",
+        "stop_token", "stop_str", "completed", "complete", "finished", "done",
     )
 )  # fmt: skip
-"""What they call any other end."""
+"""What they call one that its model ended."""
+OTHER_REASONS = BY_ITSELF | frozenset(
+    ("tool_calls", "tool_use", "function_call", "content_filter", "safety", "refusal")
+)
+"""What they call any end but for want of tokens."""
 
 
 def normalised(reason: str) -> str:

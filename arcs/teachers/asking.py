@@ -49,7 +49,8 @@ class Answer:
 
 
 OnAnswer = Callable[[Question, Answer], None]
-OnFailure = Callable[[Question, str], None]
+OnFailure = Callable[[Question, str, bool], None]
+"""The question, why it has no answer, and whether asking again later may give one."""
 
 
 class Asked(Protocol):

@@ -93,7 +93,7 @@ class EndpointTeacher:
         except Stopped:
             return
         except Failed as failure:
-            fail(question, str(failure))
+            fail(question, str(failure), not failure.refused)
         except UserError:
             stop.set()  # nothing more is sent, even before the caller hears of it
             raise
@@ -124,6 +124,6 @@ class EndpointTeacher:
     def describe(self) -> dict[str, Any]:
         """See :meth:`Asked.describe`."""
         return {
-            "kind": "endpoint", "url": self.settings.base_url, "model": self.settings.model,
+            "kind": "endpoint", "model": self.settings.model,
             "licence": self._teacher.licence, "extra": dict(self._teacher.extra),
         }  # fmt: skip

@@ -67,7 +67,7 @@ class EngineTeacher:
             encoded = encoder.encode_prompt(_clean(question.messages, encoder))
             if len(encoded.ids) + max_tokens > context:
                 said = f"prompt of {len(encoded.ids)} ids and {max_tokens} more: {context} fit"
-                fail(question, said)
+                fail(question, said, False)
                 continue
             prompts.append(Prompt(question.job, encoded.ids))
             by_job[question.job], think_open[question.job] = question, encoded.think_open

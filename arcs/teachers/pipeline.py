@@ -22,7 +22,7 @@ from arcs.teachers.engine_teacher import EngineTeacher, opened_backend, opened_g
 from arcs.teachers.filters import Context, Dropped, counts
 from arcs.teachers.plan import Kind, Wanted, record_id, wanted
 from arcs.teachers.prompting import Prompts, prompts_of
-from arcs.teachers.purse import Purse
+from arcs.teachers.purse import Purse, purse_of
 from arcs.teachers.replies import Replies
 from arcs.teachers.roster import Roster, described, load_roster, require_licence
 from arcs.teachers.session import Session
@@ -34,6 +34,8 @@ from models.store import prepare
 
 RECORDS = "records"
 DROPPED = "dropped.jsonl"
+ROSTERS = "rosters.jsonl"
+"""Every teacher file that the run was asked with, whole: addresses and prices may change in it."""
 FILES: Mapping[Kind, str] = {
     "gold": "gold.jsonl", "failure_trace": "failure_traces.jsonl",
     "counterexample": "counterexamples.jsonl", "boundary": "boundary.jsonl",
@@ -71,14 +73,17 @@ def run_generate(
     ranking = validation.shipped()
     score_used = ranking.share >= gates.verifier.ranked_right
     run.extend_manifest(
-        roster={**described(roster), "sha256": roster_sha256},
+        roster=described(roster, whole=False),
         stages={"sha256": stages.sha256, "serial": stages.serial},
         gates=gates.to_json(),
         verifier={**ranking.to_json(), **validation.identity(), "used": score_used},
     )
+    files_used = run.json_lines(ROSTERS)
+    if not files_used.records or files_used.records[-1]["sha256"] != roster_sha256:
+        files_used.append({"sha256": roster_sha256, **described(roster)})
     replies = Replies(run)
     with ExitStack() as stack:
-        purse = None if config.budget is None else Purse(config.budget, replies.booked())
+        purse = purse_of(run, config.budget, replies.booked())
         opened = _opener(config, roster, run, reporter, stack, purse, sleep, replies)
         session = Session(roster, stages, replies, opened, reporter)
         prompts = prompts_of(config, run, session)

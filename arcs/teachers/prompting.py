@@ -40,6 +40,8 @@ ROUNDS = 3
 """How often a teacher is asked for what is still missing."""
 SPARE = 4
 """Fillings of templates that are tried for each prompt wanted."""
+_OURS = ("boundary-", "fresh-")
+"""What ids of generated prompts begin with, but for gold's."""
 _WRITERS: Mapping[Set, tuple[str, str]] = {
     "gold": ("prompt_writer", "write_prompts"),
     "boundary": ("prompt_writer", "write_boundary_prompts"),
@@ -140,6 +142,12 @@ def _own(config: GenerateConfig, known: Mapping[str, str]) -> list[PromptItem]:
     assert config.prompts is not None
     items = read_good(config.prompts, KINDS["prompt"]).records
     items = items[: config.gold] if config.gold is not None else items
+    taken = next((one.id for one in items if one.id.startswith(_OURS) or "/" in one.id), None)
+    if taken is not None:
+        raise UserError(
+            f"--prompts {config.prompts}: id {taken!r}: ids that begin with {' or '.join(_OURS)} "
+            "are of prompts made here, and / parts a record from its stage; name it otherwise"
+        )
     shared = near_duplicates([one.prompt for one in items], list(known))
     if shared:
         other = list(known.values())[shared[0].second]
@@ -155,7 +163,7 @@ def _own(config: GenerateConfig, known: Mapping[str, str]) -> list[PromptItem]:
 def _items(drafts: Sequence[Draft], session: Session, seed: int) -> list[PromptItem]:
     """Drafts with ids, mixed, so that a prefix of the file is like the whole (PAPER.md 8.4 L1)."""
     found: list[PromptItem] = []
-    for name, prefix in (("gold", ""), ("boundary", "boundary-"), ("fresh", "fresh-")):
+    for name, prefix in (("gold", ""), ("boundary", _OURS[0]), ("fresh", _OURS[1])):
         mine = [one for one in drafts if one.set == name]
         order = np.random.default_rng([seed, len(name)]).permutation(len(mine))
         found += [
@@ -213,7 +221,20 @@ def _drafts(
                 continue
             offered[cell] += [Draft(cell.set, cell.category, cell.difficulty, t) for t in texts]
     kept, rejected = select(offered, taken, known)
+    _require_answers(name, session, short=sum(one.n for one in wanted) - len(kept))
     return kept, [*unread, *rejected]
+
+
+def _require_answers(name: Set, session: Session, *, short: int) -> None:
+    """Raise UserError where prompts are missing that an answer may still bring: once they are
+    stored, nobody asks again."""
+    waiting = sorted(job for job in session.may_come if job.startswith(f"prompts-{name}-"))
+    if short and waiting:
+        raise UserError(
+            f"{name} prompts: {short} are missing, and {len(waiting)} requests for them had no "
+            f"answer ({waiting[0]}: {session.failed[waiting[0]]}); what was answered is kept: "
+            "continue when the teacher answers again"
+        )
 
 
 def _calls(cell: Cell, n: int, number: int, session: Session, seed: int) -> list[Question]:

@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
+from arcs.runs import JsonLines, RunDirectory
 from evals.endpoint import BudgetSpent
+
+JOURNAL = "purse.jsonl"
+"""A line when money is set aside, one when its request ends: what a kill leaves set aside may have
+been paid, and so has what a request cost that never answered."""
+
+
+def purse_of(run: RunDirectory, budget: float | None, booked: float) -> Purse:
+    """The run's purse as earlier sittings left it. ``booked``: what the stored answers cost.
+
+    Without a budget it keeps the books for a sitting that has one.
+    """
+    journal = run.json_lines(JOURNAL)
+    spent = math.fsum(
+        line.get("set_aside", 0.0) - line.get("freed", 0.0) + line.get("spent", 0.0)
+        for line in journal.records
+    )
+    return Purse(math.inf if budget is None else budget, max(spent, booked), journal)
 
 
 class Purse:
@@ -14,8 +33,8 @@ class Purse:
     aside before it is sent. Where an answer's cost is not known, all of it stays spent.
     """
 
-    def __init__(self, budget: float, spent: float) -> None:
-        self.budget, self.spent = budget, spent
+    def __init__(self, budget: float, spent: float, journal: JsonLines | None = None) -> None:
+        self.budget, self.spent, self._journal = budget, spent, journal
         self._reserved, self._under_way = 0.0, 0
         self._changed = threading.Condition()
 
@@ -34,6 +53,7 @@ class Purse:
                         "--budget and continue"
                     )
                 self._changed.wait()
+            self._write(set_aside=most)
             self._reserved += most
             self._under_way += 1
 
@@ -43,5 +63,11 @@ class Purse:
             self._under_way -= 1
             # sums of floats do not come back to zero by themselves
             self._reserved = self._reserved - (reserved or 0.0) if self._under_way else 0.0
-            self.spent += (reserved or 0.0) if spent is None else spent
+            paid = (reserved or 0.0) if spent is None else spent
+            self.spent += paid
+            self._write(freed=reserved or 0.0, spent=paid)
             self._changed.notify_all()
+
+    def _write(self, **amounts: float) -> None:
+        if self._journal is not None and any(amounts.values()):
+            self._journal.append(amounts)

@@ -7,14 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from arcs.audits.ends import BY_ITSELF, normalised
 from arcs.runs import JsonLines, RunDirectory
 from arcs.teachers.asking import Answer, Question
 from models.errors import UserError
 
 FILE = "replies.jsonl"
-FINISHED = frozenset({None, "stop", "end_turn", "stop_sequence", "eos", "eos_token"})
-"""Finish reasons of an answer that its teacher ended. Any other (``length``, ``content_filter``,
-what a provider makes up) is of one that was cut; None is judged by the text (filters)."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,11 @@ class Stored:
 
     @property
     def unfinished(self) -> bool:
-        """It was cut (:data:`FINISHED`), or ended inside a thought."""
-        return self.answer.finish_reason not in FINISHED or self.answer.unclosed
+        """Its teacher did not end it (``length``, ``content_filter``, a reason that nobody knows),
+        or it ended inside a thought. Where no reason is given, its text tells (filters)."""
+        reason = self.answer.finish_reason
+        cut = reason is not None and normalised(reason) not in BY_ITSELF
+        return cut or self.answer.unclosed
 
 
 class Replies:

@@ -167,13 +167,22 @@ def require_licence(roster: Roster, licence: str) -> None:
         )
 
 
-def described(roster: Roster) -> dict[str, Any]:
-    """Roles, teachers and licences for the manifest."""
+MAY_CHANGE = frozenset(
+    {"url", "key_variables", "concurrency", "timeout", "tries", "back_off", "requests_per_minute",
+     "usd_per_million_input", "usd_per_million_output"}
+)  # fmt: skip
+"""What of a teacher may differ when a run goes on: how it is reached and paid, not what it says."""
+
+
+def described(roster: Roster, *, whole: bool = True) -> dict[str, Any]:
+    """Roles, teachers and licences for the manifest. ``whole``: with what may change."""
     used: Mapping[str, Teacher] = roster.used()
+    apart = None if whole else set(MAY_CHANGE)
     return {
         "roles": {role: roster.of(role) for role in ROLES},
         "teachers": {
-            name: one.model_dump(mode="json", exclude_defaults=True) for name, one in used.items()
+            name: one.model_dump(mode="json", exclude_defaults=True, exclude=apart)
+            for name, one in used.items()
         },
         "licences": sorted({one.licence for one in used.values()}),
     }

@@ -31,6 +31,8 @@ class Session:
         self._opened = opened
         self.failed: dict[str, str] = {}
         """Job -> why it has no answer. Not stored: it is asked again when the run goes on."""
+        self.may_come: set[str] = set()
+        """Of these, jobs that were not refused."""
 
     def records(self, label: str, records: Sequence[Wanted]) -> None:
         """Ask all stages of ``records``, each as soon as what it sees is there."""
@@ -74,8 +76,10 @@ class Session:
                 self.replies.add(question, name, answer)
                 advance()
 
-            def fail(question: Question, reason: str) -> None:
+            def fail(question: Question, reason: str, may_come: bool) -> None:
                 self.failed[question.job] = reason
+                if may_come:
+                    self.may_come.add(question.job)
                 advance()
 
             try:

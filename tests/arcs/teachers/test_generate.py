@@ -323,6 +323,98 @@ def test_a_question_that_an_endpoint_cannot_take_does_not_stop_a_continued_run(
     assert first == again and first["failed"] == 6
 
 
+def test_what_a_time_out_may_have_cost_stays_spent_when_the_run_goes_on(tmp_path: Path) -> None:
+    # 0.01 dollars may be spent on a request that the server, for all we know, went on to answer
+    with serving(lambda *_: (504, "gone", {})) as (url, seen):
+        with pytest.raises(BudgetSpent):
+            generate(tmp_path, url, budget=0.05, teacher={"tries": 2, "concurrency": 1})
+        asked = len(seen)
+        assert asked > 0 and not (tmp_path / "run/replies.jsonl").exists()
+        with pytest.raises(BudgetSpent):
+            generate(tmp_path, url, budget=0.05, teacher={"tries": 2, "concurrency": 1})
+        assert len(seen) == asked
+
+
+def test_a_key_that_is_revoked_stops_the_run_which_goes_on(tmp_path: Path) -> None:
+    revoked = threading.Event()
+    revoked.set()
+
+    def server(n: int, body: dict[str, Any]) -> Answer:
+        if n >= 10 and revoked.is_set():
+            return 401, {"error": {"message": "revoked"}}, {}
+        return able(n, body)
+
+    with serving(able) as (url, _):
+        generate(tmp_path, url, "whole")
+    with serving(server) as (url, seen):
+        with pytest.raises(UserError, match=r"HTTP 401 \(.*OPENAI_API_KEY.*are kept"):
+            generate(tmp_path, url, "stopped")
+        assert len(seen) <= 10 + 3  # those that were under way
+        revoked.clear()
+        generate(tmp_path, url, "stopped")
+    assert results(tmp_path / "whole") == results(tmp_path / "stopped")
+
+
+def test_a_teacher_may_move_between_sittings_and_may_not_become_another(tmp_path: Path) -> None:
+    def dry(n: int, body: dict[str, Any]) -> Answer:
+        return able(n, body) if n < 7 else (402, {"error": {"message": "no credit"}}, {})
+
+    with serving(dry) as (url, _), pytest.raises(CreditSpent):
+        generate(tmp_path, url)
+    with serving(able) as (url, _):  # another port
+        for changed, said_of in (({"model": "better"}, "roster.teachers.t.model was"),
+                                 ({"extra": 1}, "--teachers")):  # fmt: skip
+            with pytest.raises(UserError, match=said_of) as caught:
+                generate(tmp_path, url, teacher=changed)
+            assert "\n" not in str(caught.value)
+        moved = {"concurrency": 1, "key_variables": ["OTHER"], "usd_per_million_output": 1.0}
+        generate(tmp_path, url, teacher=moved)
+    files = [json.loads(one) for one in (tmp_path / "run/rosters.jsonl").open()]
+    assert len(files) == 2 and files[1]["teachers"]["t"]["url"] == url
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["failed"] == 0
+
+
+def test_prompts_that_a_failing_writer_owes_are_asked_for_again(tmp_path: Path) -> None:
+    healthy = threading.Event()
+    answered: Counter[str] = Counter()
+
+    def writer(n: int, body: dict[str, Any]) -> Answer:
+        asked = body["messages"][-1]["content"]
+        if "JSON array" in asked and "sauces" in asked and not healthy.is_set():
+            return 500, "oops", {}
+        answered[json.dumps(body)] += 1
+        return able(n, body)
+
+    def go(run: RunDirectory, url: str) -> None:
+        path = roster(tmp_path, url, tries=1)
+        path.write_text(path.read_text() + 'prompt_writer = "t"\n')
+        sizes = {**SIZES, "gold": 12, "failure_traces": 0, "counterexamples": 0}
+        config = GenerateConfig(teachers=str(path), **sizes)
+        with run:
+            run_generate(config, run, Reporter(quiet=True), sleep=lambda _: None)
+
+    out = tmp_path / "run"
+    with serving(writer) as (url, _):
+        with pytest.raises(UserError, match=r"gold prompts: \d+ are missing.*HTTP 500.*continue"):
+            go(RunDirectory.create(out, {}), url)
+        assert not (out / "prompts.jsonl").exists()
+        healthy.set()
+        go(RunDirectory.resume(out), url)
+    found = read_good(out / "prompts.jsonl").records
+    assert sum(one.set == "gold" for one in found) == 12
+    assert max(answered.values()) == 1
+
+
+@pytest.mark.parametrize("bad", ["boundary-0001", "fresh-1", "a/b"])
+def test_own_prompts_may_not_take_the_ids_that_are_made_here(tmp_path: Path, bad: str) -> None:
+    mine = tmp_path / "mine.jsonl"
+    rows = [{"id": one, "prompt": f"How long does dish {one} simmer?"} for one in ("a", bad)]
+    mine.write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    with pytest.raises(UserError, match=f"--prompts .*id '{bad}'") as caught:
+        generate(tmp_path, "http://127.0.0.1:9/v1", prompts=mine, gold=None)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_pair_has_the_licences_of_both_its_answers(tmp_path: Path) -> None:
     with serving(able) as (url, _):
         path = roster(tmp_path, url)

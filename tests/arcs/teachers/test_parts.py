@@ -8,16 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arcs.runs import RunDirectory
 from arcs.teachers.asking import Answer
 from arcs.teachers.filters import BEFORE, RULES, Context, Made, apply, counts
 from arcs.teachers.plan import Wanted, found_wrong
 from arcs.teachers.preference import preferred
 from arcs.teachers.prompts import ALIKE, cells, from_templates, select, written
-from arcs.teachers.purse import Purse
+from arcs.teachers.purse import Purse, purse_of
 from arcs.teachers.replies import Stored
 from arcs.teachers.roster import PRESETS, Teacher, load_roster, require_licence
 from arcs.teachers.stages import ROLES, load_stages
 from evals.endpoint import BudgetSpent
+from evals.humaneval.thinking import drop_thoughts
 from evals.items.recorded import PromptItem
 from evals.overlap import duplicates_inside
 from models.errors import UserError
@@ -220,3 +222,32 @@ def test_stages_say_which_answers_they_see() -> None:
     texts = {"prompt": "{eager} {0}", "eager": "e {prompt}", "deliberate": "d"}
     content = third.messages(texts)[-1].content
     assert "{eager} {0}" in content and "e {prompt}" in content  # texts are no templates
+
+
+@pytest.mark.parametrize(
+    ("reason", "cut"),
+    [("stop", False), ("STOP", False), (None, False), ("end_turn", False), ("length", True),
+     ("content_filter", True), ("whatever", True)],
+)  # fmt: skip
+def test_only_an_answer_that_its_teacher_ended_is_finished(reason: str | None, cut: bool) -> None:
+    answer = Answer("Text.", None, reason, False, None, 1, 1, None)
+    assert Stored("t", answer).unfinished is cut
+
+
+def test_thoughts_hold_thought_alone() -> None:
+    found = drop_thoughts("a<think>one</think>b<think> two", think_open=False)
+    assert (found.text, found.thoughts, found.unclosed) == ("ab", "one\ntwo", True)
+    found = drop_thoughts("before</think>answer", think_open=False)
+    assert (found.text, found.thoughts) == ("answer", "before")
+    assert drop_thoughts("plain", think_open=False).thoughts == ""
+
+
+def test_what_a_kill_left_set_aside_stays_spent(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        purse = purse_of(run, None, 0.0)  # no budget: the books are kept all the same
+        for most, paid in ((0.3, 0.1), (0.3, 0.0), (0.2, None), (0.4, "killed")):
+            purse.reserve(most)
+            if paid != "killed":
+                purse.settle(most, paid)  # type: ignore[arg-type]
+        assert purse_of(run, 1.0, 0.0).spent == pytest.approx(0.1 + 0.0 + 0.2 + 0.4, abs=1e-12)
+        assert purse_of(run, 1.0, 0.9).spent == 0.9  # answers from before there were books
