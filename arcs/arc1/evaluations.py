@@ -254,11 +254,6 @@ def require_evaluable(
     from arcs.judging.opening import check_judge
     from arcs.labels import parse_judge
 
-    if config.evaluations and prepared.encoder.template is None:
-        raise UserError(
-            f"--evaluations: {prepared.directory.name} has no chat template, and their prompts are "
-            "chats; go on with --evaluations none"
-        )
     if set(config.evaluations) - {SMALL} and "evaluation" not in run.manifest():  # begun now
         _require_memory(config, prepared)
     for name in config.evaluations:

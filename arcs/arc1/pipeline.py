@@ -174,6 +174,8 @@ def prepare_run(
     encoder = ChatEncoder(directory, thinking=config.thinking)
     if config.thinking and not encoder.thinking_switch:
         raise UserError(f"--thinking: {directory.name} has no thinking mode; leave it out")
+    if encoder.template is None:
+        _require_plain(config, directory)
     layout_of(directory, doing=EVALUATION)
     benchmark = load_benchmark(config.benchmark)
     chosen, limits = problems.choose(benchmark, config.limit), Limits()
@@ -201,6 +203,21 @@ def prepare_run(
         problems.require_solvable(benchmark, chosen, level, limits, reporter)
     run.extend_manifest(**_describe(config, prepared, verification))
     return _apart(config, run, prepared, reporter)
+
+
+def _require_plain(config: Arc1Config, directory: ModelDirectory) -> None:
+    """Of a model without a chat template: raise UserError for whatever needs chats, in one go."""
+    needed = {
+        "--adapter PATH": not config.trains,  # records are trained on as chats
+        "--prompt-style raw": config.prompt_style == "raw",
+        "--evaluations none": not config.evaluations,
+    }
+    missing = [flag for flag, given in needed.items() if not given]
+    if missing:
+        raise UserError(
+            f"--model {directory.name}: it has no chat template, so it can neither be trained on "
+            f"chats nor asked in them; for plain prompts give {', '.join(missing)}"
+        )
 
 
 def _dataset(run: RunDirectory) -> str:

@@ -300,3 +300,24 @@ def test_what_comparing_the_engines_gave_is_kept_with_the_run(tmp_path, monkeypa
     with before, RunDirectory.create(tmp_path / "b", {}) as new:
         assert pipeline._verification(before, None, Reporter()) == "unverified: then"
         assert pipeline._verification(new, None, Reporter()) == "verified: now"
+
+
+def test_a_model_without_a_chat_template_names_all_that_it_needs(threearc, tmp_path):
+    plain = build_tiny("llama", tmp_path / "plain", max_position_embeddings=4096, template=None)
+    line = error_line(threearc("arc1", "--model", plain))
+    assert line.endswith("give --adapter PATH, --prompt-style raw, --evaluations none")
+    line = error_line(
+        threearc("arc1", "--model", plain, "--adapter", "lora", "--prompt-style", "raw")
+    )
+    assert "no chat template" in line and line.endswith("give --evaluations none")
+
+
+def test_options_of_a_judge_that_nobody_named_are_refused(threearc, tiny_model):
+    line = error_line(threearc("arc1", "--model", tiny_model, "--judge-budget-usd", "1"))
+    assert "--judge-budget-usd: it is of a --judge" in line
+    line = error_line(threearc("arc1", "--model", tiny_model, "--judge-threads", "2"))
+    assert "they are of a --judge" in line
+    line = error_line(
+        threearc("arc1", "--model", tiny_model, "--judge", "gguf", "--judge-budget-usd", "1")
+    )
+    assert "--judge-budget-usd means nothing to a gguf judge" in line

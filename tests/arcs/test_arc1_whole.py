@@ -22,9 +22,10 @@ from arcs.arc1.summary import HUMANEVAL, own_rows, paper_rows, spread
 from arcs.arc1.table import render
 from arcs.arc1.think_mask import think_span, without_thoughts
 from arcs.arc1.thinking import Thought, compression
-from arcs.arc1.training import records_of
+from arcs.arc1.training import _held_out, records_of
 from arcs.arc1.view import view
 from arcs.gates import load_gates
+from arcs.judging.opening import JudgeOptions
 from arcs.measure.meter_claims import meter_claim
 from arcs.progress import Reporter
 from arcs.report.stored import StoredRun
@@ -39,8 +40,9 @@ from tests.support.arc1_bench import Bench
 
 
 def test_every_recipe_is_a_possible_run_and_flags_win_over_it() -> None:
-    for name in recipes():
+    for name, given in recipes().items():
         assert resolve({"recipe": name}).recipe == name
+        assert "method" in given, name  # else the profile's DPO would follow an ablation of SFT
     chosen = resolve({"recipe": "paper-chef", "rank": 8, "profile": "quick"})
     assert (chosen.rank, chosen.alpha, chosen.epochs, chosen.limit) == (8, 128.0, 3, 20)
     assert chosen.dpo().train.learning_rate == 5e-6
@@ -58,6 +60,47 @@ def test_the_profile_gives_way_to_own_records_and_adapters_but_not_to_a_method()
     assert resolve({"adapter": "lora"}).trains == ()
     assert resolve({"evaluations": "all"}).evaluations == EVALUATIONS
     assert resolve({"evaluations": ()}).evaluations == ()
+
+
+def test_hours_of_labels_by_a_judge_below_its_bar_are_spent_only_where_they_are_asked_for() -> None:
+    for profile in ("standard", "paper"):
+        assert "mcas" not in resolve({"profile": profile}).evaluations
+        assert resolve({"profile": profile, "judge": "gguf:big"}).evaluations == EVALUATIONS
+    assert resolve({"profile": "quick"}).evaluations == EVALUATIONS  # ten references, three items
+    # a recipe's own evaluations stay what they are
+    assert resolve({"recipe": PLANTED, "judge": "gguf"}).evaluations == ("meter", "chef")
+
+
+def test_evaluations_are_in_the_dtype_of_the_run_and_the_judges_options_reach_them(
+    tmp_path: Path,
+) -> None:
+    asked = {"dtype": "bfloat16", "judge": "api:http://h/v1#m", "judge_max_tokens": 900,
+             "judge_references": 20}  # fmt: skip
+    config = resolve(asked)
+    root = tmp_path / "run"
+    paid = root / "seeds" / "1" / "evaluations" / "chef"
+    paid.mkdir(parents=True)
+    phases = {"judge base": {"counts": {"usd": 0.25}}, "prepare": {"counts": {}}}
+    (paid / "timing.json").write_text(json.dumps({"phases": phases}))
+    asking = evaluations.Asking(JudgeOptions(budget_usd=1.0, tries=7), tmp_path / "labels")
+    for name in ("chef", "mcas"):
+        settings = evaluations.measure_config(name, config, "torch", ())
+        assert settings.dtype == "bfloat16" and settings.judge_max_tokens == 900
+        found = asking.of(settings, config, root)
+        assert found.options == JudgeOptions(max_tokens=900, budget_usd=0.75, tries=7)
+        assert (found.references, found.cache) == (20, tmp_path / "labels")
+    # the judge that stands in for none is not asked as the one that was not named
+    own = resolve({"profile": "quick"})
+    settings = evaluations.measure_config("mcas", own, "torch", ())
+    assert asking.of(settings, own, root).options == JudgeOptions()
+    assert settings.dtype == "float32"
+
+
+def test_held_out_rows_are_spread_over_all_of_them() -> None:
+    config = resolve({"profile": "quick"})
+    rows: Any = [SimpleNamespace(split="held_out", id=i) for i in range(24)]
+    assert [one.id for one in _held_out(config, rows)] == [0, 3, 6, 9, 12, 15, 18, 21]
+    assert len(_held_out(resolve({}), rows)) == 24
 
 
 @pytest.mark.parametrize(
@@ -220,6 +263,8 @@ def test_the_papers_values_stand_in_the_row_of_their_own_checkpoint() -> None:
     assert paper_rows("SmolLM2-135M-Instruct") == []
     gemma = paper_rows(find("gemma-4-E2B-it").name)  # by the name that a run's manifest has
     assert [row["cells"]["chef"]["value"] for row in gemma] == [0.452, 0.413, 0.379]
+    counts = [row["cells"]["humaneval"]["value"] * 164 for row in paper_rows("Qwen3-1.7B")]
+    assert [round(one) for one in counts] == [137, 111, 101, 84, 103, 126, 133]
 
 
 def test_seeds_are_averaged_by_arm_and_a_missing_value_is_left_out() -> None:

@@ -303,6 +303,8 @@ def test_a_run_killed_while_its_endpoint_judges_ends_in_the_same_bytes(
         key = [sorted(map(str, rows(one / path.name))) for one in (whole, out)]
         assert key[0] == key[1]
     phases = json.loads((whole / "timing.json").read_text())["phases"]
+    # held to its bar before a label of an answer is paid for
+    assert phases["validate the judge"]["starts"][0] < phases["judge base"]["starts"][0]
     used = sum(one["counts"].get("input_tokens", 0) for one in phases.values())
     assert used == 9 * all_asked  # what an endpoint was paid stands beside the times
     metrics = json.loads((out / "metrics.json").read_text())
