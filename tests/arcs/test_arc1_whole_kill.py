@@ -20,9 +20,13 @@ FILES = {
     # what a phase writes: removed, with the result, so that a continued run does it and no other
     "train dpo": ("train-dpo", "training-dpo.json", "adapter", "adapter.gguf"),
     "train planted": ("controls/planted",),
+    "train placebo": ("controls/placebo",),
     "decode sft": ("sft.completions.jsonl",),
+    "evaluate small": ("evaluations/small",),
     "evaluate meter": ("evaluations/meter",),
     "evaluate chef": ("evaluations/chef",),
+    "evaluate mcas": ("evaluations/mcas",),
+    "evaluate recovery": ("evaluations/recovery",),
     "seed 1": ("seeds",),
 }
 PHASES = tuple(FILES)
@@ -41,8 +45,13 @@ def finish(bench: Bench, command: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def reference(bench: Bench) -> Path:
-    out = bench.root / "reference"
-    finish(bench, [*whole(bench, out), "--planted", "--seeds", "2"])
+    out, labels = bench.root / "reference", bench.root / "labels.jsonl"
+    # a judge that costs nothing and can apply MCAS: one label on file, the others missing
+    row = {"question_id": "base/mcas-001@5", "instrument": "mcas.holistic", "value": 1}
+    labels.write_text(json.dumps(row) + "\n")
+    command = whole(bench, out)
+    command[command.index("--evaluations") + 1] = "small,meter,chef,mcas,recovery"
+    finish(bench, [*command, "--judge", f"recorded:{labels}", "--planted", "--seeds", "2"])
     return out
 
 
