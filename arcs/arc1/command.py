@@ -175,7 +175,7 @@ def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) 
             "  mcas is judged by the embedded model, which is validated first (its labels are kept "
             "for later runs); its claims are INVALID if it fails its bar, as it is expected to"
         )
-    if settings.evaluations == NO_JUDGE and settings.judge is None:
+    if settings.evaluations == NO_JUDGE:
         reporter.say(
             "  mcas is left out: it needs a judge above its bar; name one with --judge (or take "
             "the embedded one with --evaluations all)"

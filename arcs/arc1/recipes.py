@@ -42,12 +42,12 @@ def profile_that_gives_way(profile: Mapping[str, Any], given: Mapping[str, Any])
 
     Without the method: an adapter is evaluated as it is; and records of the user's own are not
     followed by pairs that ship with threearc unless that is asked for (``method`` or ``pairs``).
-    With a judge, MCAS is among the evaluations of every profile.
+    With a judge that can apply it, MCAS is among the evaluations of every profile.
     """
     settings = dict(profile)
     own_records = "data" in given and "pairs" not in given
     if "method" not in given and (given.get("adapter") is not None or own_records):
         settings.pop("method", None)
-    if given.get("judge") is not None:
+    if given.get("judge") not in (None, "lexical"):  # rules cannot apply it
         settings["evaluations"] = EVALUATIONS
     return settings

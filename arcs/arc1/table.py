@@ -163,7 +163,9 @@ def verdict_panel(metrics: Arc1Metrics) -> Panel:
         )
         if training.held_out:
             first, last = training.held_out[0].loss, training.held_out[-1].loss
-            text.append(f", held-out {first:.3f} -> {last:.3f}")
+            few = metrics.config.get("held_out_limit")
+            of = "" if few is None else f" (at most {few} records)"
+            text.append(f", held-out{of} {first:.3f} -> {last:.3f}")
     if metrics.training_dpo is not None:
         text.append("\n" + preference_line(metrics.training_dpo))
     counted = [

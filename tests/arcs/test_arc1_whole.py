@@ -65,6 +65,7 @@ def test_the_profile_gives_way_to_own_records_and_adapters_but_not_to_a_method()
 def test_hours_of_labels_by_a_judge_below_its_bar_are_spent_only_where_they_are_asked_for() -> None:
     for profile in ("standard", "paper"):
         assert "mcas" not in resolve({"profile": profile}).evaluations
+        assert "mcas" not in resolve({"profile": profile, "judge": "lexical"}).evaluations
         assert resolve({"profile": profile, "judge": "gguf:big"}).evaluations == EVALUATIONS
     assert resolve({"profile": "quick"}).evaluations == EVALUATIONS  # ten references, three items
     # a recipe's own evaluations stay what they are
@@ -108,7 +109,7 @@ def test_held_out_rows_are_spread_over_all_of_them() -> None:
     [
         ({"planted": True, "evaluations": ("chef",)}, "planted: the meter"),
         ({"planted": True, "recipe": "placebo"}, "not itself a control"),
-        ({"judge": "lexical"}, "cannot apply mcas"),
+        ({"judge": "lexical", "profile": "quick"}, "cannot apply mcas"),
         ({"judge": "oracle"}, "--judge"),
         ({"judge": "gguf", "evaluations": ("meter",)}, "no evaluation that a judge labels"),
         ({"evaluations": ("meter", "meter")}, "each once"),
