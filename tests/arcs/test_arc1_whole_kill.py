@@ -20,7 +20,6 @@ FILES = {
     # what a phase writes: removed, with the result, so that a continued run does it and no other
     "train dpo": ("train-dpo", "training-dpo.json", "adapter", "adapter.gguf"),
     "train planted": ("controls/planted",),
-    "train placebo": ("controls/placebo",),
     "decode sft": ("sft.completions.jsonl",),
     "evaluate small": ("evaluations/small",),
     "evaluate meter": ("evaluations/meter",),
