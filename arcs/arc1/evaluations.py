@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from arcs.arc1.config import Arc1Config
 from arcs.arc1.controls import Control
 from arcs.arc1.profiles import MCAS_JUDGE
-from arcs.arc1.training import Trained, dtype_of
+from arcs.arc1.training import Trained
 from arcs.judging.opening import JudgeOptions
 from arcs.measure.config import CHEF, JUDGED, LEXICAL, MCAS, METER, SHORT_ANSWERS, MeasureConfig
 from arcs.measure.judged import JudgeSettings
@@ -154,6 +154,12 @@ def _measured(
     return {key: metrics[key] for key in KEPT if key in metrics}
 
 
+def dtype_of(config: Arc1Config) -> str:
+    """Of the weights in evaluations: what was asked for, else float32, in which engines and
+    machines agree (training goes on in bfloat16 on a GPU)."""
+    return "float32" if config.dtype == "auto" else config.dtype
+
+
 def measure_config(
     name: str, config: Arc1Config, backend: str, adapters: tuple[Path, ...]
 ) -> MeasureConfig:
@@ -170,7 +176,7 @@ def measure_config(
             "instrument": name,
             "model": config.model,
             "backend": backend,
-            "dtype": dtype_of(config, backend),
+            "dtype": dtype_of(config),
             "adapters": adapters,
             "limit": config.evaluation_limit,
             "n_predict": config.evaluation_n_predict if free else None,
@@ -233,13 +239,14 @@ _OF_EVAL = (
 
 def _require_memory(config: Arc1Config, prepared: Prepared) -> None:
     """A base that was trained in fewer bits may not fit unpacked: said before it is trained."""
-    dtype = dtype_of(config, prepared.backend)
+    dtype = dtype_of(config)
     needed = model_size(prepared.directory).parameters * ITEM_BYTES[dtype]
     free = free_memory(prepared.backend)
     if needed > free:
+        narrower = "--dtype bfloat16, " if dtype == "float32" else ""
         raise UserError(
             f"--evaluations: {prepared.directory.name} needs {needed / 1e9:.1f} GB in {dtype} and "
-            f"{free / 1e9:.1f} GB are free: go on with --evaluations small, or none"
+            f"{free / 1e9:.1f} GB are free: go on with {narrower}--evaluations small, or none"
         )
 
 

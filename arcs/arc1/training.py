@@ -83,17 +83,13 @@ class Trainer:
     @property
     def dtype(self) -> Any:
         """Of the weights while training."""
-        return dtype_of(self.config, self.backend)
+        asked = self.config.dtype
+        return default_dtype(self.backend) if asked == "auto" else asked
 
     def open(self) -> LanguageModel:
         """The base on the training engine, its weights quantised if that was asked for."""
         bits = self.config.base_bits
         return open_backend(self.backend, self.directory, dtype=self.dtype, quantise=bits)
-
-
-def dtype_of(config: Arc1Config, backend: str) -> Any:
-    """Of the weights on the training engine, in training and in evaluations."""
-    return default_dtype(backend) if config.dtype == "auto" else config.dtype
 
 
 def train_or_take(
