@@ -6,14 +6,21 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
 from mlx import nn
 
-from backends.mlx.below import Below
+from backends.below import Below
 from backends.mlx.cpu import fast_attention
 from backends.mlx.head import Head
+
+
+def _evaluated(x: mx.array) -> mx.array:
+    """MLX is lazy: what is kept must not be computed again whenever it is used."""
+    mx.eval(x)
+    return x
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,9 @@ class Decoder:
     """W [vocab, d]; the embedding's weight where the two are tied."""
     softcap: float | None
     """Final logits are softcap * tanh(logits / softcap) where the model has one (Gemma 4)."""
-    below: Below = field(default_factory=Below, compare=False)
+    below: Below[mx.array] = field(
+        default_factory=lambda: Below(keep=_evaluated, give=lambda kept: kept), compare=False
+    )
 
     @classmethod
     def of(cls, network: Any) -> Decoder:
@@ -87,7 +96,7 @@ class Decoder:
         with self.below.opened() as first:
             layers = self.layers if first else []
             with tapped(
-                [(one, Tap(instead=self.below.instead(i))) for i, one in enumerate(layers)]
+                [(one, Tap(instead=partial(self.below.instead, i))) for i, one in enumerate(layers)]
             ):
                 yield
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from backends.below import Below
 from backends.heads import Heads, column_factors, combined, lowest
 from backends.interface import Float32, HeadOutputs
 from backends.sequences import PaddedBatch, padded_batches, shared_prefix
-from backends.torch.below import Below
 from backends.torch.hidden import check, padded, prefix_of, to_numpy
 from backends.torch.workers import for_each
 from models.errors import UserError
@@ -49,7 +49,7 @@ def o_proj(backbone: nn.Module, layer: int) -> nn.Module:
 class Tempering:
     """Factors of nested contexts, as forward pre-hooks on o_proj. Weights are never touched."""
 
-    def __init__(self, backbone: nn.Module, heads: Heads, below: Below) -> None:
+    def __init__(self, backbone: nn.Module, heads: Heads, below: Below[Tensor]) -> None:
         self._backbone, self._heads, self._below = backbone, heads, below
         self._stack: list[Factors] = []
         self._hooks: list[RemovableHandle] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ from backends.memory import MemoryModel, available_memory
 from backends.out_of_memory import memory_errors
 from backends.sequences import CPU_TOKENS, GPU_TOKENS
 from backends.torch import attention, generate, heads, hidden, lora, trace, train
-from backends.torch.below import Below
+from backends.torch.below import reused, tensors_below
 from backends.torch.cpu import return_freed_blocks
 from backends.torch.memory import CUDA, MODEL
 from models.directory import ModelDirectory
@@ -86,8 +86,8 @@ class TorchModel(LanguageModel):
         self._adapter: lora.Adapter | None = None
         self._trainer: train.Trainer | None = None
         # where later layers read keys and values of earlier ones (Gemma 4) none can be left out
-        alone = not getattr(self.config, "num_kv_shared_layers", 0)
-        self.below = Below(self.backbone.layers, possible=alone)
+        self._layers_alone = not getattr(self.config, "num_kv_shared_layers", 0)
+        self.below = tensors_below()
         self._tempering = heads.Tempering(self.backbone, self.attention_heads(), self.below)
         self.capabilities = Capabilities(
             engine="torch",
@@ -290,7 +290,9 @@ class TorchModel(LanguageModel):
 
     def reusing_below(self) -> AbstractContextManager[None]:
         """See :meth:`LanguageModel.reusing_below`."""
-        return self.below.reused()
+        if not self._layers_alone:
+            return nullcontext()
+        return reused(self.below, self.backbone.layers)
 
     def trace(self, ids: Sequence[int]) -> dict[str, Float32]:
         """Stages of one forward pass; see :meth:`LanguageModel.trace`."""
