@@ -141,7 +141,7 @@ class Ranking:
             "critical": self.found.critical(alpha),
             "smallest_p": float(p.min()),
             "significant": [list(head) for head in self.significant(alpha)],
-            "largest_effect_not_excluded": self.simultaneous,
+            "largest_effect_not_excluded": self.excludes_beyond,
             "stability": asdict(self.stability),
             "heads": rows,
         }

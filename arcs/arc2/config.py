@@ -23,18 +23,24 @@ MIN_CAUSAL_ITEMS = 4
 PROFILES: Mapping[str, Mapping[str, Any]] = {
     # All of it on real input within minutes; few items, so most words stay open. 57 answers are the
     # fewest of which an unchanged accuracy excludes a loss of 10 points at four lambdas at once;
-    # 8 ablation items can give a causal p of 1/128.
+    # 7 ablation items can give a causal p of 1/64. No rule reads a control at a weaker damping.
     "quick": {
-        "limit": 96, "sweep_limit": 60, "causal_items": 8, "axis_items": 24,
-        "permutations": 500, "random_draws": 1,
+        "limit": 96, "sweep_limit": 60, "causal_items": 7, "axis_items": 24,
+        "permutations": 500, "random_draws": 1, "controls": "strongest",
     },
     "standard": {"causal_items": 24, "permutations": 2000, "random_draws": 3},
     # What the paper did, with the controls and nulls it lacked: magnitude, four lambdas, 512 ids.
+    # Half of the questions form the cohorts and half is swept: the paper used 100 for both.
     "paper": {
-        "labels": "judge:lexical", "rank_by": "magnitude", "limit": 100, "n_predict": 512,
+        "labels": "judge:lexical", "rank_by": "magnitude", "sweep_limit": 70, "n_predict": 512,
         "scales": (1.0, 0.9, 0.8, 0.5), "causal_items": 0, "permutations": 2000, "random_draws": 3,
     },
 }  # fmt: skip
+QUICK_RANKED_ON_ANSWERS = 120
+"""Prompts of the quick profile where half of them must be kept from the sweep."""
+QUICK_METER = 60
+"""Contexts of the quick profile with labels of the meter: the smallest axis has 104 items, and
+causal and cohort items are not swept."""
 
 
 class Arc2Config(BaseModel):
@@ -70,8 +76,12 @@ class Arc2Config(BaseModel):
     scales: tuple[float, ...] = (1.0, 0.9, 0.8, 0.5, 0.0)
     random_draws: int = Field(default=3, ge=1)
     """Sets of random heads, of the layers that the chosen heads are in."""
+    controls: Literal["all", "strongest"] = "all"
+    """Lambdas of the random heads and of the other end of the ranking: those of the chosen heads,
+    or the strongest alone, which is all that the rules read."""
     sweep_limit: int | None = Field(default=None, ge=1)
-    """Prompts answered at each point of the sweep, from the first; None: all of them."""
+    """Prompts answered at each point of the sweep, from the first; None: all, or half of them where
+    the answers decide which heads are damped."""
     axis_items: int | None = Field(default=None, ge=2)
     """Meter items read at each point of the sweep; None: all that no head was ranked on."""
     tasks: Literal["small", "humaneval"] | None = None
@@ -168,6 +178,15 @@ class Arc2Config(BaseModel):
         )
 
     @property
+    def ranked_on_answers(self) -> bool:
+        """Whether answers that could be swept decide which heads are damped.
+
+        With labels of the meter the sweep is judged by other meter items, not by answers.
+        """
+        on_meter = self.rank_by == "causal" and DISPOSITIONS[self.disposition].axis is not None
+        return self.labels != "meter" and not on_meter
+
+    @property
     def decodings(self) -> tuple[int | None, ...]:
         """One a seed; (None,) where decoding is greedy."""
         return self.seeds or (None,)
@@ -184,7 +203,13 @@ def resolve(flags: Mapping[str, Any]) -> Arc2Config:
     profile = flags.get("profile", "standard")
     if profile not in PROFILES:
         raise UserError(f"--profile {profile!r}: choose from {', '.join(PROFILES)}")
-    return parse({**PROFILES[profile], **flags, "profile": profile})
+    made = parse({**PROFILES[profile], **flags, "profile": profile})
+    if profile == "quick" and "limit" not in flags:
+        if made.labels == "meter":
+            return made.model_copy(update={"limit": QUICK_METER})
+        if made.ranked_on_answers:
+            return made.model_copy(update={"limit": QUICK_RANKED_ON_ANSWERS})
+    return made
 
 
 def parse(values: Mapping[str, Any]) -> Arc2Config:

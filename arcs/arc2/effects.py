@@ -154,6 +154,14 @@ def _interval(
     return Interval(min(found.low, mean), max(found.high, mean), level)
 
 
+def fewest_unchanged(smallest: float, level: float) -> int:
+    """Fewest answers that exclude a change of a rate by ``smallest`` if none of them changes."""
+    n = 1
+    while tango_interval(0, 0, n, level).high >= smallest:
+        n += 1
+    return n
+
+
 def slopes(
     by_scale: Mapping[float, Values],
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 from scipy.stats import ttest_ind
@@ -147,7 +148,9 @@ def _shown_if_open(disposition: Disposition, value: bool) -> Read:
     return read
 
 
-def evidence(sweep: Sweep, ranking: Ranking | None, faults: Sequence[str]) -> Evidence:
+def evidence(
+    sweep: Sweep, ranking: Ranking | None, faults: Sequence[str], chosen_on_same: int = 0
+) -> Evidence:
     """What the words about the chosen heads are decided from."""
     alpha = sweep.gates.test.alpha
     top = sweep.of_arm(TOP)
@@ -179,11 +182,35 @@ def evidence(sweep: Sweep, ranking: Ranking | None, faults: Sequence[str]) -> Ev
         replicates=replicates,
         replicate_difference=between,
         replicated_over=over,
-        separable=None if ranking is None else bool(ranking.significant(alpha)),
-        largest_separation=None if ranking is None else ranking.excludes_beyond,
+        **separation(ranking, sweep.gates),
         smallest_separation=sweep.gates.smallest_effect.separation,
+        chosen_on_same=chosen_on_same,
         faults=[*faults, *_turned_by_truncation(sweep)],
     )
+
+
+def separation(ranking: Ranking | None, gates: Gates) -> dict[str, Any]:
+    """Whether a head stands out by what matters: of the meter's shift, or of Cohen's d.
+
+    Of a cross-fitted d no size is asked: it falls far short of the best direction's.
+    """
+    if ranking is None:
+        return {"separable": None}
+    smallest = gates.smallest_effect.separation
+    if ranking.method == "directional":
+        smallest = 0.0
+    elif ranking.simultaneous is None:
+        smallest = gates.smallest_effect.shift
+    effects = dict(zip(ranking.heads, ranking.found.effects, strict=True))
+    found = [float(effects[head]) for head in ranking.significant(gates.test.alpha)]
+    largest = max(found, default=None)
+    separable = largest is not None and bool(largest >= smallest)
+    small = None if separable or largest is None else f"{largest:.2g} of {smallest:g}"
+    return {
+        "separable": separable,
+        "too_small": small,
+        "largest_separation": ranking.excludes_beyond,
+    }
 
 
 def _content(sweep: Sweep) -> tuple[list[list[Effect]], str | None]:
@@ -232,11 +259,12 @@ def _against_random(sweep: Sweep, strongest: AtPoint) -> tuple[list[Effect], flo
 def _over_hedging(sweep: Sweep) -> list[Effect] | None:
     """Change of the measure among answers that are right before and after, item by item.
 
-    Of each seed's pair of answers; an item's value is the mean over its pairs.
+    Of each seed's pair of answers; an item's value is the mean over its pairs. Whatever the axis:
+    the meter's contrast says nothing about the answers that are right.
     """
     base = {one.key: one for one in sweep.base.answers}
     labelled = any(one.right is not None for one in base.values())
-    if sweep.axis != "text" or not sweep.disposition.of_the_wrong or not labelled:
+    if not sweep.disposition.of_the_wrong or not labelled:
         return None
 
     def changes(at: AtPoint) -> np.ndarray:

@@ -50,7 +50,7 @@ def sweep_gguf(
     )
     longest = max(len(one.ids) for one in prompts) + prepared.n_predict
     context = -(-longest // CONTEXT_STEP) * CONTEXT_STEP
-    for point in (UNTOUCHED, *points(selection, config.scales)):
+    for point in (UNTOUCHED, *points(selection, config.scales, config.controls)):
         stores = {seed: stages.answers_store(run, point, seed, WHAT) for seed in config.decodings}
         if all(len(store.records) >= len(prompts) for store in stores.values()):
             continue
@@ -100,7 +100,7 @@ def read_gguf(
     config: Arc2Config, run: RunDirectory, prepared: Prepared, axis: Axis, selection: Selection
 ) -> dict[str, Any]:
     """The stored answers of :func:`sweep_gguf`, compared with lambda 1 in the same storage form."""
-    made = (UNTOUCHED, *points(selection, config.scales))
+    made = (UNTOUCHED, *points(selection, config.scales, config.controls))
     found: dict[str, AtPoint] = {}
     for point in made:
         answers: tuple[Labelled, ...] = sweep_answers(

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.stats import binom
 
 from arcs.arc2 import stages
 from arcs.arc2.attribution import Ranking
 from arcs.arc2.config import Arc2Config
-from arcs.arc2.dispositions import Labelled
+from arcs.arc2.dispositions import Disposition, Labelled
 from arcs.arc2.effects import Effect
 from arcs.arc2.findings import AtPoint, Sweep, evidence, item_means, restricted, right
+from arcs.arc2.prompts import parts
 from arcs.arc2.rules import rulings, verdict
-from arcs.arc2.selection import UNCHANGED, Selection, points
+from arcs.arc2.selection import BASE, RANDOM, TOP, UNCHANGED, Point, Selection, points
 from arcs.arc2.sources import Judged as JudgedSource
 from arcs.arc2.sources import Source
 from arcs.arc2.summaries import summary
@@ -45,7 +47,15 @@ def build(
     validity = (
         prepared.source.validity(gates) if isinstance(prepared.source, JudgedSource) else None
     )
-    found = evidence(sweep, ranking, faults(sweep, prepared.source, validity))
+    whole = sweep_answers(
+        run, prepared.source, prepared.source.prompts, (config.decodings[0],), UNCHANGED
+    )
+    split = parts(prepared.source.prompts, config)
+    ranked = {one.item_id for one in split.ranked}
+    first = [one for one in whole if one.item_id in ranked]
+    found = evidence(
+        sweep, ranking, faults(sweep, prepared.source, validity, first), split.chosen_on_same
+    )
     words = rulings(found)
     content = (
         f"log-likelihood; a loss that matters: {gates.smallest_effect.loss:g} nats per token"
@@ -57,9 +67,7 @@ def build(
         f"{config.rank_by} attribution brings out {config.disposition} ({axis.measure}; a move "
         f"that matters: {sweep.smallest_axis:g} {axis.unit}) and keeps the content ({content})"
     )
-    whole = sweep_answers(
-        run, prepared.source, prepared.source.prompts, (config.decodings[0],), UNCHANGED
-    )
+    level = gates.level
     return {
         "schema_version": SCHEMA,
         "alpha": gates.test.alpha,
@@ -68,7 +76,8 @@ def build(
         "measures": manifest["measures"],
         "cohorts": cohorts.to_json(),
         "axis": {**axis.to_json(), "smallest": sweep.smallest_axis},
-        "baseline": summary(whole),
+        "prompts": manifest["prompts"],
+        "baseline": summary(whole, level),
         "rankings": {name: one.to_json(gates.test.alpha) for name, one in rankings.items()},
         "selection": manifest["selection"],
         "sweep": points_json(sweep),
@@ -110,10 +119,10 @@ def read_sweep(
 ) -> Sweep:
     """All points from their stores."""
     prompts = prepared.source.prompts
-    asked = [one.item_id for one in prompts[: config.sweep_limit]]
+    asked = [one.item_id for one in parts(prompts, config).swept]
     axis_ids = {one.item.id for one in prepared.axis_pairs}
     found = {}
-    for point in points(selection, config.scales):
+    for point in points(selection, config.scales, config.controls):
         answers = sweep_answers(run, prepared.source, prompts, config.decodings, point)
         store = stages.meter_store(run, point)
         read = (stages.contrasts(store), stages.likelihoods(store)) if axis_ids else ({}, {})
@@ -129,30 +138,62 @@ def read_sweep(
     )
 
 
-def faults(sweep: Sweep, source: Source, validity: Mapping[str, Any] | None) -> list[str]:
-    """What makes the instrument fail: a judge below its bar, too many missing labels at a point.
+def faults(
+    sweep: Sweep,
+    source: Source,
+    validity: Mapping[str, Any] | None,
+    first: Sequence[Labelled] = (),
+) -> list[str]:
+    """What makes the instrument fail: a judge below its bar, too many missing labels.
 
-    Point by point: where labels fail at one lambda only, its comparison is lost, however few they
-    are among all. Counted are the labels that the claim rests on: right or wrong, and what a text
-    axis reads. An answer without a word is no failure: it is wrong and hedges nothing.
+    Counted are the labels that are read: at the points that the rules read, right or wrong and
+    whether a disposition is shown that a rule asks for; and of the ``first`` answers of the
+    unchanged model what the cohorts rest on. Where labels fail at one lambda only, its comparison
+    is lost, however few they are among all: so each point fails alone where its missing ones are
+    more, by an exact binomial test, than the share that is allowed, and all together where their
+    share is larger. An answer without a word is no failure: it is wrong and hedges nothing.
     """
-    found = []
+    found, lost = [], []
     if validity is not None and validity["failing"]:
         found.append(f"judge not valid: below its bar in {', '.join(validity['failing'])}")
     if source.name == "meter":
         return found
-    limit = sweep.gates.validity.max_missing_share
-    for name, at in sweep.points.items():
-        missing = sum(_unlabelled(one, sweep) for one in at.answers)
-        if missing > limit * len(at.answers):
-            found.append(
-                f"infrastructure: {missing} of {len(at.answers)} answers at {name} have no label"
-            )
-    return found
+    limit, alpha = sweep.gates.validity.max_missing_share, sweep.gates.test.alpha
+    read = {
+        f"answers at {name}": [_unlabelled(one, sweep) for one in at.answers]
+        for name, at in sweep.points.items()
+        if _is_read(at.point, sweep)
+    }
+    if first:
+        read["answers that the cohorts are formed from"] = [
+            _unlabelled_for_cohorts(one, sweep.disposition) for one in first
+        ]
+    for name, values in read.items():
+        missing, n = sum(values), len(values)
+        if missing and binom.sf(missing - 1, n, limit) < alpha:
+            lost.append(f"infrastructure: {missing} of {n} {name} have no label")
+    missing, n = sum(map(sum, read.values())), sum(map(len, read.values()))
+    if not lost and missing > limit * n:
+        lost.append(f"infrastructure: {missing} of all {n} labels that are read are missing")
+    return found + lost
+
+
+def _is_read(point: Point, sweep: Sweep) -> bool:
+    """Whether a rule reads the answers at a point: the other end of the ranking is only shown."""
+    if point.arm in (BASE, TOP):
+        return True
+    strongest = min(one.point.scale for one in sweep.points.values())
+    return point.arm.startswith(RANDOM) and point.scale == strongest
 
 
 def _unlabelled(one: Labelled, sweep: Sweep) -> bool:
-    return one.right is None or (sweep.axis == "text" and sweep.disposition.shows(one) is None)
+    asked = sweep.axis == "text" or sweep.disposition.of_the_wrong
+    return one.right is None or (asked and sweep.disposition.shows(one) is None)
+
+
+def _unlabelled_for_cohorts(one: Labelled, disposition: Disposition) -> bool:
+    """Humble's are cells of right or wrong and asserted, the others' what is shown."""
+    return disposition.shows(one) is None or (disposition.of_the_wrong and one.right is None)
 
 
 def points_json(sweep: Sweep) -> list[dict[str, Any]]:
@@ -174,7 +215,7 @@ def points_json(sweep: Sweep) -> list[dict[str, Any]]:
                 "arm": at.point.arm,
                 "lambda": at.point.scale,
                 "heads": [list(head) for head in at.point.heads],
-                **summary(at.answers),
+                **summary(at.answers, sweep.gates.level),
                 "axis": _level(sweep, at),
                 "axis_change": axis[name].to_json() if name in axis else None,
                 "likelihood_change": likely[name].to_json() if name in likely else None,
@@ -207,7 +248,8 @@ def _by_seed(sweep: Sweep, at: AtPoint) -> dict[str, Any] | None:
     if len(sweep.seeds) < 2:
         return None
     return {
-        str(seed): summary([one for one in at.answers if one.seed == seed]) for seed in sweep.seeds
+        str(seed): summary([one for one in at.answers if one.seed == seed], sweep.gates.level)
+        for seed in sweep.seeds
     }
 
 
@@ -220,7 +262,7 @@ def tasks_json(
         return None
     found = {
         point.name: sweep_answers(run, source, source.prompts, config.decodings, point, "tasks")
-        for point in points(selection, config.scales)
+        for point in points(selection, config.scales, config.controls)
     }
     from arcs.arc2.effects import differences, family
 
@@ -237,7 +279,7 @@ def tasks_json(
     return [
         {
             "point": name,
-            **summary(answers),
+            **summary(answers, prepared.gates.level),
             "change": effects[name].to_json() if name in effects else None,
         }
         for name, answers in found.items()
@@ -275,5 +317,6 @@ def _evidence(found: Any) -> dict[str, Any]:
         "replicated_over": found.replicated_over,
         "separable": found.separable,
         "largest_separation_not_excluded": found.largest_separation,
+        "too_small": found.too_small,
         "faults": list(found.faults),
     }

@@ -27,6 +27,7 @@ from arcs.arc2.attribution import (
 from arcs.arc2.cohorts import Cohorts, by_cells, by_text, by_thirds
 from arcs.arc2.config import Arc2Config
 from arcs.arc2.dispositions import DISPOSITIONS, Disposition, Labelled, spread
+from arcs.arc2.prompts import parts
 from arcs.arc2.selection import UNCHANGED, Point, Selection, points, select
 from arcs.arc2.sources import TOKENS, ExactMatch, Execution, Judged, MeterContexts, Source
 from arcs.gates import Gates, load_gates
@@ -117,7 +118,7 @@ def run_arc2(
         answers = baseline(config, run, prepared, opened, reporter)
         cohorts, axis = decide(config, run, prepared, answers)
         rankings = attribute(config, run, prepared, opened, cohorts, reporter)
-        selection = choose_heads(config, run, rankings)
+        selection = choose_heads(config, run, rankings, reporter)
         sweep(config, run, prepared, opened, selection, reporter)
     if config.gguf is not None:
         from arcs.arc2.gguf_sweep import sweep_gguf
@@ -279,12 +280,13 @@ def _pairs(
     ablated = by_length[: config.causal_items]
     names = {one.item.id for one in (*ablated, *cohort)}
     rest = [one for one in encoded if one.item.id not in names]
-    if len(rest) < 2 or len(ablated) < config.causal_items:
+    if len(rest) < (config.axis_items or 2) or len(ablated) < config.causal_items:
         raise UserError(
             f"--causal-items {config.causal_items}"
             + (f", --limit {len(cohort)}" if cohort else "")
+            + (f", --axis-items {config.axis_items}" if config.axis_items else "")
             + f": the axis {disposition.axis} has {len(encoded)} items; the heads are ranked on "
-            "some and swept on others, so give fewer"
+            f"some and swept on the other {len(rest)}, so give fewer"
         )
     return tuple(ablated), tuple(rest[: config.axis_items]), tuple(cohort)
 
@@ -392,15 +394,18 @@ def decide(
     decided = run.manifest()
     if "cohorts" in decided:
         return Cohorts.from_json(decided["cohorts"]), Axis(**decided["axis"])
+    split = parts(source.prompts, config)
+    ranked = {one.item_id for one in split.ranked}
+    read = [one for one in answers if one.item_id in ranked]
     if source.name == "meter":
         values = stages.contrasts(stages.meter_store(run, UNCHANGED))
-        cohorts = by_thirds(values, str(disposition.axis), answers)
+        cohorts = by_thirds(values, str(disposition.axis), read)
     elif disposition.name == "humble":
-        cohorts = by_cells(answers, source.name)
+        cohorts = by_cells(read, source.name)
     else:
-        cohorts = by_text(disposition, answers, source.name)
+        cohorts = by_text(disposition, read, source.name)
     # judged on the answers that the sweep will compare, not on all that formed the cohorts
-    swept = {one.item_id for one in source.prompts[: config.sweep_limit]}
+    swept = {one.item_id for one in split.swept}
     axis = axis_of(
         disposition,
         [one for one in answers if one.item_id in swept],
@@ -408,12 +413,14 @@ def decide(
     )
     run.extend_manifest(
         cohorts=cohorts.to_json(),
+        prompts={"ranked": len(split.ranked), "swept": len(split.swept),
+                 "chosen_on_same": split.chosen_on_same},
         axis=axis.to_json(),
         measures={
             one.name: measurable(one, answers, corrected=disposition.name == "self-improving")
             for one in DISPOSITIONS.values()
         },
-    )
+    )  # fmt: skip
     return cohorts, axis
 
 
@@ -557,18 +564,26 @@ def _of_each(labels: Sequence[bool], count: int) -> list[int]:
 
 
 def choose_heads(
-    config: Arc2Config, run: RunDirectory, rankings: Mapping[str, Ranking]
+    config: Arc2Config, run: RunDirectory, rankings: Mapping[str, Ranking], reporter: Reporter
 ) -> Selection:
     """The heads of the sweep and their controls, written down before anything is damped."""
     ranking = rankings[config.rank_by]
     selection = select(ranking.ordered_heads, config.top_k, config.random_draws, config.seed)
-    run.extend_manifest(selection={"ranked_by": config.rank_by, "arms": selection.to_json()})
+    run.extend_manifest(
+        selection={"ranked_by": config.rank_by, "arms": selection.to_json(),
+                   "random_sets_possible": selection.random_sets}
+    )  # fmt: skip
+    if selection.random_sets < config.random_draws:
+        reporter.say(
+            f"only {selection.random_sets} different random set(s) of {config.top_k} heads can be "
+            f"drawn in these layers, not the {config.random_draws} of --random-draws"
+        )
     return selection
 
 
 def sweep_prompts(config: Arc2Config, prepared: Prepared) -> tuple[Prompt, ...]:
     """The prompts answered at every point, from the first."""
-    return prepared.source.prompts[: config.sweep_limit]
+    return parts(prepared.source.prompts, config).swept
 
 
 def sweep(
@@ -581,7 +596,7 @@ def sweep(
 ) -> None:
     """Answers and contrasts at every point; lambda 1 at every seed."""
     prompts = sweep_prompts(config, prepared)
-    for point in points(selection, config.scales):
+    for point in points(selection, config.scales, config.controls):
         with run.timed(f"sweep {point.name}") as counts:
             counts["tokens"] = 0
             with ExitStack() as inside:

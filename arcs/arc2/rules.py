@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from arcs.arc2.effects import Effect
+from arcs.arc2.effects import Effect, fewest_unchanged
 from arcs.claims import Verdict
 
 
@@ -73,20 +73,26 @@ class Evidence:
     random_rank: float | None = None
     """Rank p of the chosen heads' change among those of the sets; None: no sets."""
     over_hedging: Sequence[Effect] | None = None
-    """Change of hedging among answers that are right before and after, at each lambda; None where
-    hedging is not the axis, or nothing is right or wrong."""
+    """Change of hedging among answers that are right before and after, at each lambda, whatever the
+    axis; None where the disposition is not wanted of wrong answers only, or nothing is right or
+    wrong."""
     replicates: Sequence[Effect] = ()
     """The change at the strongest damping, by seed or by half of the items."""
     replicate_difference: Effect | None = None
     """Between the two replicates that differ most."""
     replicated_over: str = "halves of the items"
     separable: bool | None = None
-    """Whether some head differs at a corrected p below alpha; None: no ranking."""
+    """Whether some head differs, at a corrected p below alpha, by an amount that matters; None: no
+    ranking."""
+    too_small: str | None = None
+    """The largest effect of the heads that do differ, where none of them reaches that amount."""
     largest_separation: float | None = None
     """Largest |d| that simultaneous intervals of all heads still hold; None: not in d, or of
     directions that were estimated."""
     smallest_separation: float = 0.5
     """Smallest d of a head that matters."""
+    chosen_on_same: int = 0
+    """Prompts of the sweep that the heads were ranked on as well."""
     faults: Sequence[str] = field(default_factory=tuple)
     """Why the instrument failed, in words; any makes the claim INVALID."""
 
@@ -184,6 +190,8 @@ def no_separable_axis(found: Evidence) -> Ruling:
         because = f"every head's d lies within {found.smallest_separation:g}"
         return Ruling(Word.NO_SEPARABLE_AXIS, State.HOLDS, because)
     because = "no head stands out, with a positive effect, of the null of the maximum"
+    if found.too_small is not None:
+        because = f"heads stand out of the null of the maximum, by {found.too_small} at most"
     if largest is not None:
         because += f", and d up to {largest:.2f} is not excluded"
     return Ruling(Word.NO_SEPARABLE_AXIS, State.OPEN, because)
@@ -214,10 +222,13 @@ def like_random_heads(found: Evidence) -> Ruling:
 
 
 def over_hedging(found: Evidence) -> Ruling:
-    """Answers that stay right are hedged more: not uncertainty, but hedging of everything."""
+    """Answers that stay right are hedged more: not uncertainty, but hedging of everything.
+
+    Asked of the answers, also where the axis is the meter: the meter's texts say nothing of them.
+    """
     effects = found.over_hedging
     if effects is None:
-        because = "hedging is not the axis, or nothing is right or wrong"
+        because = "it is no hedging, or nothing is right or wrong"
         return _not_tested(Word.OVER_HEDGING, because)
     if not effects:
         return _not_tested(Word.OVER_HEDGING, "no answer is right before and after")
@@ -227,8 +238,15 @@ def over_hedging(found: Evidence) -> Ruling:
     if all(one.not_above for one in effects):
         because = "among right answers a rise that matters is excluded"
         return Ruling(Word.OVER_HEDGING, State.EXCLUDED, because)
-    because = "among right answers a rise is neither shown nor excluded"
+    because = "among right answers a rise is neither shown nor excluded" + _too_few(effects)
     return Ruling(Word.OVER_HEDGING, State.OPEN, because)
+
+
+def _too_few(effects: Sequence[Effect]) -> str:
+    """Said where so few answers are compared that not even unchanged ones would exclude a move."""
+    few = min(effects, key=lambda one: one.n)
+    needed = fewest_unchanged(few.smallest, few.interval.level)
+    return f" ({few.n} are compared at {few.name}, {needed} are needed)" if few.n < needed else ""
 
 
 def clean_positive(found: Evidence, others: Mapping[Word, Ruling]) -> Ruling:
@@ -254,7 +272,10 @@ def clean_positive(found: Evidence, others: Mapping[Word, Ruling]) -> Ruling:
     missing = [name for name, there in needed.items() if not there]
     if missing:
         return Ruling(Word.CLEAN_POSITIVE, State.OPEN, "not shown: " + ", ".join(missing))
-    return Ruling(Word.CLEAN_POSITIVE, State.HOLDS, "all that is needed is shown")
+    because = "all that is needed is shown"
+    if found.chosen_on_same:
+        because += f", on {found.chosen_on_same} prompts that the heads were chosen on as well"
+    return Ruling(Word.CLEAN_POSITIVE, State.HOLDS, because)
 
 
 def rulings(found: Evidence) -> list[Ruling]:

@@ -25,14 +25,14 @@ RATES = {
 }
 
 
-def sweep_tables(points: Points, title: str, axis: Json) -> list[Table]:
+def sweep_tables(points: Points, title: str, axis: Json, alpha: float) -> list[Table]:
     """The axis, the answers, the content."""
-    return [_axis(points, title, axis), *answer_tables(points, title)]
+    return [_axis(points, title, axis), *answer_tables(points, title, alpha)]
 
 
-def answer_tables(points: Points, title: str) -> list[Table]:
+def answer_tables(points: Points, title: str, alpha: float) -> list[Table]:
     """What the answers came to, and what became of content and text."""
-    return [_answers(points, title), _content(points, title)]
+    return [_answers(points, title, alpha), _content(points, title)]
 
 
 def _axis(points: Points, title: str, axis: Json) -> Table:
@@ -53,7 +53,7 @@ def _axis(points: Points, title: str, axis: Json) -> Table:
     )
 
 
-def _answers(points: Points, title: str) -> Table:
+def _answers(points: Points, title: str, alpha: float) -> Table:
     def row(point: Json) -> tuple[str, ...]:
         table = point["table"]
         if table is None:
@@ -64,8 +64,8 @@ def _answers(points: Points, title: str) -> Table:
     return _table(
         f"{title}: the answers",
         "c, h: asserted, hedged; r, w: right, wrong; hallucination: cw of the wrong; over-hedging: "
-        "hr of the right; 95% intervals: Wilson, or of a bootstrap over items where each "
-        "has several answers",
+        f"hr of the right; {100 * (1 - alpha):g}% intervals: Wilson, or of a bootstrap over items "
+        "where each has several answers; accuracy: of all answers, the silent ones included",
         ("cr/hr\ncw/hw", *RATES),
         points,
         row,
@@ -81,6 +81,7 @@ def _content(points: Points, title: str) -> Table:
                 point["accuracy_change"] or point["likelihood_change"],
                 unchanged=point["arm"] == BASE,
             ),
+            f"{point['silent']}\n{_unlabelled(point)}",
             _share(point["truncated"], answers),
             _share(point["texts_changed"], answers),
         )
@@ -88,9 +89,17 @@ def _content(points: Points, title: str) -> Table:
     return _table(
         f"{title}: content and text",
         "content: accuracy, or the log-likelihood of the meter's texts (nats per token) where "
-        f"nothing is right or wrong; its change: {AGAINST}; coverage: of checklists; cut: stopped "
-        "by n_predict; changed: other ids than at lambda 1",
-        ("coverage", "change of\ncontent", "p,\ncorrected", "cut", "texts\nchanged"),
+        f"nothing is right or wrong; its change: {AGAINST}; coverage: of checklists; silent: "
+        "without a word, neither asserted nor hedged; lost: a label failed; cut: stopped by "
+        "n_predict; changed: other ids than at lambda 1",
+        (
+            "coverage",
+            "change of\ncontent",
+            "p,\nHolm",
+            "silent,\nlost",
+            "cut",
+            "texts\nchanged",
+        ),
         points,
         row,
     )
@@ -148,6 +157,10 @@ def _rate(found: Json) -> str:
 def _asserted(point: Json) -> str:
     """Where nothing is right or wrong, delivery is known of all answers (the lexical rule)."""
     return _rate(point["assertion"])
+
+
+def _unlabelled(point: Json) -> str:
+    return "-" if point["table"] is None else str(point["table"]["missing"])
 
 
 def _share(count: int, n: int) -> str:

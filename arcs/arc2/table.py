@@ -24,12 +24,13 @@ def report(metrics: Mapping[str, Any]) -> Group:
     parts: list[Any] = [_baseline(metrics)]
     parts += [_ranking(one, metrics) for one in metrics["rankings"].values()]
     parts += sweep_tables(
-        metrics["sweep"], f"Sweep of lambda, {metrics['model']['name']}", metrics["axis"]
-    )
+        metrics["sweep"], f"Sweep of lambda, {metrics['model']['name']}", metrics["axis"],
+        metrics["alpha"],
+    )  # fmt: skip
     if metrics["tasks"]:
         parts.append(_tasks(metrics))
     if metrics["gguf"]:
-        parts += _gguf(metrics["gguf"])
+        parts += _gguf(metrics["gguf"], metrics["alpha"])
     return Group(*parts, _words(metrics["words"]), _claim(metrics["claim"]))
 
 
@@ -47,6 +48,12 @@ def _baseline(metrics: Mapping[str, Any]) -> Text:
     lines.append(
         f"  cohorts: {cohorts['lacking']} lacking, {cohorts['having']} having it, "
         f"{cohorts['left_out']} left out ({cohorts['formed_by']})"
+    )
+    used = metrics["prompts"]
+    shared = used["chosen_on_same"]
+    lines.append(
+        f"  prompts: {used['ranked']} for the cohorts, {used['swept']} in the sweep"
+        + (f", {shared} of which the heads are chosen on as well" if shared else "")
     )
     because = f" ({axis['why']})" if axis["why"] else ""
     lines.append(f"  axis of the sweep: {axis['measure']}{because}")
@@ -128,9 +135,9 @@ def _tasks(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def _gguf(found: Mapping[str, Any]) -> list[Any]:
+def _gguf(found: Mapping[str, Any], alpha: float) -> list[Any]:
     return [
-        *answer_tables(found["points"], f"llama.cpp, {found['quantisation']}"),
+        *answer_tables(found["points"], f"llama.cpp, {found['quantisation']}", alpha),
         Text(
             "The same heads and lambdas through llama.cpp: every lambda, 1 included, in one "
             f"storage form of the scaled tensors (largest rounding {found['rounding']:.1e}); "

@@ -94,6 +94,12 @@ def arc2(
     random_draws: Annotated[
         int | None, typer.Option(help="Sets of random heads", show_default=False)
     ] = None,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            help="Lambdas of the control heads: all (default) or strongest", show_default=False
+        ),
+    ] = None,
     sweep_limit: Annotated[
         int | None, typer.Option(help="Prompts answered at every lambda", show_default=False)
     ] = None,
@@ -182,6 +188,7 @@ def arc2(
         "top_k": top_k,
         "scales": None if scales is None else _numbers("--scales", scales, float),
         "random_draws": random_draws,
+        "controls": controls,
         "sweep_limit": sweep_limit,
         "axis_items": axis_items,
         "tasks": tasks,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from arcs.arc2.attribution import HeadReading, causal, directional, magnitude
 from arcs.arc2.cohorts import by_cells, by_text, by_thirds
 from arcs.arc2.config import resolve
 from arcs.arc2.dispositions import DISPOSITIONS, Labelled
+from arcs.arc2.findings import separation
 from arcs.arc2.paper_tables import paper_words
 from arcs.arc2.pipeline import axis_of
 from arcs.arc2.selection import points, select
 from arcs.arc2.table import paper_report, report
+from arcs.gates import Gates, load_gates
 from arcs.runs import RunDirectory
 from backends import open_backend
 from backends.interface import Head
@@ -114,8 +117,7 @@ def test_every_point_is_there_and_lambda_one_is_the_unchanged_model(
 ) -> None:
     run, metrics = planted
     names = [one["point"] for one in metrics["sweep"]]
-    arms = ("top", "bottom", "random-1")
-    assert names == ["base", *(f"{arm}-{scale}" for arm in arms for scale in ("0.5", "0"))]
+    assert names == ["base", "top-0.5", "top-0", "bottom-0", "random-1-0"]  # what rules read
     by_name = {one["point"]: one for one in metrics["sweep"]}
     assert by_name["base"]["texts_changed"] == 0
     assert all(one["axis"]["n"] == 24 and one["answers"] == 6 for one in metrics["sweep"])
@@ -313,6 +315,16 @@ def test_ablated_heads_are_ranked_by_what_is_tested_and_shown_by_their_mean() ->
     assert first["effect"] == pytest.approx(shifts[:, 5].mean())
     assert first["statistic"] > made["critical"] and first["p_corrected"] == 1 / 128
     assert ranking.intervals[heads[5]] is not None and ranking.excludes_beyond is None
+    matters = shifts[:, 5].mean()
+    for smallest, separable in ((matters - 0.001, True), (matters + 0.001, False)):
+        made = separation(ranking, gates_with(shift=smallest))
+        assert made["separable"] is separable
+        assert (made["too_small"] is None) is separable
+
+
+def gates_with(**smallest: float) -> Gates:
+    gates = load_gates()
+    return replace(gates, smallest_effect=replace(gates.smallest_effect, **smallest))
 
 
 def test_no_separation_is_excluded_along_an_estimated_direction_and_alpha_is_given() -> None:
@@ -325,6 +337,8 @@ def test_no_separation_is_excluded_along_an_estimated_direction_and_alpha_is_giv
     labels = [True] * 30 + [False] * 30
     plain, cross = (way(reading, labels, alpha=0.05, **given) for way in (magnitude, directional))
     assert cross.excludes_beyond is None and cross.simultaneous is not None
+    assert cross.to_json(0.05)["largest_effect_not_excluded"] is None
+    assert plain.to_json(0.05)["largest_effect_not_excluded"] == plain.simultaneous
     assert plain.excludes_beyond == plain.simultaneous is not None
     lax = magnitude(reading, labels, alpha=0.4, **given)
     assert lax.simultaneous is not None and plain.simultaneous is not None
@@ -364,10 +378,33 @@ def test_random_heads_come_from_the_layers_of_the_chosen_ones() -> None:
         drawn = found.arms[f"random-{draw}"]
         assert sorted(head.layer for head in drawn) == layers
         assert not set(drawn) & set(found.arms["top"])
-    assert found.arms["random-1"] != found.arms["random-2"]
     assert len(points(found, (1.0, 0.5, 0.0))) == 1 + 5 * 2
+    few = points(found, (1.0, 0.5, 0.0), "strongest")
+    assert [one.name for one in few] == [
+        "base", "top-0.5", "top-0", "bottom-0", "random-1-0", "random-2-0", "random-3-0",
+    ]  # fmt: skip
     with pytest.raises(UserError, match="--top-k 5: 9 heads are ranked, and 10 are needed"):
         select(ordered[:9], 5, 1, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("layers", "k", "possible"),
+    [
+        ([0] * 4, 2, 1),  # the two others
+        ([0] * 5 + [1] * 6, 3, 6),  # both of layer 0's others and one of layer 1
+        ([0, 0, 1, 1, 1, 1], 3, 1),  # however it is drawn: all others
+        ([0, 0, 1, 1, 1, 1], 2, 6),  # layer 0 has none left: two of layer 1
+        ([0, 0, 0, 1, 1, 1], 2, 3),  # one of layer 0 left, and it must be in: it and one of three
+    ],
+)
+def test_random_sets_are_distinct_and_as_many_as_there_are(
+    layers: list[int], k: int, possible: int
+) -> None:
+    ordered = [Head(layer, head) for head, layer in enumerate(layers)]
+    found = select(ordered, k, 25, seed=1)
+    drawn = [found.arms[arm] for arm in found.arms if arm.startswith("random")]
+    assert found.random_sets == len(drawn) == len(set(drawn)) == possible
+    assert select(ordered, k, 1, seed=1).random_sets == possible
 
 
 def test_the_stop_token_is_no_part_of_the_response() -> None:
@@ -378,6 +415,26 @@ def test_the_stop_token_is_no_part_of_the_response() -> None:
     empty = Completion("c", (7,), (2,), "stop", 0.0)
     found = [stages.response_of(one, (2,)) for one in (ended, cut, empty)]
     assert [one and one.response_ids for one in found] == [(5, 6), (5, 6), None]
+
+
+def test_meter_items_that_were_asked_for_and_cannot_be_had_are_one_line(bench: Bench) -> None:
+    with pytest.raises(UserError) as caught:
+        bench.run(bench.flags("quiet", disposition="adversarial-self", limit=96))
+    assert "--limit 96, --axis-items 24: the axis self_checking has 104" in str(caught.value)
+    assert "swept on the other 8, so give fewer" in str(caught.value)
+
+
+def test_the_quick_profile_leaves_items_for_the_sweep_whatever_decides_the_heads() -> None:
+    quick = {"profile": "quick"}
+    assert resolve(quick).limit == 96 and not resolve(quick).ranked_on_answers
+    on_answers = resolve({**quick, "rank_by": "magnitude"})
+    assert (on_answers.limit, on_answers.sweep_limit) == (120, 60)
+    assert resolve({**quick, "disposition": "eager"}).limit == 120
+    assert resolve({**quick, "rank_by": "magnitude", "limit": 70}).limit == 70
+    meter = resolve({**quick, "labels": "meter", "disposition": "adversarial-self"})
+    items = len(choose(built_in("meter", MeterItem), ("self_checking",), None))
+    assert meter.limit is not None and meter.axis_items is not None
+    assert items - meter.limit >= meter.axis_items and not meter.ranked_on_answers
 
 
 @pytest.mark.parametrize(

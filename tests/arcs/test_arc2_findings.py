@@ -10,7 +10,9 @@ from typing import cast
 
 import pytest
 
+from arcs.arc2.config import resolve
 from arcs.arc2.dispositions import DISPOSITIONS, Labelled
+from arcs.arc2.effects import fewest_unchanged
 from arcs.arc2.findings import AtPoint, Sweep, evidence
 from arcs.arc2.metrics import faults
 from arcs.arc2.rules import State, Word, rulings
@@ -37,7 +39,11 @@ def answers(hedges: Hedges, seeds: Sequence[int | None], n: int = 60) -> tuple[L
 
 
 def sweep(
-    base: Hedges, top: Hedges, rest: Hedges | None = None, seeds: Sequence[int | None] = (None,)
+    base: Hedges,
+    top: Hedges,
+    rest: Hedges | None = None,
+    seeds: Sequence[int | None] = (None,),
+    n: int = 60,
 ) -> Sweep:
     heads = (Head(0, 0),)
     given = {
@@ -48,7 +54,7 @@ def sweep(
         "random-1-0": (Point("random-1", 0.0, heads), rest or base),
     }
     points = {
-        name: AtPoint(point, answers(hedges, seeds), {}, {})
+        name: AtPoint(point, answers(hedges, seeds, n), {}, {})
         for name, (point, hedges) in given.items()
     }
     return Sweep(points, DISPOSITIONS["humble"], "text", tuple(seeds), GATES)
@@ -105,6 +111,26 @@ def test_hedging_that_rises_among_right_answers_alone_or_too_is_over_hedging() -
     assert evidence(curious, None, ()).over_hedging is None
 
 
+def test_over_hedging_is_asked_of_the_answers_where_the_axis_is_the_meter() -> None:
+    """The default path: all answers asserted, so the text measure is saturated."""
+    everything = replace(sweep(never, lambda i, s: True), axis="meter")
+    assert states(everything)[Word.OVER_HEDGING] is State.HOLDS
+    assert states(everything)[Word.CLEAN_POSITIVE] is State.EXCLUDED
+
+
+@pytest.mark.parametrize("state", [State.EXCLUDED, State.OPEN])
+def test_how_many_right_answers_exclude_over_hedging_and_too_few_are_said(state: State) -> None:
+    """At two lambdas; none is hedged. Every other answer is right."""
+    fewest = fewest_unchanged(0.1, 1 - 0.05 / 2)
+    assert (fewest, fewest_unchanged(0.1, 1 - 0.05 / 4)) == (46, 57)
+    n = 2 * (fewest if state is State.EXCLUDED else fewest - 1)
+    made = evidence(replace(sweep(never, never, n=n), axis="meter"), None, ())
+    ruling = next(one for one in rulings(made) if one.word is Word.OVER_HEDGING)
+    assert ruling.state is state
+    said = f"{fewest - 1} are compared at top-0.5, {fewest} are needed"
+    assert (said in ruling.because) is (state is State.OPEN)
+
+
 def test_every_random_set_must_be_beaten_not_their_mean() -> None:
     """The chosen heads and one of three sets do the same, the other two sets nothing."""
     found = sweep(never, most, never)
@@ -128,48 +154,102 @@ def source(name: str) -> Source:
 
 
 def test_labels_that_fail_at_one_point_are_a_fault_there() -> None:
-    """2 of 60 at one of five points: 0.7 percent of all answers, 3.3 percent of those."""
+    """4 of 60 at one of four points that are read: 1.7 percent of all, p = 0.03 of those."""
     found = sweep(never, most)
     assert faults(found, source("exact-match"), None) == []
-    at = found.points["top-0"]
-    lost = tuple(replace(one, right=None) if one.item_id in ("i1", "i2") else one
-                 for one in at.answers)  # fmt: skip
-    broken = replace(found, points={**found.points, "top-0": replace(at, answers=lost)})
-    said = faults(broken, source("exact-match"), None)
-    assert said == ["infrastructure: 2 of 60 answers at top-0 have no label"]
+    said = faults(without(found, 4, "top-0"), source("exact-match"), None)
+    assert said == ["infrastructure: 4 of 60 answers at top-0 have no label"]
+    assert faults(without(found, 3, "top-0"), source("exact-match"), None) == []
+    two_each = without(found, 2, "base", "top-0.5", "top-0")
+    said = faults(two_each, source("exact-match"), None)
+    assert said == ["infrastructure: 6 of all 240 labels that are read are missing"]
+
+
+def test_one_missing_label_of_few_is_no_fault_and_points_no_rule_reads_are_not_asked() -> None:
+    few = sweep(never, most, n=40)
+    assert faults(without(few, 1, "top-0"), source("exact-match"), None) == []
+    assert faults(without(few, 40, "random-1-0.5"), source("exact-match"), None) == []
+    assert faults(without(few, 40, "random-1-0"), source("exact-match"), None)
+    at = few.points["random-1-0"]
+    bottom = replace(without(few, 40, "random-1-0").points["random-1-0"],
+                     point=replace(at.point, arm="bottom"))  # fmt: skip
+    shown = replace(few, points={**few.points, "bottom-0": bottom})
+    assert faults(shown, source("exact-match"), None) == []
+
+
+def test_labels_that_the_cohorts_rest_on_are_a_fault_of_their_own() -> None:
+    """The prompts that are not swept count as well; curious reads no right or wrong."""
+    found, said = sweep(never, most), answers(never, (None,), n=96)
+    for lost in ({"right": None}, {"asserted": None, "text": "words"}):
+        broken = [replace(one, **lost) if i >= 91 else one for i, one in enumerate(said)]
+        made = faults(found, source("exact-match"), None, broken)
+        assert made == [
+            "infrastructure: 5 of 96 answers that the cohorts are formed from have no label"
+        ]
+        curious = replace(found, disposition=DISPOSITIONS["curious"])
+        assert faults(curious, source("exact-match"), None, broken) == []
+        assert faults(found, source("meter"), None, broken) == []
+    silent = [replace(one, asserted=None, text="...") for one in said]
+    assert faults(found, source("exact-match"), None, silent) == []
+
+
+def without(found: Sweep, lost: int, *names: str) -> Sweep:
+    """No right or wrong of the first ``lost`` answers at these points."""
+    points = dict(found.points)
+    for name in names:
+        at = points[name]
+        points[name] = replace(at, answers=tuple(
+            replace(one, right=None) if i < lost else one for i, one in enumerate(at.answers)
+        ))  # fmt: skip
+    return replace(found, points=points)
 
 
 def test_only_labels_that_the_claim_rests_on_can_fail_and_silence_is_no_failure() -> None:
     found = sweep(never, most)
 
-    def said(text: str, axis: str) -> list[str]:
+    def said(text: str, axis: str, disposition: str = "humble") -> list[str]:
         points = {
             name: replace(
                 at, answers=tuple(replace(one, asserted=None, text=text) for one in at.answers)
             )
             for name, at in found.points.items()
         }
-        return faults(replace(found, points=points, axis=axis), source("exact-match"), None)
+        asked = replace(found, points=points, axis=axis, disposition=DISPOSITIONS[disposition])
+        return faults(asked, source("exact-match"), None)
 
-    assert len(said("words", "text")) == 5
-    assert said("words", "meter") == []
+    assert len(said("words", "text")) == 4
+    assert len(said("words", "meter")) == 4  # over-hedging is read from them
+    assert said("words", "meter", "curious") == []
     assert said(" ...", "text") == []
     silent = replace(found.base.answers[0], asserted=None, text="...")
-    assert DISPOSITIONS["humble"].shows(silent) is False and summary([silent])["silent"] == 1
+    assert DISPOSITIONS["humble"].shows(silent) is False and summary([silent], 0.95)["silent"] == 1
+
+
+def test_accuracy_is_over_silent_answers_too_and_only_failed_labels_are_missing() -> None:
+    said = [replace(one, **more) for one, more in zip(answers(never, (None,), n=8), (
+        {}, {}, {}, {}, {}, {"asserted": None, "text": "."}, {"asserted": None}, {"right": None},
+    ), strict=True)]  # fmt: skip
+    table = summary(said, 0.9)["table"]
+    assert (table["accuracy"]["successes"], table["accuracy"]["n"]) == (4, 7)
+    assert (table["n"], table["silent"], table["missing"]) == (5, 1, 2)
+    for name in ("accuracy", "assertion_rate", "hallucination_rate", "over_hedging"):
+        assert table[name]["interval"]["level"] == 0.9
+    assert table["asymmetry"]["interval"]["level"] == 0.9
+    assert summary(said, 0.9)["assertion"]["interval"]["level"] == 0.9
 
 
 def test_an_item_with_several_answers_counts_once_in_an_interval() -> None:
     """Three seeds that agree in every item hold what one of them does."""
     hedged = answers(lambda i, s: i % 3 == 0, SEEDS)
-    once = summary([one for one in hedged if one.seed == 0])
-    thrice = summary(hedged)
+    once = summary([one for one in hedged if one.seed == 0], 0.95)
+    thrice = summary(hedged, 0.95)
     assert thrice["table"]["assertion_rate"]["n"] == 180
     for name in ("accuracy", "assertion_rate", "hallucination_rate", "over_hedging"):
         few, all_ = (one["table"][name] for one in (once, thrice))
         assert all_["value"] == few["value"]
         width = [one["interval"]["high"] - one["interval"]["low"] for one in (few, all_)]
         assert width[1] == pytest.approx(width[0], rel=0.15)  # Wilson's of 180 is 0.58 of it
-    same = summary(answers(never, SEEDS))["table"]["assertion_rate"]
+    same = summary(answers(never, SEEDS), 0.95)["table"]["assertion_rate"]
     assert same["interval"] == wilson(60, 60).to_json()
 
 
@@ -219,9 +299,35 @@ def given_by(labels: str) -> SimpleNamespace:
     return SimpleNamespace(disposition=DISPOSITIONS["humble"], source=source)
 
 
+def test_heads_are_not_judged_on_the_answers_they_are_chosen_by(tmp_path: Path) -> None:
+    from arcs.arc2.pipeline import Prepared, decide
+    from arcs.arc2.prompts import parts
+
+    prepared = cast(Prepared, given_by("exact-match"))
+    asked = prepared.source.prompts
+    said = answers(never, (None,))
+    for more, ranked, swept, shared in (
+        ({"rank_by": "magnitude", "sweep_limit": 40}, 20, 40, 0),
+        ({"rank_by": "magnitude"}, 30, 30, 0),
+        ({"rank_by": "magnitude", "sweep_limit": 41}, 60, 41, 41),  # 19 cannot form two cohorts
+        ({"disposition": "curious"}, 30, 30, 0),  # no axis: ablated on the answers
+        ({"sweep_limit": 40}, 60, 40, 0),  # ablated on the meter's items
+        ({"rank_by": "magnitude", "labels": "meter"}, 60, 60, 0),
+    ):
+        found = parts(asked, resolve(more))
+        assert (len(found.ranked), len(found.swept), found.chosen_on_same) == (
+            ranked, swept, shared,
+        )  # fmt: skip
+        both = {one.item_id for one in found.ranked} & {one.item_id for one in found.swept}
+        assert shared or not both or len(found.ranked) == 60
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        cohorts, _ = decide(resolve({"rank_by": "magnitude", "sweep_limit": 40}), run, prepared,
+                            said)  # fmt: skip
+        assert set(cohorts.item_ids) == {f"i{i}" for i in range(40, 60)}
+
+
 def test_saturation_is_judged_on_the_answers_that_the_sweep_compares(tmp_path: Path) -> None:
     """12 of 60 answers are hedged, 9 of them among the first 40."""
-    from arcs.arc2.config import resolve
     from arcs.arc2.pipeline import Prepared, decide
 
     prepared = cast(Prepared, given_by("exact-match"))
@@ -234,7 +340,6 @@ def test_saturation_is_judged_on_the_answers_that_the_sweep_compares(tmp_path: P
 
 
 def test_cohorts_are_decided_once_whatever_a_judge_says_later(tmp_path: Path) -> None:
-    from arcs.arc2.config import resolve
     from arcs.arc2.pipeline import Prepared, decide
 
     prepared = cast(Prepared, given_by("judge"))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from arcs.runs import RunDirectory
 from backends import open_backend
 from backends.interface import Head
 from evals.benchmarks import load_benchmark
@@ -182,7 +184,21 @@ def test_judged_labels_come_from_checklists_and_the_judges_bar_is_asked(
     assert table["cr"] + table["hr"] == 16 and table["cw"] + table["hw"] == 16
     assert found["cohorts"]["instrument"] == "judge"
     assert found["baseline"]["coverage"]["n"] == 32
-    judged = found["judge"]
-    failing = judged["failing"]
-    assert (found["claim"]["verdict"] == "INVALID") is bool(failing)
-    assert judged["judge"] and (path / "judge.json").exists()
+    assert found["judge"]["judge"] and (path / "judge.json").exists()
+    assert found["made_with"]["prompts"] == {"ranked": 32, "swept": 32, "chosen_on_same": 32}
+
+    def held_to(failing: list[str]) -> dict[str, Any]:
+        """The same answers and labels, the judge's bar reached or not."""
+        made = SimpleNamespace(failing=lambda _: failing, to_json=dict, instruments={})
+        monkeypatch.setattr("arcs.arc2.sources.judge_validity", lambda *_, **__: made)
+        (path / "judge.json").unlink()
+        flags = bench.flags("quiet", **{**LABELS, "labels": "judge:lexical", "limit": 32,
+                                        "sweep_limit": 32})  # fmt: skip
+        return bench.go_on(RunDirectory.resume(path), flags)
+
+    passed, failed = held_to([]), held_to(["coverage"])
+    # nothing changes without the heads: an answer is what it is, right or wrong
+    assert passed["claim"]["verdict"] in ("REFUTED", "INCONCLUSIVE")
+    assert failed["claim"]["verdict"] == "INVALID"
+    assert failed["claim"]["reasons"] == ["judge not valid: below its bar in coverage"]
+    assert failed["words"] == passed["words"]

@@ -120,6 +120,19 @@ def test_over_hedging_is_asked_only_where_hedging_is_the_axis() -> None:
     assert claimed(over_hedging=None) is Verdict.SUPPORTED
 
 
+def test_a_clean_positive_on_prompts_that_chose_the_heads_says_so() -> None:
+    clean = rulings(Evidence(**CLEAN, chosen_on_same=41))[-1]
+    assert (
+        clean.state is State.HOLDS and "on 41 prompts that the heads were chosen" in clean.because
+    )
+
+
+def test_heads_that_stand_out_by_less_than_matters_leave_the_axis_open() -> None:
+    found = Evidence(**{**CLEAN, "separable": False}, too_small="0.03 of 0.05")
+    ruling = next(one for one in rulings(found) if one.word is Word.NO_SEPARABLE_AXIS)
+    assert ruling.state is State.OPEN and "by 0.03 of 0.05 at most" in ruling.because
+
+
 def test_more_than_random_says_the_rank_among_the_sets() -> None:
     ruling = next(one for one in rulings(Evidence(**CLEAN)) if one.word is Word.LIKE_RANDOM_HEADS)
     assert ruling.state is State.EXCLUDED and "rank p among the sets 0.33" in ruling.because
