@@ -98,6 +98,7 @@ def announce(config: Arc2Config, directory: RunDirectory, reporter: Reporter) ->
     reporter.say(
         f"  the {config.top_k} first by {config.rank_by} are damped to lambda {scales}, beside "
         f"{config.random_draws} random set(s) and the other end of the ranking"
+        + (" at the strongest" if config.controls == "strongest" else "")
     )
     reporter.say(f"  {EXPECTATIONS[config.profile]}")
 
