@@ -318,5 +318,6 @@ def _evidence(found: Any) -> dict[str, Any]:
         "separable": found.separable,
         "largest_separation_not_excluded": found.largest_separation,
         "too_small": found.too_small,
+        "chosen_on_same": found.chosen_on_same,
         "faults": list(found.faults),
     }

@@ -404,6 +404,8 @@ def test_random_sets_are_distinct_and_as_many_as_there_are(
     found = select(ordered, k, 25, seed=1)
     drawn = [found.arms[arm] for arm in found.arms if arm.startswith("random")]
     assert found.random_sets == len(drawn) == len(set(drawn)) == possible
+    exactly = select(ordered, k, possible, seed=1)
+    assert len(set(exactly.arms.values()) - {exactly.arms["top"]}) >= possible
     assert select(ordered, k, 1, seed=1).random_sets == possible
 
 

@@ -197,8 +197,14 @@ def test_judged_labels_come_from_checklists_and_the_judges_bar_is_asked(
         return bench.go_on(RunDirectory.resume(path), flags)
 
     passed, failed = held_to([]), held_to(["coverage"])
-    # nothing changes without the heads: an answer is what it is, right or wrong
-    assert passed["claim"]["verdict"] in ("REFUTED", "INCONCLUSIVE")
+    # the answers are written down, and the quiet model's axis moves by less than matters
+    assert passed["claim"]["verdict"] == "REFUTED" and words(passed)["frozen"] == "holds"
     assert failed["claim"]["verdict"] == "INVALID"
     assert failed["claim"]["reasons"] == ["judge not valid: below its bar in coverage"]
     assert failed["words"] == passed["words"]
+    assert failed["evidence"]["chosen_on_same"] == 32
+    monkeypatch.setattr("arcs.arc2.metrics._unlabelled_for_cohorts", lambda *_: True)
+    lost = held_to([])["claim"]["reasons"]
+    assert lost == [
+        "infrastructure: 32 of 32 answers that the cohorts are formed from have no label"
+    ]
