@@ -120,7 +120,8 @@ def _cohorts(
     if min(len(lacking), len(having)) < MIN_COHORT:
         raise UserError(
             f"cohorts ({formed_by}): {len(lacking)} and {len(having)} of {len(answers)} answers, "
-            f"and {MIN_COHORT} are needed in each; give more prompts (--limit), or other --labels"
+            f"and {MIN_COHORT} are needed in each; give more prompts (--limit; a "
+            "smaller --sweep-limit leaves more), or other --labels"
         )
     rest = len(answers) - len(lacking) - len(having)
     return Cohorts(tuple(lacking), tuple(having), rest, formed_by, instrument)

@@ -32,7 +32,7 @@ PROFILES: Mapping[str, Mapping[str, Any]] = {
     # What the paper did, with the controls and nulls it lacked: magnitude, four lambdas, 512 ids.
     # Half of the questions form the cohorts and half is swept: the paper used 100 for both.
     "paper": {
-        "labels": "judge:lexical", "rank_by": "magnitude", "sweep_limit": 70, "n_predict": 512,
+        "labels": "judge:lexical", "rank_by": "magnitude", "n_predict": 512,
         "scales": (1.0, 0.9, 0.8, 0.5), "causal_items": 0, "permutations": 2000, "random_draws": 3,
     },
 }  # fmt: skip
@@ -204,12 +204,14 @@ def resolve(flags: Mapping[str, Any]) -> Arc2Config:
     if profile not in PROFILES:
         raise UserError(f"--profile {profile!r}: choose from {', '.join(PROFILES)}")
     made = parse({**PROFILES[profile], **flags, "profile": profile})
-    if profile == "quick" and "limit" not in flags:
-        if made.labels == "meter":
-            return made.model_copy(update={"limit": QUICK_METER})
-        if made.ranked_on_answers:
-            return made.model_copy(update={"limit": QUICK_RANKED_ON_ANSWERS})
-    return made
+    if profile != "quick":
+        return made
+    sizes: dict[str, Any] = {}
+    if made.labels == "meter":
+        sizes = {"limit": QUICK_METER}
+    elif made.ranked_on_answers:
+        sizes = {"limit": QUICK_RANKED_ON_ANSWERS, "sweep_limit": None}  # half of what there is
+    return made.model_copy(update={k: v for k, v in sizes.items() if k not in flags})
 
 
 def parse(values: Mapping[str, Any]) -> Arc2Config:

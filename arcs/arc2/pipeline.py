@@ -484,7 +484,7 @@ def attribute(
         raise UserError(
             f"cohorts: without the {empty} empty answers {lacking} lacking and "
             f"{len(labels) - lacking} having are left, and {FOLDS} are needed in each; give more "
-            "prompts (--limit), or other --labels"
+            "prompts (--limit; a smaller --sweep-limit leaves more), or other --labels"
         )
     run.extend_manifest(
         attribution={"answers": len(sequences), "empty_answers": empty,

@@ -430,9 +430,11 @@ def test_the_quick_profile_leaves_items_for_the_sweep_whatever_decides_the_heads
     quick = {"profile": "quick"}
     assert resolve(quick).limit == 96 and not resolve(quick).ranked_on_answers
     on_answers = resolve({**quick, "rank_by": "magnitude"})
-    assert (on_answers.limit, on_answers.sweep_limit) == (120, 60)
+    assert (on_answers.limit, on_answers.sweep_limit) == (120, None)  # half of them
+    given = resolve({**quick, "rank_by": "magnitude", "limit": 70, "sweep_limit": 30})
+    assert (given.limit, given.sweep_limit) == (70, 30)
+    assert resolve(quick).sweep_limit == 60
     assert resolve({**quick, "disposition": "eager"}).limit == 120
-    assert resolve({**quick, "rank_by": "magnitude", "limit": 70}).limit == 70
     meter = resolve({**quick, "labels": "meter", "disposition": "adversarial-self"})
     items = len(choose(built_in("meter", MeterItem), ("self_checking",), None))
     assert meter.limit is not None and meter.axis_items is not None
