@@ -25,8 +25,11 @@ _FATAL = {400, 401, 403, 404, 405, 422}
 """Answers that no repetition changes: a wrong key, model or URL, or a question it cannot take."""
 _QUESTIONS_FAULT = frozenset({400, 422})
 """Of these, what a right key, model and URL leaves."""
-_OR_MODERATION = _QUESTIONS_FAULT | {403}
-"""The same where the key was good a moment ago: some providers refuse flagged input with 403."""
+_FORBIDDEN = 403
+"""Of the question where the key was good a moment ago: some providers refuse flagged input so. Of
+the key or the model where it comes again and again."""
+_FORBIDDEN_IN_A_ROW = 5
+"""So many, without an answer between them: the key is no longer allowed to ask."""
 _NO_CREDIT = frozenset(
     {"insufficient_quota", "insufficient_balance", "insufficient_credits", "billing_not_active",
      "billing_hard_limit_reached"}
@@ -158,7 +161,19 @@ class Usage:
         return cost(settings, self.input_tokens, self.output_tokens)
 
 
-def cost(settings: EndpointSettings, sent: int, got: int) -> float | None:
+class Prices(Protocol):
+    """What tokens cost."""
+
+    @property
+    def usd_per_million_input(self) -> float | None:
+        """US dollars of a million tokens read."""
+
+    @property
+    def usd_per_million_output(self) -> float | None:
+        """US dollars of a million tokens written."""
+
+
+def cost(settings: Prices, sent: int, got: int) -> float | None:
     """US dollars of some tokens, or None where no prices are given."""
     if settings.usd_per_million_input is None or settings.usd_per_million_output is None:
         return None
@@ -174,7 +189,7 @@ class Reply:
     thoughts: str | None
     """What the endpoint sent apart from the answer (``reasoning_content``, ``reasoning``)."""
     finish_reason: str | None
-    """``stop``, ``length``, ...; None where the endpoint does not say."""
+    """``stop``, ``length``, ...; None where the endpoint does not say (nothing, or a blank)."""
     model: str | None
     """What the endpoint says has answered."""
     input_tokens: int | None
@@ -215,7 +230,7 @@ class Endpoint:
             ) from None
         self._openai, self._sleep, self._purse = openai, sleep, purse
         self.settings, self.usage = settings, Usage()
-        self._has_answered = has_answered
+        self._has_answered, self._forbidden = has_answered, 0
         given = (os.environ.get(name, "").strip() for name in settings.key_variables)
         key = next((value for value in given if value), LOCAL_KEY)
         if not (key.isascii() and key.isprintable()):
@@ -266,18 +281,26 @@ class Endpoint:
                 if _is_credit(error):
                     raise CreditSpent(self._no_credit(error)) from None
                 if error.status_code in _FATAL:
-                    # it has answered others: then this one is at fault, but never for its key
-                    ours = _OR_MODERATION if self.usage.requests else _QUESTIONS_FAULT
-                    answered = self.usage.requests or self._has_answered
-                    if answered and error.status_code in ours:
+                    if self._of_this_question(error.status_code):
                         text = " ".join(str(error.message).split())[:160]
-                        raise Failed(f"{said}: {text}", refused=True) from None
+                        refused = error.status_code in _QUESTIONS_FAULT
+                        raise Failed(f"{said}: {text}", refused=refused) from None
                     raise UserError(self._refused(error)) from None
                 self._pause(attempt, _retry_after(error), stop)
             except (self._openai.APIError, *_MALFORMED) as error:
                 said = f"{type(error).__name__}: {error}"[:200]  # time-out, connection, bad JSON
                 self._pause(attempt, None, stop)
         raise Failed(f"{said}, {settings.tries} tries")
+
+    def _of_this_question(self, status: int) -> bool:
+        """Whether one question is at fault: others were answered, and it is not for the key."""
+        if not (self.usage.requests or self._has_answered):
+            return False
+        if status == _FORBIDDEN:
+            with self.usage.lock:
+                self._forbidden += 1
+                return self._forbidden < _FORBIDDEN_IN_A_ROW
+        return status in _QUESTIONS_FAULT
 
     def _once(self, body: Mapping[str, Any]) -> Reply:
         most = self.most(
@@ -296,6 +319,10 @@ class Endpoint:
             ):  # refused, so nothing was written; a gateway may give up late
                 paid = 0.0
             raise
+        except self._openai.APIConnectionError as error:
+            if _never_left(error):
+                paid = 0.0
+            raise
         finally:
             if self._purse is not None:
                 self._purse.settle(most, paid)
@@ -308,6 +335,7 @@ class Endpoint:
             sent = got = None
         with self.usage.lock:
             self.usage.requests += 1
+            self._forbidden = 0
             if sent is None or got is None:
                 self.usage.unreported += 1
             else:
@@ -321,7 +349,7 @@ class Endpoint:
         return Reply(
             text="" if content is None else str(content),
             thoughts=_thoughts(message),
-            finish_reason=None if reason is None else str(reason),
+            finish_reason=None if reason is None or not str(reason).strip() else str(reason),
             model=getattr(answer, "model", None),
             input_tokens=sent,
             output_tokens=got,
@@ -406,6 +434,15 @@ class Endpoint:
 def _is_credit(error: Any) -> bool:
     code = getattr(error, "code", None) or getattr(error, "type", None)
     return error.status_code == 402 or code in _NO_CREDIT
+
+
+def _never_left(error: Any) -> bool:
+    """Whether there was no connection to send the request on: refused, no such host, too slow."""
+    import httpx
+
+    return isinstance(
+        error.__cause__, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout
+    )
 
 
 def _thoughts(message: Any) -> str | None:

@@ -115,7 +115,7 @@ def _unfinished(made: Made, context: Context) -> str | None:
     if last.unfinished:
         reason = "inside a thought" if last.answer.unclosed else last.answer.finish_reason
         return f"{stage} was cut ({reason}) after {last.answer.output_tokens or 'unknown'} tokens"
-    if last.answer.finish_reason is None and looks_unfinished(last.answer.text):
+    if not (last.answer.finish_reason or "").strip() and looks_unfinished(last.answer.text):
         return f"{stage} breaks off, and no finish reason was given"
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache as once
 from typing import Any
 
 from pydantic import BaseModel
@@ -26,7 +27,7 @@ from arcs.teachers.purse import Purse, purse_of
 from arcs.teachers.replies import Replies
 from arcs.teachers.roster import Roster, described, load_roster, require_licence
 from arcs.teachers.session import Session
-from arcs.teachers.stages import load_stages
+from arcs.teachers.stages import WRITERS, Stages, load_stages
 from evals.chef import validation
 from models import files
 from models.errors import UserError
@@ -35,12 +36,13 @@ from models.store import prepare
 RECORDS = "records"
 DROPPED = "dropped.jsonl"
 ROSTERS = "rosters.jsonl"
-"""Every teacher file that the run was asked with, whole: addresses and prices may change in it."""
+"""Every teacher file that gave an answer, whole: addresses and prices may change in it. A reply
+names its own by sha-256."""
 FILES: Mapping[Kind, str] = {
     "gold": "gold.jsonl", "failure_trace": "failure_traces.jsonl",
     "counterexample": "counterexamples.jsonl", "boundary": "boundary.jsonl",
 }  # fmt: skip
-METRICS_SCHEMA = "threearc-data-generate-1"
+METRICS_SCHEMA = "threearc-data-generate-2"
 
 
 def checked(config: GenerateConfig) -> tuple[Roster, str]:
@@ -78,15 +80,18 @@ def run_generate(
         gates=gates.to_json(),
         verifier={**ranking.to_json(), **validation.identity(), "used": score_used},
     )
-    files_used = run.json_lines(ROSTERS)
-    if not files_used.records or files_used.records[-1]["sha256"] != roster_sha256:
-        files_used.append({"sha256": roster_sha256, **described(roster)})
-    replies = Replies(run)
+    replies = Replies(run, _keeper(run, roster, roster_sha256))
     with ExitStack() as stack:
-        purse = purse_of(run, config.budget, replies.booked())
+        purse = purse_of(run, config.budget, replies.booked(roster, config.budget))
+        stack.callback(lambda: None if replies else purse.forget())
         opened = _opener(config, roster, run, reporter, stack, purse, sleep, replies)
         session = Session(roster, stages, replies, opened, reporter)
-        prompts = prompts_of(config, run, session)
+
+        def open_all() -> None:
+            for name in _needed(config, roster, stages):
+                opened(name)
+
+        prompts = prompts_of(config, run, session, open_all)
         plans = plan(config, prompts)
         with run.timed("answers"):
             session.records("gold, traces, boundary", [
@@ -106,6 +111,30 @@ def run_generate(
     metrics = _metrics(config, roster, plans, found, prompts, replies, gates, score_used)
     _write(run, roster, found, metrics)
     return metrics
+
+
+def _keeper(run: RunDirectory, roster: Roster, sha256: str) -> Callable[[], str]:
+    """Keeps the teacher file, whole, once it has an answer; gives its sha-256.
+
+    Not before: a run begun by mistake holds nothing, so that it can be removed again.
+    """
+
+    def keep() -> str:
+        used = run.json_lines(ROSTERS)
+        if not used.records or used.records[-1]["sha256"] != sha256:
+            used.append({"sha256": sha256, **described(roster)})
+        return sha256
+
+    return once(keep)
+
+
+def _needed(config: GenerateConfig, roster: Roster, stages: Stages) -> list[str]:
+    """Teachers that this run may ask, by name."""
+    sizes = {"failure_trace": "failure_traces", "counterexample": "counterexamples",
+             "boundary": "boundary"}  # fmt: skip
+    kinds = ["gold", *(kind for kind, size in sizes.items() if config.size(size))]
+    roles = {stage.role for kind in kinds for stage in stages.chain(kind)}
+    return sorted({name for role in roles | WRITERS if (name := roster.of(role)) is not None})
 
 
 def plan(config: GenerateConfig, prompts: Prompts) -> dict[Kind, list[Wanted]]:

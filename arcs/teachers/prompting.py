@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,18 @@ def _dependent(trained: Sequence[PromptItem], fresh: Sequence[PromptItem]) -> bo
     return not mine.isdisjoint(theirs)
 
 
-def prompts_of(config: GenerateConfig, run: RunDirectory, session: Session) -> Prompts:
+def prompts_of(
+    config: GenerateConfig, run: RunDirectory, session: Session, open_all: Callable[[], None]
+) -> Prompts:
     """The run's prompts: read where they are stored, else made, split and stored.
 
-    Raises UserError as the teachers, and where there are too few to split.
+    ``open_all`` opens the teachers; called before anything is written, so that a mistake in one
+    leaves no prompts behind. Raises UserError as the teachers, and where there are too few to
+    split.
     """
     path = run.path / PROMPTS
     if not path.exists():
-        _make(config, run, session)
+        _make(config, run, session, open_all)
     stored = read_good(path, KINDS["prompt"]).records
     fresh = run.path / FRESH
     return Prompts(
@@ -108,7 +112,9 @@ def prompts_of(config: GenerateConfig, run: RunDirectory, session: Session) -> P
     )
 
 
-def _make(config: GenerateConfig, run: RunDirectory, session: Session) -> None:
+def _make(
+    config: GenerateConfig, run: RunDirectory, session: Session, open_all: Callable[[], None]
+) -> None:
     known = {w: f"{name}: {item}" for name, asked in held_out_sets().items()
              for item, wordings in asked.items() for w in wordings}  # fmt: skip
     rejected: list[Rejected] = []
@@ -117,6 +123,7 @@ def _make(config: GenerateConfig, run: RunDirectory, session: Session) -> None:
     if config.prompts is not None:
         gold = _own(config, known)
         taken = [Draft("gold", one.category, "medium", one.prompt) for one in gold]
+    open_all()
     drafts: list[Draft] = []
     sets: tuple[Set, ...] = ("boundary",) if config.prompts is not None else ("gold", "boundary")
     for name in sets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import dataclass
 
 from arcs.runs import JsonLines, RunDirectory
 from evals.endpoint import BudgetSpent
@@ -13,7 +14,17 @@ JOURNAL = "purse.jsonl"
 been paid, and so has what a request cost that never answered."""
 
 
-def purse_of(run: RunDirectory, budget: float | None, booked: float) -> Purse:
+@dataclass(frozen=True)
+class Booked:
+    """US dollars of stored answers."""
+
+    priced: float
+    """Of sittings that had prices, and so kept a journal."""
+    unpriced: float
+    """Of sittings that had none, at today's prices: no journal has them."""
+
+
+def purse_of(run: RunDirectory, budget: float | None, booked: Booked) -> Purse:
     """The run's purse as earlier sittings left it. ``booked``: what the stored answers cost.
 
     Without a budget it keeps the books for a sitting that has one.
@@ -23,7 +34,9 @@ def purse_of(run: RunDirectory, budget: float | None, booked: float) -> Purse:
         line.get("set_aside", 0.0) - line.get("freed", 0.0) + line.get("spent", 0.0)
         for line in journal.records
     )
-    return Purse(math.inf if budget is None else budget, max(spent, booked), journal)
+    return Purse(
+        math.inf if budget is None else budget, max(spent, booked.priced) + booked.unpriced, journal
+    )
 
 
 class Purse:
@@ -67,6 +80,11 @@ class Purse:
             self.spent += paid
             self._write(freed=reserved or 0.0, spent=paid)
             self._changed.notify_all()
+
+    def forget(self) -> None:
+        """Remove a journal of requests that were refused, every one for nothing."""
+        if self._journal is not None and not self.spent and not self._reserved:
+            self._journal.path.unlink(missing_ok=True)
 
     def _write(self, **amounts: float) -> None:
         if self._journal is not None and any(amounts.values()):

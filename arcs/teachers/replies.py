@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from arcs.audits.ends import BY_ITSELF, normalised
 from arcs.runs import JsonLines, RunDirectory
 from arcs.teachers.asking import Answer, Question
+from arcs.teachers.purse import Booked
+from arcs.teachers.roster import Roster
+from evals.endpoint import cost
 from models.errors import UserError
 
 FILE = "replies.jsonl"
@@ -32,15 +36,19 @@ class Stored:
         """Its teacher did not end it (``length``, ``content_filter``, a reason that nobody knows),
         or it ended inside a thought. Where no reason is given, its text tells (filters)."""
         reason = self.answer.finish_reason
-        cut = reason is not None and normalised(reason) not in BY_ITSELF
+        cut = bool(reason and reason.strip()) and normalised(str(reason)) not in BY_ITSELF
         return cut or self.answer.unclosed
 
 
 class Replies:
     """Every answer of a run, by job; threads may add at the same time."""
 
-    def __init__(self, run: RunDirectory) -> None:
-        """Raises UserError where a line is damaged."""
+    def __init__(self, run: RunDirectory, keep_roster: Callable[[], str]) -> None:
+        """``keep_roster``: stores who is asked; called at each answer, gives the sha-256 of it.
+
+        Raises UserError where a line is damaged.
+        """
+        self._keep_roster = keep_roster
         self._lines: JsonLines = run.json_lines(FILE)
         self._lock = threading.Lock()
         self._found: dict[str, tuple[str, Stored]] = {}
@@ -52,6 +60,9 @@ class Replies:
                 raise UserError(
                     f"{self._lines.path}: a line is no answer of this version; start a new run"
                 ) from None
+
+    def __len__(self) -> int:
+        return len(self._found)
 
     def get(self, job: str) -> Stored | None:
         """What was answered."""
@@ -78,11 +89,11 @@ class Replies:
     def add(self, question: Question, teacher: str, answer: Answer) -> None:
         """Keep an answer; it is on disk when this returns."""
         digest = question.sha256(teacher)
-        line = {
-            "job": question.job, "question_sha256": digest, "teacher": teacher,
-            "answer": asdict(answer),
-        }  # fmt: skip
         with self._lock:
+            line = {
+                "job": question.job, "question_sha256": digest, "teacher": teacher,
+                "roster_sha256": self._keep_roster(), "answer": asdict(answer),
+            }  # fmt: skip
             self._lines.append(line)
             self._found[question.job] = (digest, Stored(teacher, answer))
 
@@ -93,7 +104,7 @@ class Replies:
             entry = found.setdefault(
                 stored.teacher,
                 {"answers": 0, "input_tokens": 0, "output_tokens": 0, "tokens_not_reported": 0,
-                 "usd": 0.0, "cost_not_known": 0},
+                 "usd": 0.0, "cost_not_known": 0, "ends_not_told": 0},
             )  # fmt: skip
             answer = stored.answer
             entry["answers"] += 1
@@ -102,16 +113,33 @@ class Replies:
             entry["tokens_not_reported"] += answer.input_tokens is None
             entry["usd"] = round(entry["usd"] + (answer.usd or 0.0), 9)
             entry["cost_not_known"] += answer.usd is None
+            entry["ends_not_told"] += not (answer.finish_reason or "").strip()
         return dict(sorted(found.items()))
 
     def spent(self) -> float:
         """US dollars of all answers whose cost is known."""
         return sum(stored.answer.usd or 0.0 for _, stored in self._found.values())
 
-    def booked(self) -> float:
-        """US dollars that a budget has to count: of answers whose cost nobody told, the most."""
-        answers = (stored.answer for _, stored in self._found.values())
-        return sum((one.usd_at_most if one.usd is None else one.usd) or 0.0 for one in answers)
+    def booked(self, roster: Roster, budget: float | None) -> Booked:
+        """US dollars that a budget has to count: of answers whose cost nobody told, the most.
+
+        An answer of a sitting without prices costs what its tokens cost at the roster's; raises
+        UserError where there is a budget and they were not told.
+        """
+        priced, unpriced = [], []
+        for job, (_, stored) in sorted(self._found.items()):
+            one, teacher = stored.answer, roster.teachers[stored.teacher]
+            known = one.usd if one.usd is not None else one.usd_at_most
+            if known is not None:
+                priced.append(known)
+            elif teacher.kind == "endpoint" and one.input_tokens is not None:
+                unpriced.append(cost(teacher, one.input_tokens, one.output_tokens or 0) or 0.0)
+            elif teacher.kind == "endpoint" and budget is not None:
+                raise UserError(
+                    f"--budget: {stored.teacher} answered {job} when it had no prices and did not "
+                    "report its tokens, so what is spent is not known; go on without a budget"
+                )
+        return Booked(math.fsum(priced), math.fsum(unpriced))
 
 
 def models_of(stages: Mapping[str, Stored]) -> dict[str, str | None]:

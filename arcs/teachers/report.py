@@ -79,6 +79,11 @@ def _words(metrics: Mapping[str, Any]) -> list[str]:
         f"score is {'used' if verifier['used'] else 'not used'}.",
         f"Licences of what the teachers write: {', '.join(metrics['licences'])}.",
     ]
+    mute = {name: one["ends_not_told"] for name, one in metrics["teachers"].items()
+            if one.get("ends_not_told")}  # fmt: skip
+    if mute:
+        lines.append(f"Answers without a finish reason, whose text tells whether they ended: "
+                     f"{_listed(mute)}.")  # fmt: skip
     if metrics["failed"]:
         lines.append(f"{metrics['failed']} records have no answer from a teacher: continue with "
                      "--run to ask again.")  # fmt: skip

@@ -40,8 +40,8 @@ def drop_thoughts(completion: str, *, think_open: bool) -> Answer:
                 kept.clear()
             inside = False
             position = tag.end()
-        elif not inside:
-            kept.append(completion[position : tag.start()])
+        else:  # one that opens inside another is no text, either
+            (thought if inside else kept).append(completion[position : tag.start()])
             position = tag.end()
             inside = True
     (thought if inside else kept).append(completion[position:])

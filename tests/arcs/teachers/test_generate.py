@@ -27,8 +27,9 @@ from arcs.teachers.checking import files_of, is_generated, problems_of
 from arcs.teachers.config import ARC, GenerateConfig
 from arcs.teachers.engine_teacher import EngineTeacher, opened_gguf
 from arcs.teachers.pipeline import run_generate
+from arcs.teachers.purse import Purse
 from arcs.teachers.roster import Teacher
-from evals.endpoint import BudgetSpent, CreditSpent
+from evals.endpoint import BudgetSpent, CreditSpent, Endpoint, EndpointSettings, Failed
 from models.chat import Message
 from models.errors import UserError
 from tests.support.chat_server import Answer, said, serving, teacher
@@ -371,17 +372,23 @@ def test_a_teacher_may_move_between_sittings_and_may_not_become_another(tmp_path
         generate(tmp_path, url, teacher=moved)
     files = [json.loads(one) for one in (tmp_path / "run/rosters.jsonl").open()]
     assert len(files) == 2 and files[1]["teachers"]["t"]["url"] == url
+    replies = [json.loads(one)["roster_sha256"] for one in (tmp_path / "run/replies.jsonl").open()]
+    assert replies[:7] == [files[0]["sha256"]] * 7
+    assert set(replies[7:]) == {files[1]["sha256"]} and len(replies) > 7
     assert json.loads((tmp_path / "run/metrics.json").read_text())["failed"] == 0
 
 
-def test_prompts_that_a_failing_writer_owes_are_asked_for_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("status", [500, 403])
+def test_prompts_that_a_failing_writer_owes_are_asked_for_again(
+    tmp_path: Path, status: int
+) -> None:
     healthy = threading.Event()
     answered: Counter[str] = Counter()
 
     def writer(n: int, body: dict[str, Any]) -> Answer:
         asked = body["messages"][-1]["content"]
         if "JSON array" in asked and "sauces" in asked and not healthy.is_set():
-            return 500, "oops", {}
+            return status, "oops", {}
         answered[json.dumps(body)] += 1
         return able(n, body)
 
@@ -395,7 +402,7 @@ def test_prompts_that_a_failing_writer_owes_are_asked_for_again(tmp_path: Path) 
 
     out = tmp_path / "run"
     with serving(writer) as (url, _):
-        with pytest.raises(UserError, match=r"gold prompts: \d+ are missing.*HTTP 500.*continue"):
+        with pytest.raises(UserError, match=r"gold prompts: \d+ are missing.*HTTP \d+.*continue"):
             go(RunDirectory.create(out, {}), url)
         assert not (out / "prompts.jsonl").exists()
         healthy.set()
@@ -431,6 +438,115 @@ def test_a_pair_has_the_licences_of_both_its_answers(tmp_path: Path) -> None:
     assert pair.provenance["licences"] == ["mit", "proprietary"]
     (trace, *_) = read_good(folder / "failure_traces.jsonl").records
     assert trace.provenance["licences"] == ["mit"]
+
+
+@pytest.mark.parametrize(
+    ("given", "changed", "said_of"),
+    [
+        (("--prompts", "typo.jsonl"), {}, "typo.jsonl"),
+        ((), {"url": "ftp://example.org"}, "teachers.t.url ftp://"),
+        ((), {"key": "no key"}, "HTTP 401"),
+    ],
+)
+def test_a_mistake_leaves_no_run_behind(
+    tmp_path: Path, given: tuple[str, ...], changed: dict[str, Any], said_of: str
+) -> None:
+    from arcs.teachers.command import start
+
+    out = tmp_path / "run"
+    flags: dict[str, Any] = dict(zip([one[2:] for one in given[::2]], given[1::2], strict=True))
+    with serving(lambda *_: (401, {"error": {"message": "who?"}}, {})) as (url, seen):
+        path = roster(tmp_path, changed.get("url", url))
+        if "key" in changed:  # asked before there are prompts
+            path.write_text(path.read_text() + 'prompt_writer = "t"\n')
+        with pytest.raises(UserError, match=said_of):
+            start({"teachers": str(path), **SIZES, **flags}, out=out, run=None, as_json=True)
+    assert not out.exists() and bool(seen) == ("key" in changed)
+
+
+def test_what_was_paid_without_prices_counts_at_todays(tmp_path: Path) -> None:
+    def dry(n: int, body: dict[str, Any]) -> Answer:
+        return able(n, body) if n < 7 else (402, {"error": {"message": "no credit"}}, {})
+
+    free = {"usd_per_million_input": 0.0}
+    with serving(dry) as (url, seen):
+        path = roster(tmp_path, url)
+        unpriced = "\n".join(one for one in path.read_text().splitlines() if "usd" not in one)
+        path.write_text(unpriced)
+        config = GenerateConfig(teachers=str(path), **SIZES)
+        with RunDirectory.create(tmp_path / "run", {}) as run, pytest.raises(CreditSpent):
+            run_generate(config, run, Reporter(quiet=True), sleep=lambda _: None)
+        asked = len(seen)
+        # 7 answers of 100 tokens at 10 dollars a million: 0.007, and the budget is spent
+        with RunDirectory.resume(tmp_path / "run") as run:
+            (tmp_path / "run/manifest.json").write_text("{}")
+        with pytest.raises(BudgetSpent, match=r"\(\$0.0070, and"):
+            generate(tmp_path, url, budget=0.0071)
+        assert len(seen) == asked
+        lines = (tmp_path / "run/replies.jsonl").read_text()
+        (tmp_path / "run/replies.jsonl").write_text(
+            lines.replace('"input_tokens": 100', '"input_tokens": null')
+        )
+        with pytest.raises(UserError, match=r"--budget: t answered .* not report its tokens"):
+            generate(tmp_path, url, budget=1.0, teacher=free)
+
+
+def test_a_key_that_may_no_longer_ask_stops_the_run_and_one_flagged_prompt_does_not(
+    tmp_path: Path,
+) -> None:
+    forbidden = (403, {"error": {"message": "not allowed"}}, {})
+    sick = threading.Event()
+    sick.set()
+
+    def flagged(n: int, body: dict[str, Any]) -> Answer:
+        if "Check the first answer" in body["messages"][-1]["content"]:
+            return forbidden if seen_flagged.pop() else able(n, body)
+        return able(n, body)
+
+    def lost(n: int, body: dict[str, Any]) -> Answer:
+        return forbidden if n >= 10 and sick.is_set() else able(n, body)
+
+    small = {"gold": 5, "failure_traces": 0, "counterexamples": 0, "boundary": 1, "fresh": 1}
+    seen_flagged = [False] * 9 + [True]
+    with serving(flagged) as (url, _):
+        assert generate(tmp_path, url, "whole", **small)["failed"] == 1
+        assert generate(tmp_path, url, "whole", **small)["failed"] == 0  # asked again
+    with serving(lost) as (url, seen):
+        with pytest.raises(UserError, match=r"HTTP 403 \(.*OPENAI_API_KEY.*are kept"):
+            generate(tmp_path, url, "stopped", **small)
+        assert len(seen) <= 10 + 5 + 3
+        sick.clear()
+        generate(tmp_path, url, "stopped", **small)
+    assert results(tmp_path / "whole") == results(tmp_path / "stopped")
+
+
+@pytest.mark.parametrize(
+    ("why", "paid"),
+    [
+        ("ConnectError", False), ("ConnectTimeout", False), ("PoolTimeout", False),
+        ("ReadTimeout", True), ("WriteTimeout", True), ("ReadError", True),
+        ("RemoteProtocolError", True),
+    ],
+)  # fmt: skip
+def test_a_request_that_never_left_costs_nothing(why: str, paid: bool) -> None:
+    import httpx
+    import openai
+
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise getattr(httpx, why)("no", request=request)
+
+    purse = Purse(1.0, 0.0)
+    made = EndpointSettings(
+        "http://h/v1", "m", tries=1, usd_per_million_input=1.0, usd_per_million_output=1.0
+    )
+    endpoint = Endpoint(made, purse=purse)
+    endpoint._client = openai.OpenAI(
+        base_url="http://h/v1", api_key="k", max_retries=0,
+        http_client=httpx.Client(transport=httpx.MockTransport(fail)),
+    )  # fmt: skip
+    with pytest.raises(Failed):
+        endpoint.ask([Message("user", "x")], threading.Event(), max_tokens=10)
+    assert (purse.spent > 0) is paid
 
 
 def test_a_budget_needs_prices(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from arcs.teachers.filters import BEFORE, RULES, Context, Made, apply, counts
 from arcs.teachers.plan import Wanted, found_wrong
 from arcs.teachers.preference import preferred
 from arcs.teachers.prompts import ALIKE, cells, from_templates, select, written
-from arcs.teachers.purse import Purse, purse_of
+from arcs.teachers.purse import Booked, Purse, purse_of
 from arcs.teachers.replies import Stored
 from arcs.teachers.roster import PRESETS, Teacher, load_roster, require_licence
 from arcs.teachers.stages import ROLES, load_stages
@@ -176,6 +176,8 @@ def gold(response: str, draft: str = GOOD, reason: str | None = "stop", number: 
         (gold(GOOD), None),
         (gold(GOOD, reason="length"), "unfinished"),
         (gold(f"{GOOD} It is done. Now strain it and", reason=None), "unfinished"),
+        (gold(f"{GOOD} It is done. Now strain it and", reason=""), "unfinished"),
+        (gold(GOOD, reason=""), None),
         (gold("Too short."), "length"),
         (gold(GOOD, draft=GOOD * 5), "length_ratio"),
         (gold("Stir and stir again now, and stir it. " * 8), "repetitive"),
@@ -226,8 +228,8 @@ def test_stages_say_which_answers_they_see() -> None:
 
 @pytest.mark.parametrize(
     ("reason", "cut"),
-    [("stop", False), ("STOP", False), (None, False), ("end_turn", False), ("length", True),
-     ("content_filter", True), ("whatever", True)],
+    [("stop", False), ("STOP", False), (None, False), (" ", False), ("", False),
+     ("end_turn", False), ("length", True), ("content_filter", True), ("whatever", True)],
 )  # fmt: skip
 def test_only_an_answer_that_its_teacher_ended_is_finished(reason: str | None, cut: bool) -> None:
     answer = Answer("Text.", None, reason, False, None, 1, 1, None)
@@ -240,14 +242,20 @@ def test_thoughts_hold_thought_alone() -> None:
     found = drop_thoughts("before</think>answer", think_open=False)
     assert (found.text, found.thoughts) == ("answer", "before")
     assert drop_thoughts("plain", think_open=False).thoughts == ""
+    found = drop_thoughts("<think>one<thinking>two</thinking>b", think_open=False)
+    assert (found.text, found.thoughts, found.unclosed) == ("b", "one\ntwo", False)
+    assert drop_thoughts("one<think>two", think_open=True).thoughts == "one\ntwo"
 
 
 def test_what_a_kill_left_set_aside_stays_spent(tmp_path: Path) -> None:
     with RunDirectory.create(tmp_path / "run", {}) as run:
-        purse = purse_of(run, None, 0.0)  # no budget: the books are kept all the same
+        purse = purse_of(run, None, Booked(0.0, 0.0))  # no budget: the books are kept all the same
         for most, paid in ((0.3, 0.1), (0.3, 0.0), (0.2, None), (0.4, "killed")):
             purse.reserve(most)
             if paid != "killed":
                 purse.settle(most, paid)  # type: ignore[arg-type]
-        assert purse_of(run, 1.0, 0.0).spent == pytest.approx(0.1 + 0.0 + 0.2 + 0.4, abs=1e-12)
-        assert purse_of(run, 1.0, 0.9).spent == 0.9  # answers from before there were books
+        spent = 0.1 + 0.0 + 0.2 + 0.4
+        assert purse_of(run, 1.0, Booked(0.0, 0.0)).spent == pytest.approx(spent, abs=1e-12)
+        assert purse_of(run, 1.0, Booked(0.9, 0.0)).spent == 0.9  # from before there were books
+        # what a sitting without prices was paid is in no journal
+        assert purse_of(run, 1.0, Booked(0.3, 0.2)).spent == pytest.approx(spent + 0.2, abs=1e-12)

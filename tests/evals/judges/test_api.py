@@ -148,6 +148,18 @@ def test_a_question_that_is_refused_after_others_were_answered_is_that_questions
     assert "HTTP 400" in labels[2].detail and "too long" in labels[2].detail
 
 
+def test_a_403_is_the_questions_fault_until_it_comes_again_and_again() -> None:
+    def answer(n: int, _: dict[str, Any]) -> Answer:
+        return said("YES") if n in (0, 5) else (403, {"error": {"message": "flagged"}}, {})
+
+    with (
+        serving(answer) as (url, seen),
+        pytest.raises(UserError, match="HTTP 403.*set THREEARC_JUDGE_API_KEY"),
+    ):
+        judge(url).label(questions(20))
+    assert len(seen) == 6 + 5  # four in a row, an answer, and five
+
+
 def test_think_text_is_apart_from_the_answer() -> None:
     texts = ["<think>YES? No, NO.</think>\nNO", "<think>It says YES", "ponder</think> YES"]
     with serving(lambda n, _: said(texts[n])) as (url, _):
