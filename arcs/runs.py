@@ -27,6 +27,9 @@ from models.errors import UserError
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
 TIMING = "timing.json"
+PAYING = "paying.json"
+"""Budget and prices of a run's judge: what may differ from sitting to sitting, so not of what a
+run is made of."""
 
 
 def canonical_json(value: Any) -> str:
@@ -179,8 +182,8 @@ class RunDirectory:
             )
 
     def discard_if_unused(self) -> None:
-        """Remove the run where nothing but its manifest and timing was ever written."""
-        if {entry.name for entry in _visible(self.path)} <= {MANIFEST, TIMING}:
+        """Remove the run where nothing but its manifest, timing and budget was ever written."""
+        if {entry.name for entry in _visible(self.path)} <= {MANIFEST, TIMING, PAYING}:
             self.close()
             shutil.rmtree(self.path)
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from arcs import provenance
 from arcs.arc1.config import Arc1Config, absolute_paths, parse, resolve
-from arcs.arc1.profiles import NO_JUDGE
+from arcs.arc1.profiles import MCAS_JUDGE, NO_JUDGE
 from arcs.arc1.recipes import note_of
 from arcs.continuing import continuable
-from arcs.judging.opening import JudgeOptions
+from arcs.judging.opening import COSTS, JudgeOptions
+from arcs.labels import parse_judge
 from arcs.progress import Reporter
 from arcs.report.writing import write_report
 from arcs.runs import (
@@ -47,12 +48,14 @@ def start(
     ``options``: how the judge is asked, apart from what the run's settings hold; ``cache``: its
     labels.
     """
+    from arcs.arc1.evaluations import keep_paying, paying
+
     reporter = Reporter()
     if run is not None:
         if out is not None:
             raise UserError("--run continues a run and --out begins one: give one of them")
         settings = _settings_of(run, flags, config)
-        asking = _asking(settings, options, cache)
+        asking = _asking(settings, paying(run, options), cache)
         directory = RunDirectory.resume(run)
         # one run, one set of versions, one state of the code
         directory.extend_manifest(versions=provenance.versions())
@@ -67,17 +70,29 @@ def start(
         directory = _begin(settings, out)
         announce(settings, directory, reporter)
     with directory:
+        keep_paying(directory, asking.options)
         _go(settings, directory, reporter, as_json, asking, begun=run is None)
 
 
 def _asking(settings: Arc1Config, options: JudgeOptions | None, cache: Path | None) -> Asking:
-    """Raises UserError for an option of a judge that nobody named."""
+    """Raises UserError for an option of a judge that nobody named, or that would have no effect."""
     from arcs.arc1.evaluations import Asking
 
+    if cache is not None and not _costs(settings):
+        raise UserError(
+            "--judge-cache: no api or gguf judge labels anything in this run; leave it out"
+        )
     named = next(iter((options or JudgeOptions()).given()), None)
     if named is not None and settings.judge is None:
         raise UserError(f"--judge-{named.replace('_', '-')}: it is of a --judge; name one")
     return Asking(options or JudgeOptions(), cache)
+
+
+def _costs(settings: Arc1Config) -> bool:
+    """Whether a judge labels something whose labels take time or money."""
+    if settings.judge is not None:  # which needs an evaluation that it labels
+        return parse_judge(settings.judge).kind in COSTS
+    return "mcas" in settings.evaluations  # by the embedded model
 
 
 def _arrange_blas(
@@ -170,16 +185,34 @@ def announce(settings: Arc1Config, directory: RunDirectory, reporter: Reporter) 
             "change the conclusion"
         )
     reporter.say(f"  {EXPECTATIONS[settings.profile]}")
-    if settings.judge is None and "mcas" in settings.evaluations:
-        reporter.say(
-            "  mcas is judged by the embedded model, which is validated first (its labels are kept "
+    for line in mcas_lines(settings):
+        reporter.say(f"  {line}")
+
+
+FEW = 10
+"""Items of MCAS that the embedded model labels in minutes: 7 labels an answer, one a second."""
+
+
+def mcas_lines(settings: Arc1Config) -> list[str]:
+    """What is to be known of MCAS before it is judged, or why it is left out."""
+    embedded = settings.judge in (None, str(parse_judge(MCAS_JUDGE)))
+    if "mcas" in settings.evaluations and embedded:
+        many = settings.evaluation_limit is None or settings.evaluation_limit > FEW
+        return [
+            "mcas is judged by the embedded model, which is validated first (its labels are kept "
             "for later runs); its claims are INVALID if it fails its bar, as it is expected to"
-        )
-    if settings.evaluations == NO_JUDGE:
-        reporter.say(
-            "  mcas is left out: it needs a judge above its bar; name one with --judge (or take "
-            "the embedded one with --evaluations all)"
-        )
+            + ("; with so many items its labels take hours" if many else "")
+        ]
+    if settings.evaluations != NO_JUDGE:
+        return []
+    if settings.judge is None:
+        return [
+            "mcas is left out: it needs a judge above its bar; name one with --judge (or take the "
+            "embedded one with --evaluations all)"
+        ]
+    if parse_judge(settings.judge).kind == "lexical":
+        return ["mcas is left out: the lexical judge cannot apply it; name another with --judge"]
+    return []  # as was asked for
 
 
 def training_lines(settings: Arc1Config) -> list[str]:
@@ -213,9 +246,9 @@ def training_lines(settings: Arc1Config) -> list[str]:
 
 
 EXPECTATIONS: Mapping[str, str] = {
-    "quick": "as it stands: expect about 7 minutes with the embedded model on 2 cores; 20 problems "
+    "quick": "as it stands: an estimated 7 minutes with the embedded model on 2 cores; 20 problems "
     "and 3 items seldom settle anything: this profile shows that all of it works",
-    "standard": "as it stands: expect about an hour and a half with the embedded model on 2 cores "
+    "standard": "as it stands: an estimated hour and a half with the embedded model on 2 cores "
     "(25 minutes with --method sft --evaluations none), 1 GB of disk, 3 GB of memory",
     "paper": "the paper's recipe: expect hours on a CPU, and a GPU for models above 0.6B",
 }

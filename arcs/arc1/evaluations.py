@@ -20,12 +20,13 @@ from arcs.arc1.profiles import MCAS_JUDGE
 from arcs.arc1.training import Trained
 from arcs.judging.opening import JudgeOptions
 from arcs.measure.config import CHEF, JUDGED, LEXICAL, MCAS, METER, SHORT_ANSWERS, MeasureConfig
-from arcs.measure.judged import JudgeSettings
+from arcs.measure.judged import TOKENS, JudgeSettings
 from arcs.progress import Reporter
-from arcs.runs import METRICS, TIMING, RunDirectory
+from arcs.runs import METRICS, PAYING, TIMING, RunDirectory
 from arcs.subruns import sub_run
 from backends import free_memory
 from backends.memory import ITEM_BYTES, model_size
+from evals.endpoint import cost
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,20 +66,64 @@ class Asking:
         if config.judge is not None:  # they are of that judge, not of what stands in for none
             options = replace(self.options, max_tokens=options.max_tokens, threads=options.threads)
         if options.budget_usd is not None:
-            left = max(0.0, options.budget_usd - spent_in(root))
+            left = max(0.0, options.budget_usd - spent_in(root, options))
             options = replace(options, budget_usd=left)
         return JudgeSettings(
             settings.judge or LEXICAL, options, self.cache, config.judge_references
         )
 
 
-def spent_in(root: Path) -> float:
-    """US dollars that a judge was paid in the evaluations of a run and of its seeds, by timing."""
+PAID = ("budget_usd", "usd_per_million_input", "usd_per_million_output", "below_bar")
+"""Options of a judge that are kept with the run; flags of a later sitting come first."""
+
+
+def paying(run: Path, options: JudgeOptions | None) -> JudgeOptions:
+    """The options with what of PAID was given in an earlier sitting of the run.
+
+    Raises UserError where that cannot be read.
+    """
+    given, path = options or JudgeOptions(), run / PAYING
+    if not path.exists():
+        return given
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        return JudgeOptions(**{**{name: kept[name] for name in PAID if name in kept},
+                               **given.given()})  # fmt: skip
+    except (OSError, ValueError, TypeError):
+        raise UserError(
+            f"{path}: cannot be read; give the judge's budget and prices again"
+        ) from None
+
+
+def keep_paying(run: RunDirectory, options: JudgeOptions) -> None:
+    """Keep PAID with the run, so that a sitting without the flags has the same cap."""
+    kept = {name: value for name, value in options.given().items() if name in PAID}
+    if kept:
+        run.write_json(PAYING, kept)
+
+
+def spent_in(root: Path, prices: JudgeOptions) -> float:
+    """US dollars that a judge was paid in the evaluations of a run and of its seeds, by timing.
+
+    Tokens of a sitting without prices count at these.
+    """
     found = 0.0
     for path in root.rglob(f"{FOLDER}/*/{TIMING}"):
-        phases = json.loads(path.read_text(encoding="utf-8"))["phases"]
-        found += sum(phase["counts"].get("usd", 0.0) for phase in phases.values())
+        for phase in json.loads(path.read_text(encoding="utf-8"))["phases"].values():
+            counts = phase["counts"]
+            unpriced = (int(counts.get(f"unpriced_{name}", 0)) for name in TOKENS)
+            found += counts.get("usd", 0.0) + (cost(prices, *unpriced) or 0.0)
     return found
+
+
+def owes_labels(found: Mapping[str, Any]) -> bool:
+    """Whether a judge failed on an answer, or on a reference, of a finished measurement: these are
+    asked again when the run is continued. ``found``: its metrics, or what Arc 1 keeps of them."""
+    judge = found.get("judge") or {}
+    told = [*judge.get("validity", {}).values()]
+    told += [one for condition in found["conditions"].values()
+             for one in condition.get("labels", {}).values()]  # fmt: skip
+    return any(one["statuses"].get("error") for one in told)
 
 
 def arms_of(trained: Trained, controls: Mapping[str, Control]) -> tuple[Arm, ...]:
@@ -148,7 +193,7 @@ def _measured(
     judging = asking.of(settings, config, run.path if shared is None else shared)
     with sub_run(run.path / FOLDER / name, "measure", settings.model_dump(mode="json")) as own:
         _take(shared, own, name)
-        if not (own.path / METRICS).exists():
+        if not (own.path / METRICS).exists() or owes_labels(own.read_json(METRICS)):
             run_measure(settings, own, reporter, judging)
         metrics = own.read_json(METRICS)
     return {key: metrics[key] for key in KEPT if key in metrics}

@@ -145,6 +145,7 @@ class TrainingSummary(Model):
     padding_share: list[float] = Field(description="by epoch")
     first_loss: float
     last_loss: float
+    held_out_examples: int = Field(description="records that the held-out loss is a mean over")
     held_out: list[HeldOutLoss]
     adapted_modules: int
     weights_sha256: str
@@ -257,7 +258,7 @@ class PreferenceSummary(Model):
 class Arc1Metrics(Model):
     """The whole result."""
 
-    schema_version: Literal["threearc-arc1-1"] = "threearc-arc1-1"
+    schema_version: Literal["threearc-arc1-2"] = "threearc-arc1-2"
     claim: Claim = Field(description="the run's claim: the one at the largest n_predict")
     primary_n_predict: int
     escalated: list[int] = Field(

@@ -42,7 +42,8 @@ def profile_that_gives_way(profile: Mapping[str, Any], given: Mapping[str, Any])
 
     Without the method: an adapter is evaluated as it is; and records of the user's own are not
     followed by pairs that ship with threearc unless that is asked for (``method`` or ``pairs``).
-    With a judge that can apply it, MCAS is among the evaluations of every profile.
+    With a judge that can apply it, MCAS is among the evaluations of every profile; and one behind
+    an API is validated on all references, since on few of them none passes its bar.
     """
     settings = dict(profile)
     own_records = "data" in given and "pairs" not in given
@@ -50,4 +51,6 @@ def profile_that_gives_way(profile: Mapping[str, Any], given: Mapping[str, Any])
         settings.pop("method", None)
     if given.get("judge") not in (None, "lexical"):  # rules cannot apply it
         settings["evaluations"] = EVALUATIONS
+    if str(given.get("judge")).startswith("api:"):  # one that is paid for is held to its bar
+        settings.pop("judge_references", None)
     return settings

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from arcs.arc1.config import Arc1Config
 from arcs.arc1.evaluation import BASE, store_of
+from arcs.arc1.evaluations import owes_labels
 from arcs.arc1.metrics import Arc1Metrics
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory
@@ -30,11 +31,16 @@ def repeat(
             run.timed(f"seed {seed}"),
             sub_run(run.path / FOLDER / str(seed), "arc1", settings.model_dump(mode="json")) as own,
         ):
-            if not (own.path / METRICS).exists():
+            if not (own.path / METRICS).exists() or _owes(own):
                 take_base(run, own)
                 again(settings, own, reporter, run.path)
             found.append(Arc1Metrics.model_validate(own.read_json(METRICS)))
     return found
+
+
+def _owes(own: RunDirectory) -> bool:
+    found = own.read_json(METRICS).get("evaluations") or {}
+    return any(owes_labels(one) for one in found.values())
 
 
 def take_base(run: RunDirectory, own: RunDirectory) -> None:

@@ -163,9 +163,8 @@ def verdict_panel(metrics: Arc1Metrics) -> Panel:
         )
         if training.held_out:
             first, last = training.held_out[0].loss, training.held_out[-1].loss
-            few = metrics.config.get("held_out_limit")
-            of = "" if few is None else f" (at most {few} records)"
-            text.append(f", held-out{of} {first:.3f} -> {last:.3f}")
+            n = training.held_out_examples
+            text.append(f", held-out ({n} records) {first:.3f} -> {last:.3f}")
     if metrics.training_dpo is not None:
         text.append("\n" + preference_line(metrics.training_dpo))
     counted = [

@@ -167,7 +167,13 @@ def _losses(found: Mapping[str, Any]) -> Iterator[Row]:
     yield Row("last loss", (_plain(found["last_loss"]),))
     for when, held in zip(("first", "last"), _ends(found["held_out"]), strict=True):
         if held is not None:
-            yield Row(f"held-out loss, {when}", (_plain(held["loss"]),), f"step {held['step']}")
+            of = (
+                f"{held['pairs']} pairs"
+                if "pairs" in held
+                else f"{found['held_out_examples']} records"
+            )
+            detail = f"step {held['step']}, {of}"
+            yield Row(f"held-out loss, {when}", (_plain(held["loss"]),), detail)
 
 
 def _ends(rows: list[Any]) -> tuple[Any, Any]:

@@ -248,6 +248,7 @@ def arc1(
     judge_usd_in: opts.JudgeUsdIn = None,
     judge_usd_out: opts.JudgeUsdOut = None,
     judge_budget: opts.JudgeBudget = None,
+    judge_below_bar: opts.JudgeBelowBar = None,
     limit: Annotated[
         int | None, _option("--limit", panel=_EVALUATION, help="Evaluate this many problems")
     ] = None,
@@ -312,6 +313,7 @@ def arc1(
         concurrency=judge_concurrency, timeout=judge_timeout, tries=judge_tries,
         requests_per_minute=judge_rate, usd_per_million_input=judge_usd_in,
         usd_per_million_output=judge_usd_out, budget_usd=judge_budget,
+        below_bar=judge_below_bar,
     )  # fmt: skip
     start(
         flags, out=out, run=run, config=config, as_json=json_output,
@@ -322,5 +324,6 @@ def arc1(
 _APART = (
     "out", "run", "config", "json_output", "judge_cache", "judge_concurrency", "judge_timeout",
     "judge_tries", "judge_rate", "judge_usd_in", "judge_usd_out", "judge_budget",
+    "judge_below_bar",
 )  # fmt: skip
 """Flags that are no settings of the run."""

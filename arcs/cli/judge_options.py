@@ -70,6 +70,16 @@ JudgeBudget = Annotated[
     ),
 ]
 
+JudgeBelowBar = Annotated[
+    bool | None,
+    typer.Option(
+        "--judge-below-bar",
+        help="Pay for labels of a judge below its bar; claims on it are INVALID",
+        show_default=False,
+        rich_help_panel=_PANEL,
+    ),
+]
+
 
 def judge_options(**given: Any) -> JudgeOptions:
     """Flags as :class:`arcs.judging.opening.JudgeOptions`, by its field names."""

@@ -110,6 +110,7 @@ def measure(
     judge_usd_in: opts.JudgeUsdIn = None,
     judge_usd_out: opts.JudgeUsdOut = None,
     judge_budget: opts.JudgeBudget = None,
+    judge_below_bar: opts.JudgeBelowBar = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout")
     ] = False,
@@ -144,5 +145,6 @@ def measure(
         concurrency=judge_concurrency, timeout=judge_timeout, tries=judge_tries,
         requests_per_minute=judge_rate, usd_per_million_input=judge_usd_in,
         usd_per_million_output=judge_usd_out, budget_usd=judge_budget,
+        below_bar=judge_below_bar,
     )  # fmt: skip
     start(flags, out=out, run=run, as_json=json_output, asking=asking, cache=judge_cache)

@@ -40,6 +40,8 @@ class JudgeOptions:
     usd_per_million_input: float | None = None
     usd_per_million_output: float | None = None
     budget_usd: float | None = None
+    below_bar: bool | None = None
+    """api: go on and pay for labels where it is below its bar, or was not held to it."""
 
     def given(self) -> dict[str, Any]:
         """What was set."""
@@ -54,6 +56,7 @@ def open_judge(
     whatever keeps it from being opened."""
     given = _options_of(source, options)
     threads = given.pop("threads", None)
+    given.pop("below_bar", None)  # decided where it is validated
     if source.kind == "lexical":
         yield LexicalJudge()
     elif source.kind == "recorded":

@@ -17,7 +17,7 @@ from arcs.progress import Reporter
 from evals.judges.cache import LabelCache
 from evals.judges.labels import Judge
 from evals.judges.references import Reference, records, references
-from evals.judges.validation import Bar, validate
+from evals.judges.validation import LEAST_REFERENCES, Bar, validate
 from evals.self_verification import verifies
 from evals.statistics.agreement import cohen_kappa
 
@@ -79,6 +79,25 @@ def svr_validity(gates: Gates) -> Mapping[str, Any]:
         if low is not None
         else ["the lower bound of kappa cannot be computed"],
     }
+
+
+def unanswered(found: Mapping[str, Any], bar: Bar) -> int:
+    """References of an instrument that got no answer, where that is all that stands between the
+    judge and its bar (an endpoint was down); else 0. ``found``: as in :class:`JudgeValidity`."""
+    errors, n = found["statuses"].get("error", 0), found["n"]
+    answered = n - errors
+    if not errors:
+        return 0
+    if not answered or answered < LEAST_REFERENCES <= n:
+        return int(errors)  # too few are left to tell
+    interval, planted = found["kappa_interval"], found["planted"]
+    passes = (
+        interval is not None
+        and interval["low"] >= bar.kappa_low
+        and (planted is None or (planted["value"] or 0) <= bar.planted_accepted)
+        and found["statuses"].get("ok", 0) >= bar.parsed * answered
+    )
+    return int(errors) if passes else 0
 
 
 def judge_validity(

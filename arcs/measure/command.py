@@ -14,7 +14,8 @@ from arcs import provenance
 from arcs.arc1.config import absolute_paths
 from arcs.continuing import continuable
 from arcs.fast_blas import arrange_fast_blas
-from arcs.judging.opening import JudgeOptions
+from arcs.judging.opening import COSTS, JudgeOptions
+from arcs.labels import parse_judge
 from arcs.measure.config import (
     INSTRUMENTS,
     JUDGED,
@@ -86,6 +87,10 @@ def _asking(
             flag = "--judge-cache" if named is None else f"--judge-{named.replace('_', '-')}"
             raise UserError(f"{flag}: {config.instrument} needs no judge; leave it out")
         return None
+    if cache is not None and parse_judge(config.judge or LEXICAL).kind not in COSTS:
+        raise UserError(
+            f"--judge-cache: no api or gguf judge labels {config.instrument} here; leave it out"
+        )
     options = replace(
         options or JudgeOptions(), max_tokens=config.judge_max_tokens, threads=config.judge_threads
     )

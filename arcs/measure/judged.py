@@ -12,7 +12,14 @@ from arcs.claims import ReasonCode
 from arcs.gates import Gates
 from arcs.judging.opening import COSTS, JudgeOptions, cache_for, describe_judge, open_judge
 from arcs.judging.responses import Item, Labels, judge_responses
-from arcs.judging.validity import SVR, JudgeValidity, judge_validity, svr_validity
+from arcs.judging.validity import (
+    SVR,
+    JudgeValidity,
+    bar_of,
+    judge_validity,
+    svr_validity,
+    unanswered,
+)
 from arcs.labels import parse_judge
 from arcs.mean_claims import MeanClaim, Scored, mean_claims
 from arcs.measure.answers import View, precise_svr
@@ -21,8 +28,11 @@ from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from evals.judges.cache import LabelCache
 from evals.judges.labels import Judge
+from models.errors import UserError
 
 VALIDITY = "judge.json"
+TOKENS = ("input_tokens", "output_tokens")
+"""Of an endpoint's usage, what has a price."""
 
 
 @runtime_checkable
@@ -77,7 +87,8 @@ def judge_all(
     reporter: Reporter,
 ) -> JudgedRecords:
     """Hold the judge to its bar, then label all conditions' answers: a judge that does not pass
-    is known, and said, before its labels are paid for.
+    is known, and said, before its labels are paid for; one behind an API stops here (UserError)
+    unless going on was asked for.
 
     Each label stands in ``<condition>.labels.jsonl`` as soon as it is made. ``slugs``: condition
     -> its name in files.
@@ -91,12 +102,7 @@ def judge_all(
         run.extend_manifest(judge=described)
         limit = settings.references if judge.id.kind in COSTS else None
         validity = validity_of_run(judge, instrument.asks, gates, cache, run, reporter, limit)
-        below = validity.failing(instrument.asks)
-        if below:
-            reporter.say(
-                f"judge {judge.id.name}: below its bar on {', '.join(below)}; claims that rest on "
-                "these will be INVALID"
-            )
+        _say_if_below(judge, validity, instrument.asks, gates, settings, reporter)
         for name, records in found.items():
             responses = {
                 view.response(name).id: view.response(name)
@@ -124,6 +130,40 @@ def judge_all(
     return JudgedRecords(made, counted, validity)
 
 
+def _say_if_below(
+    judge: Judge,
+    validity: JudgeValidity,
+    asks: Sequence[str],
+    gates: Gates,
+    settings: JudgeSettings,
+    reporter: Reporter,
+) -> None:
+    below = validity.failing(asks)
+    if not below:
+        return
+    found, bar = validity.instruments, bar_of(gates)
+    silent = {name: unanswered(found[name], bar) for name in below if name in found}
+    if len(silent) == len(below) and all(silent.values()):
+        counts = (f"{n} of {found[name]['n']} references of {name}" for name, n in silent.items())
+        why = next(iter(found[below[0]]["failures"]), "")
+        said = (
+            f"judge {judge.id.name}: no answer on {', '.join(counts)} ({why}), so it was not held "
+            "to its bar"
+        )
+        hint = "continue when it answers again, or"
+    else:
+        first = next((found[name]["shortfalls"] for name in below if name in found), ())
+        said = f"judge {judge.id.name}: below its bar on {', '.join(below)}"
+        said += f" ({first[0]})" if first else ""
+        hint = "name another judge in a new run, or"
+    if judge.id.kind == "api" and not settings.options.below_bar:
+        raise UserError(
+            f"{said}; no label of an answer was paid for: {hint} continue with --judge-below-bar "
+            "(claims that rest on it will be INVALID)"
+        )
+    reporter.say(f"{said}; claims that rest on it will be INVALID")
+
+
 @contextmanager
 def _timed(run: RunDirectory, phase: str, judge: Judge) -> Iterator[dict[str, float]]:
     """A phase of the run's timing, with what an endpoint was asked and paid in it."""
@@ -136,9 +176,13 @@ def _timed(run: RunDirectory, phase: str, judge: Judge) -> Iterator[dict[str, fl
 
 
 def _usage(judge: Judge) -> dict[str, float]:
-    """Requests, tokens and dollars so far; nothing of a judge that costs none."""
+    """Requests, tokens and dollars so far; nothing of a judge that costs none. Without prices the
+    tokens stand apart, for a later sitting that has some."""
     used = describe_judge(judge).get("usage", {})
-    return {name: n for name, n in used.items() if isinstance(n, int | float)}
+    found = {name: n for name, n in used.items() if isinstance(n, int | float)}
+    if used and "usd" not in found:
+        found |= {f"unpriced_{name}": found[name] for name in TOKENS}
+    return found
 
 
 def _said(judge: Judge, reporter: Reporter) -> None:

@@ -12,7 +12,7 @@ from arcs.report.stored import StoredRun
 from arcs.report.view import View
 
 BUILDERS: Mapping[str, tuple[str, str]] = {
-    "arc1": ("threearc-arc1-1", "arcs.arc1.view"),
+    "arc1": ("threearc-arc1-2", "arcs.arc1.view"),
     "eval": ("threearc-eval-1", "arcs.evaluate.view"),
     "measure": ("threearc-measure-2", "arcs.measure.view"),
 }

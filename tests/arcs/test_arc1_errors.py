@@ -321,3 +321,9 @@ def test_options_of_a_judge_that_nobody_named_are_refused(threearc, tiny_model):
         threearc("arc1", "--model", tiny_model, "--judge", "gguf", "--judge-budget-usd", "1")
     )
     assert "--judge-budget-usd means nothing to a gguf judge" in line
+    line = error_line(threearc("arc1", "--model", tiny_model, "--judge", "gguf",
+                               "--judge-below-bar"))  # fmt: skip
+    assert "--judge-below-bar means nothing to a gguf judge" in line
+    for more in (("--evaluations", "none"), ("--judge", "lexical"), ()):
+        line = error_line(threearc("arc1", "--model", tiny_model, "--judge-cache", "x", *more))
+        assert "--judge-cache: no api or gguf judge labels anything in this run" in line

@@ -13,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from arcs.arc1 import evaluations
+from arcs.arc1.command import mcas_lines
 from arcs.arc1.config import resolve
 from arcs.arc1.controls import _passes
 from arcs.arc1.metrics import Arc1Metrics
-from arcs.arc1.profiles import EVALUATIONS
+from arcs.arc1.profiles import EVALUATIONS, NO_JUDGE
 from arcs.arc1.recipes import PLACEBO, PLANTED, recipes
 from arcs.arc1.summary import HUMANEVAL, own_rows, paper_rows, spread
 from arcs.arc1.table import render
@@ -29,6 +30,8 @@ from arcs.judging.opening import JudgeOptions
 from arcs.measure.meter_claims import meter_claim
 from arcs.progress import Reporter
 from arcs.report.stored import StoredRun
+from arcs.runs import RunDirectory
+from arcs.subruns import sub_run
 from backends.training import TrainingExample
 from evals.meter_scores import AxisScore, AxisShift
 from evals.statistics.rates import Interval, wilson
@@ -81,20 +84,97 @@ def test_evaluations_are_in_the_dtype_of_the_run_and_the_judges_options_reach_th
     root = tmp_path / "run"
     paid = root / "seeds" / "1" / "evaluations" / "chef"
     paid.mkdir(parents=True)
-    phases = {"judge base": {"counts": {"usd": 0.25}}, "prepare": {"counts": {}}}
+    # paid with prices, and, in a sitting that had none, at 2 dollars a million tokens read
+    unpriced = {"unpriced_input_tokens": 50_000, "unpriced_output_tokens": 0}
+    phases = {"judge base": {"counts": {"usd": 0.15, **unpriced}}, "prepare": {"counts": {}}}
     (paid / "timing.json").write_text(json.dumps({"phases": phases}))
-    asking = evaluations.Asking(JudgeOptions(budget_usd=1.0, tries=7), tmp_path / "labels")
+    prices = {"usd_per_million_input": 2.0, "usd_per_million_output": 9.0}
+    options = JudgeOptions(budget_usd=1.0, tries=7, **prices)
+    asking = evaluations.Asking(options, tmp_path / "labels")
     for name in ("chef", "mcas"):
         settings = evaluations.measure_config(name, config, "torch", ())
         assert settings.dtype == "bfloat16" and settings.judge_max_tokens == 900
         found = asking.of(settings, config, root)
-        assert found.options == JudgeOptions(max_tokens=900, budget_usd=0.75, tries=7)
+        assert found.options == JudgeOptions(max_tokens=900, budget_usd=0.75, tries=7, **prices)
         assert (found.references, found.cache) == (20, tmp_path / "labels")
     # the judge that stands in for none is not asked as the one that was not named
     own = resolve({"profile": "quick"})
     settings = evaluations.measure_config("mcas", own, "torch", ())
     assert asking.of(settings, own, root).options == JudgeOptions()
     assert settings.dtype == "float32"
+
+
+def test_a_judges_cap_is_kept_with_the_run_and_flags_change_it(tmp_path: Path) -> None:
+    first = JudgeOptions(budget_usd=1.0, usd_per_million_input=2.0, usd_per_million_output=3.0,
+                         tries=7)  # fmt: skip
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        evaluations.keep_paying(run, JudgeOptions())
+        assert evaluations.paying(run.path, JudgeOptions(tries=2)) == JudgeOptions(tries=2)
+        evaluations.keep_paying(run, first)
+        again = evaluations.paying(run.path, None)
+        assert again == replace(
+            first, tries=None
+        )  # how it is asked may differ, what it may cost not
+        more = evaluations.paying(run.path, JudgeOptions(budget_usd=5.0))
+        assert more == replace(again, budget_usd=5.0)
+        evaluations.keep_paying(run, more)
+        assert evaluations.paying(run.path, None).budget_usd == 5.0
+        run.discard_if_unused()  # a cap is nothing that was made
+    assert not run.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "reference", "again"),
+    [({"ok": 4}, {"ok": 9}, False), ({"ok": 3, "error": 1}, {"ok": 9}, True),
+     ({"ok": 4}, {"ok": 8, "error": 1}, True), ({"ok": 3, "missing": 1}, {"ok": 9}, False)],
+)  # fmt: skip
+def test_a_finished_measurement_that_lacks_labels_is_gone_on_with(
+    labels: dict[str, int], reference: dict[str, int], again: bool, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from arcs.measure import pipeline
+
+    config, prepared = resolve({"judge": "api:http://h/v1#m"}), SimpleNamespace(backend="torch")
+    stored = {
+        "n_items": 4, "conditions": {"base": {"labels": {"delivery": {"statuses": labels}}}},
+        "judge": {"validity": {"delivery": {"statuses": reference}}},
+    }  # fmt: skip
+    asked: list[str] = []
+    monkeypatch.setattr(pipeline, "run_measure", lambda config, *_: asked.append(config.instrument))
+    settings = evaluations.measure_config("chef", config, "torch", ()).model_dump(mode="json")
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        with sub_run(run.path / "evaluations" / "chef", "measure", settings) as own:
+            own.write_json("metrics.json", stored)
+        evaluations._measured("chef", config, run, prepared, (), Reporter(quiet=True), None,
+                              evaluations.Asking())  # type: ignore[arg-type]  # fmt: skip
+    assert bool(asked) is again
+    assert evaluations.owes_labels({**stored, "judge": None, "conditions": {"base": {}}}) is False
+
+
+def test_a_judge_that_is_paid_for_is_validated_on_all_references() -> None:
+    api = {"profile": "quick", "judge": "api:http://h/v1#m"}
+    assert resolve(api).judge_references is None
+    assert resolve({**api, "judge_references": 70}).judge_references == 70
+    assert resolve({"profile": "quick", "judge": "gguf:big"}).judge_references == 10
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "name one with --judge"),
+        ({"judge": "lexical"}, "the lexical judge cannot apply it"),
+        ({"judge": "gguf"}, "as it is expected to; with so many items its labels take hours"),
+        ({"judge": "gguf:other"}, None),
+        ({"judge": "gguf:other", "evaluations": NO_JUDGE}, None),
+        ({"profile": "quick"}, "as it is expected to"),
+    ],
+)
+def test_what_is_said_of_mcas_fits_the_judge_that_was_named(
+    given: dict[str, Any], said: str | None
+) -> None:
+    lines = mcas_lines(resolve(given))
+    assert len(lines) == (said is not None) and all(str(said) in line for line in lines)
+    assert ("hours" in "".join(lines)) == ("hours" in (said or ""))
 
 
 def test_held_out_rows_are_spread_over_all_of_them() -> None:
@@ -329,9 +409,12 @@ def test_every_arm_is_evaluated_and_what_a_kill_left_is_gone_on_with(
     render(metrics, console)
     text = console.export_text()
     assert "SFT alone: HumanEval" in text and "meter, sft: " in text
+    assert "held-out (1 records)" in " ".join(text.replace("│", " ").split())
     assert max(map(len, text.splitlines())) <= 80
     page = view(StoredRun(out))
     (arms,) = (one for one in page.tables if one.name == "arms")
+    (sft_table,) = (one for one in page.tables if one.name == "training")
+    assert any(row.detail.endswith(", 1 records") for row in sft_table.rows)
     assert [row.label for row in arms.rows] == ["base", "sft", "dpo"]
     abouts = [card.about for card in page.claims]
     assert "sft alone" in abouts and "meter, dpo" in abouts

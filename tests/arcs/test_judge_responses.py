@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from arcs.judging.opening import JudgeOptions, check_judge, open_judge
 from arcs.judging.responses import Item, Response, judge_responses, spoken
 from arcs.judging.validity import judge_validity
 from arcs.labels import parse_judge
-from arcs.measure.judged import validity_of_run
+from arcs.measure.judged import JudgeSettings, _say_if_below, validity_of_run
 from arcs.progress import Reporter
 from arcs.runs import JsonLines, RunDirectory
 from evals.coverage import Covered, coverage
@@ -206,3 +207,50 @@ def test_a_judge_that_failed_on_references_is_held_to_its_bar_again(tmp_path: Pa
         assert validity_of_run(down, *asked).failing(["delivery"]) == ["delivery"]
         assert validity_of_run(up, *asked).failing(["delivery"]) == []
         assert validity_of_run(down, *asked).failing(["delivery"]) == []  # decided
+
+
+def test_an_api_judge_below_its_bar_stops_before_its_labels_and_an_outage_is_said_as_one(
+    tmp_path: Path,
+) -> None:
+    truth = {one.question.id: one.label for one in references("delivery")}
+    number = {name: i for i, name in enumerate(truth)}
+    asks, gates = ("delivery",), load_gates()
+
+    def outcome(kind: str, rule: Callable[[Question], Any], **options: Any) -> tuple[str, bool]:
+        """What is said before the first label, and whether it is the last word."""
+        said: list[str] = []
+        judge = Fake(rule)
+        judge.id = JudgeId(kind, "fake", "1")
+        settings = JudgeSettings("lexical", JudgeOptions(**options))
+        name = f"run{len(list(tmp_path.iterdir()))}"
+        with RunDirectory.create(tmp_path / name, {}) as run:
+            validity = validity_of_run(judge, asks, gates, None, run, QUIET)
+        hears: Any = SimpleNamespace(say=said.append)
+        try:
+            _say_if_below(judge, validity, asks, gates, settings, hears)
+        except UserError as error:
+            return str(error), True
+        return "".join(said), False
+
+    def right(question: Question) -> Any:
+        return truth[question.id]
+
+    def wrong(question: Question) -> Any:
+        return "ASSERT"
+
+    def often(rule: Callable[[Question], Any]) -> Callable[[Question], Any]:
+        return lambda question: rule(question) if number[question.id] % 8 else None
+
+    assert outcome("api", right) == ("", False)
+    said, stopped = outcome("api", wrong)
+    assert stopped and "below its bar on delivery (the lower bound of kappa" in said
+    assert "no label of an answer was paid for" in said and "\n" not in said
+    for given in (("api", {"below_bar": True}), ("gguf", {}), ("lexical", {})):
+        said, stopped = outcome(given[0], wrong, **given[1])
+        assert not stopped and said.endswith("will be INVALID")
+    for rule in (often(right), lambda _: None):
+        said, stopped = outcome("api", rule)
+        assert stopped and "references of delivery (error), so it was not held to its bar" in said
+        assert "continue when it answers again" in said and "below its bar on" not in said
+    said, stopped = outcome("api", often(wrong))  # what it did answer is wrong
+    assert stopped and "below its bar on delivery" in said and "no answer on" not in said

@@ -20,6 +20,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from arcs.cli import app, evaluate, measure
+from arcs.judging.opening import JudgeOptions
 from arcs.measure.report import report
 from arcs.report.kinds import view_of
 from evals.judges.references import references
@@ -277,6 +278,7 @@ def test_a_run_killed_while_its_endpoint_judges_ends_in_the_same_bytes(
         str(bench.model), "--adapter", str(bench.live), "--backend", "torch", "--limit", "3",
         "--n-predict", "5,10", "--judge", judge, "--out", str(out),
         "--judge-cache", str(tmp_path / "a.sqlite"), "--judge-concurrency", "2",
+        "--judge-below-bar",
     ]  # fmt: skip
     environment = {**os.environ, "THREEARC_CACHE": str(bench.root / "cache")}
     process = subprocess.Popen(
@@ -293,9 +295,14 @@ def test_a_run_killed_while_its_endpoint_judges_ends_in_the_same_bytes(
     had, endpoint.delay = len(rows(labels)), 0.0
     assert not (out / "metrics.json").exists()
     before = len(endpoint.asked)
-    bench.start({}, run=out, cache=tmp_path / "a.sqlite")
+    # not asked for again: the judge is below its bar, and labels are no longer paid for
+    with pytest.raises(UserError, match=r"below its bar on .*--judge-below-bar") as caught:
+        bench.start({}, run=out, cache=tmp_path / "a.sqlite")
+    assert "\n" not in str(caught.value) and len(endpoint.asked) == before
+    go_on = JudgeOptions(below_bar=True)
+    bench.start({}, run=out, cache=tmp_path / "a.sqlite", asking=go_on)
     again = endpoint.asked[before:]
-    whole = bench.run(given, cache=tmp_path / "b.sqlite")
+    whole = bench.run(given, cache=tmp_path / "b.sqlite", asking=go_on)
     all_asked = len(endpoint.asked) - before - len(again)
     assert had >= 5 and len(again) <= all_asked - had
     assert (out / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
@@ -307,6 +314,8 @@ def test_a_run_killed_while_its_endpoint_judges_ends_in_the_same_bytes(
     assert phases["validate the judge"]["starts"][0] < phases["judge base"]["starts"][0]
     used = sum(one["counts"].get("input_tokens", 0) for one in phases.values())
     assert used == 9 * all_asked  # what an endpoint was paid stands beside the times
+    unpriced = sum(one["counts"].get("unpriced_input_tokens", 0) for one in phases.values())
+    assert unpriced == used  # for a later sitting that has prices
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["conditions"]["base"]["labels"]["coverage"]["statuses"].keys() == {"ok"}
     endpoint.server.shutdown()
@@ -334,6 +343,7 @@ def test_eval_with_an_instrument_is_measure_and_a_benchmark_stays_eval() -> None
         (["meter", "--judge-tries", "2"], "--judge-tries: meter needs no judge"),
         (["chef", "--judge", "recorded:/none.jsonl"], "/none.jsonl: cannot be read"),
         (["chef", "--judge", "gguf", "--judge-tries", "2"], "means nothing to a gguf judge"),
+        (["chef", "--judge-cache", "x"], "--judge-cache: no api or gguf judge labels chef"),
         (["chef", "--judge-tries", "2"], "--judge-tries means nothing to a lexical judge"),
         (["chef", "--n-predict", "a"], "--n-predict 'a': whole numbers"),
         ([], "say what to measure: threearc measure meter, short-answers, chef"),

@@ -318,7 +318,7 @@ def test_metrics_of_another_schema_are_shown_as_they_are(run: Path, tmp_path: Pa
     view = view_of(old)
     assert view.claims[0].statement == metrics["claim"]["statement"]
     assert [table.name for table in view.tables] == ["numbers"] and not view.items
-    assert "has schema threearc-arc1-0, not threearc-arc1-1" in view.notes[0]
+    assert "has schema threearc-arc1-0, not threearc-arc1-2" in view.notes[0]
 
 
 def test_an_unfinished_run_says_so(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def test_a_403_is_the_questions_fault_until_it_comes_again_and_again() -> None:
 
     with (
         serving(answer) as (url, seen),
-        pytest.raises(UserError, match="HTTP 403.*set THREEARC_JUDGE_API_KEY"),
+        pytest.raises(UserError, match=r"HTTP 403.*set THREEARC_JUDGE_API_KEY"),
     ):
         judge(url).label(questions(20))
     assert len(seen) == 6 + 5  # four in a row, an answer, and five
