@@ -327,3 +327,24 @@ def test_options_of_a_judge_that_nobody_named_are_refused(threearc, tiny_model):
     for more in (("--evaluations", "none"), ("--judge", "lexical"), ()):
         line = error_line(threearc("arc1", "--model", tiny_model, "--judge-cache", "x", *more))
         assert "--judge-cache: no api or gguf judge labels anything in this run" in line
+
+
+def test_a_continued_run_has_the_judges_cap_of_the_sitting_before(threearc, tmp_path, monkeypatch):
+    import arcs.arc1.command as command
+    from arcs import provenance
+    from arcs.arc1.config import resolve
+    from arcs.arc1.pipeline import first_manifest
+    from arcs.runs import RunDirectory
+
+    monkeypatch.setattr(provenance, "code_state", lambda: {"git_commit": "one"})
+    monkeypatch.setattr(command, "_arrange_blas", lambda *_: None)
+    went = []
+    monkeypatch.setattr(command, "_go", lambda *given, begun: went.append(given[4].options))
+    settings = resolve({"profile": "quick", "judge": "api:http://h/v1#m"})
+    RunDirectory.create(tmp_path / "r", first_manifest(settings, [])).close()
+    prices = ("--judge-usd-per-million-input", "1", "--judge-usd-per-million-output", "2")
+    for more in (("--judge-budget-usd", "3", *prices), ("--judge-tries", "2"),
+                 ("--judge-budget-usd", "4"), ()):  # fmt: skip
+        assert threearc("arc1", "--run", "r", *more)[0] == 0
+    assert [one.budget_usd for one in went] == [3, 3, 4, 4]
+    assert {one.usd_per_million_output for one in went} == {2} and went[3].tries is None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from arcs.arc1 import evaluations
+from arcs.arc1 import evaluations, seeds
 from arcs.arc1.command import mcas_lines
 from arcs.arc1.config import resolve
 from arcs.arc1.controls import _passes
@@ -149,6 +149,24 @@ def test_a_finished_measurement_that_lacks_labels_is_gone_on_with(
                               evaluations.Asking())  # type: ignore[arg-type]  # fmt: skip
     assert bool(asked) is again
     assert evaluations.owes_labels({**stored, "judge": None, "conditions": {"base": {}}}) is False
+
+
+def test_a_further_seed_that_lacks_labels_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seeds, "take_base", lambda *_: None)
+    monkeypatch.setattr(Arc1Metrics, "model_validate", lambda found: found)
+    config, asked = resolve({"seeds": 3}), []
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+        for seed, statuses in ((1, {"ok": 2}), (2, {"ok": 1, "error": 1})):
+            own = config.model_copy(update={"seed": seed, "seeds": 1, "planted": False})
+            made = run.path / "seeds" / str(seed)
+            with sub_run(made, "arc1", own.model_dump(mode="json")) as one:
+                labels = {"labels": {"delivery": {"statuses": statuses}}}
+                found = {"conditions": {"base": labels}, "judge": None}
+                one.write_json("metrics.json", {"evaluations": {"chef": found}})
+        seeds.repeat(config, run, Reporter(quiet=True), lambda own, *_: asked.append(own.seed))
+    assert asked == [2]
 
 
 def test_a_judge_that_is_paid_for_is_validated_on_all_references() -> None:
