@@ -247,6 +247,10 @@ class Endpoint:
             ) from None
         self._next_start = 0.0
 
+    def answered_before(self) -> None:
+        """It has answered, in an earlier sitting: see ``has_answered``."""
+        self._has_answered = True
+
     def ask(
         self,
         messages: Sequence[Message],

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from arcs.judging.opening import cached
 from arcs.progress import Reporter
 from evals.items.records import Claim
-from evals.judges.cache import LabelCache
+from evals.judges.cache import LabelCache, tell_answered
 from evals.judges.instruments import CERTAINTY, COVERAGE, DELIVERY, INSTRUMENTS, Instrument
 from evals.judges.labels import Judge, JudgeId, Label, Question, Value, labelled
 from evals.judges.lexical import SAYS_NOTHING
@@ -164,6 +164,8 @@ class _Asking:
         waiting = [one for one in questions if (one.id, one.instrument.name) not in found]
         if not waiting:
             return found
+        if found:
+            tell_answered(self.judge)
         with self.reporter.bar(self.label, len(questions), "labels", done=len(found)) as bar:
 
             def keep(made: Label) -> None:

@@ -78,6 +78,11 @@ class ApiJudge:
         version = hashlib.sha256(decides.encode()).hexdigest()
         self.id = JudgeId("api", f"{settings.model} at {settings.base_url}", version)
 
+    def answered_before(self) -> None:
+        """Labels of this judge are known: a question that it cannot take is that question's fault,
+        and is no sign of a wrong model or URL."""
+        self._endpoint.answered_before()
+
     def describe(self) -> dict[str, Any]:
         """How it is asked, what that has used so far, and what the endpoint says has answered (one
         name may stand for several models); never the key."""

@@ -107,6 +107,13 @@ class LabelCache:
         )
 
 
+def tell_answered(judge: Judge) -> None:
+    """Labels of ``judge`` are known: it has answered before."""
+    tell = getattr(judge, "answered_before", None)
+    if tell is not None:
+        tell()
+
+
 class CachedJudge:
     """A judge that is asked only what it has not been asked before."""
 
@@ -114,6 +121,10 @@ class CachedJudge:
         """``attempt`` tells repeats apart, where consistency is what is measured."""
         self.id = judge.id
         self._judge, self._cache, self._attempt = judge, cache, attempt
+
+    def answered_before(self) -> None:
+        """Hand on to a judge that makes a difference of it (:class:`evals.judges.api.ApiJudge`)."""
+        tell_answered(self._judge)
 
     def label(
         self, questions: Sequence[Question], *, on_label: OnLabel | None = None
@@ -130,6 +141,8 @@ class CachedJudge:
             found[question.key] = known
             if on_label is not None:
                 on_label(known)
+        if found:
+            self.answered_before()
         by_key = {question.key: question for question in asked}
 
         def keep(label: Label) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("openai")
 
+from arcs.judging.responses import Item, Response, judge_responses
+from arcs.runs import JsonLines
+from evals.items.records import Claim
 from evals.judges.api import ApiJudge, ApiSettings, BudgetSpent, CreditSpent
+from evals.judges.cache import LabelCache
 from evals.judges.instruments import COVERAGE
 from evals.judges.labels import Question
 from models.errors import UserError
@@ -299,3 +304,26 @@ def test_an_empty_account_stops_the_run_and_is_no_label(refusal: Answer) -> None
     ):
         judge(url).label(questions(20), on_label=heard.append)
     assert len(seen) == 3 and [one.status for one in heard] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(("status", "kept"), [(400, "cache"), (403, "run")])
+def test_a_question_that_is_never_taken_does_not_stop_a_continued_run(
+    status: int, kept: str, tmp_path: Path
+) -> None:
+    items = {"i": Item("i", "q", (Claim(claim="c", accept=("c",)),))}
+    responses = [Response(f"r{i}", "i", f"text {i}.") for i in range(3)]
+
+    def answer(_: int, body: dict[str, Any]) -> Answer:
+        if "text 1" in body["messages"][0]["content"]:
+            return status, {"error": {"message": "not that"}}, {}
+        return said("YES")
+
+    with serving(answer) as (url, seen):
+        for _sitting in range(2):
+            labels = judge_responses(
+                judge(url), ["coverage"], items, responses,
+                cache=LabelCache(tmp_path / "labels") if kept == "cache" else None,
+                kept=JsonLines.open(tmp_path / "labels.jsonl") if kept == "run" else None,
+            )  # fmt: skip
+            assert labels.statuses("coverage") == {"error": 1, "ok": 2}
+    assert len(seen) == 3 + 1
