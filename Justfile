@@ -29,6 +29,10 @@ arc2 *args: setup
 arc3 *args: setup
     @"{{threearc}}" arc3 "$@"
 
+# Does a claim about hidden states survive five steps, their gates fixed beforehand? (no engine)
+falsify *args: setup-logs
+    @"{{threearc}}" falsify "$@"
+
 # Hedge a frozen model's answers by a probe of its own state.
 sidecar *args: setup
     @"{{threearc}}" sidecar "$@"

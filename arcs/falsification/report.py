@@ -37,7 +37,7 @@ def report(metrics: Found) -> Group:
     axes = next(one for one in metrics["steps"] if one["step"] == Step.AXES.value)
     if axes["axes"]:
         parts.append(_axes(axes))
-    parts += [Text(line) for line in _lines(metrics)]
+    parts += [Text(line) for line in sentences(metrics)]
     parts.append(_verdict(metrics))
     return Group(*parts)
 
@@ -110,13 +110,13 @@ def _modes(metrics: Found) -> Table:
     table.add_column("state", overflow="fold", min_width=8)
     table.add_column("because", overflow="fold")
     for one in metrics["modes"]:
-        lines = [one["why"], *_numbers(one)]
+        lines = [one["why"], *facts_of(one)]
         table.add_row(one["mode"].replace("_", " "), one["state"],
                       escape("\n".join(lines)))  # fmt: skip
     return table
 
 
-def _numbers(one: Found) -> list[str]:
+def facts_of(one: Found) -> list[str]:
     """What a mode rests on, a line each."""
     if one["mode"] == "uniform_output" and "words" in one:
         words, alike = one["words"], one["similarity"]
@@ -155,7 +155,7 @@ def _rates(found: Found) -> str:
     return f"{line}: ratio {value} [{interval['low']:.3f}, {high}]"
 
 
-def _lines(metrics: Found) -> list[str]:
+def sentences(metrics: Found) -> list[str]:
     """What needs a sentence rather than a row."""
     registration = metrics["registration"]
     lines = [
@@ -197,27 +197,28 @@ def _verdict(metrics: Found) -> Panel:
         text.append(one["verdict"], style=COLOURS[one["verdict"]])
         reasons = ", ".join(one["reasons"]).replace("_", " ")
         text.append(f" ({reasons}), {metrics['registration']['state']}. Claim: {one['statement']}. "
-                    f"{_because(one)}")  # fmt: skip
+                    f"{because(one)}")  # fmt: skip
     unrun = [str(place) for place, one in enumerate(metrics["steps"], 1) if one["state"] == NOT_RUN]
     if unrun:
         text.append(f"\nNot run: step {', '.join(unrun)}.")
     return Panel(text, title="Verdict", title_align="left")
 
 
-def _because(claim: Found) -> str:
-    sentences = []
+def because(claim: Found) -> str:
+    """The number, its interval, why, and what would settle it."""
+    said = []
     found = claim["estimate"]
     if found is not None:
         p = "" if found["p_value"] is None else f", {found['test']} p = {_p(found['p_value'])}"
-        sentences.append(
+        said.append(
             f"{found['quantity']} {found['value']:.3f} {_interval(found['interval'])}{p}, n = "
             f"{found['n']}"
         )
     reasons = [ReasonCode(reason) for reason in claim["reasons"]]
-    sentences.append("; ".join(_OWN.get(reason) or why(reason) for reason in reasons))
+    said.append("; ".join(_OWN.get(reason) or why(reason) for reason in reasons))
     if claim["n_to_settle"] is not None:
-        sentences.append(f"about {claim['n_to_settle']:,} such items would settle it")
-    return ". ".join(one[0].upper() + one[1:] for one in sentences if one) + "."
+        said.append(f"about {claim['n_to_settle']:,} such items would settle it")
+    return ". ".join(one[0].upper() + one[1:] for one in said if one) + "."
 
 
 def _counts(one: Found) -> str:

@@ -560,6 +560,10 @@ def test_the_page_shows_the_claims(whole: tuple[Path, Any, Made]) -> None:
     view = view_of(done)
     assert [card.verdict for card in view.claims] == ["SUPPORTED", "SUPPORTED"]
     assert view.claims[0].statement.endswith("by all five steps")
+    numbers = dict(view.tables[0].numbers())
+    assert numbers["steps", "2 fresh: AUC on fresh items", "found"].number.value > 0.9
+    assert [table.name for table in view.tables] == ["steps", "axes", "modes"]
+    assert len(view.figures[0].rows) == 2 + 4 + 2  # training and fresh, two axes, pooled, other
     assert (done / "report.html").is_file()
 
 
