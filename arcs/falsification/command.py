@@ -67,11 +67,16 @@ def _go(
     *,
     begun_now: bool,
 ) -> None:
-    from arcs.falsification.pipeline import run_falsification
+    from arcs.falsification.pipeline import STEPS, run_falsification
     from arcs.falsification.report import report
 
     with continuable(ARC, directory, reporter, begun_now=begun_now):
-        metrics = run_falsification(config, directory, reporter)
+        try:
+            metrics = run_falsification(config, directory, reporter)
+        except UserError:
+            if begun_now and not (directory.path / STEPS).exists():
+                (directory.path / FILE).unlink(missing_ok=True)  # nothing was done by these gates
+            raise
     if as_json:
         sys.stdout.write(canonical_json(metrics))
     else:

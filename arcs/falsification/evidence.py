@@ -53,8 +53,8 @@ class Evidence:
     """Claims of each item's checklist."""
     instruments: Mapping[str, frozenset[Any]] = field(default_factory=dict)
     """By axis: who labelled (judge, prompt, cut), as far as the source says."""
-    unlabelled: int = 0
-    """Items of the set that are known, of whom no row of features is there."""
+    without_features: int = 0
+    """Items of the set that are known to have no row."""
     described: Mapping[str, Any] = field(default_factory=dict)
     """Where it was read from, with hashes."""
 
@@ -145,7 +145,7 @@ def side_of(found: Evidence, axis: str) -> Side:
         ),
         asserted=(None,) * n,
         without_label=labels.count(None),
-        without_features=found.unlabelled,
+        without_features=found.without_features,
     )  # fmt: skip
     return whole.where(kept)
 

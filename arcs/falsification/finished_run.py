@@ -128,7 +128,7 @@ class FinishedRun:
             texts_are_ids=True,
             lengths=np.array([len(ids) for ids in answers], dtype=np.float64),
             instruments={RIGHT: frozenset({str(self.manifest["config"]["labels"])})},
-            unlabelled=len(found.missing),
+            without_features=len(found.missing),
             described={
                 "features": {"path": str(path), "sha256": file_sha256(path)},
                 "labels": {"path": str(self.path / LABELS),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -114,7 +114,9 @@ class Own:
         if differs is not None:
             raise UserError(f"{where}: {differs}")
         self._hold_together(train, found)
-        return found
+        known = self._train[1].items.keys() | answers.items.keys()
+        unused = sorted(known - set(mine.item_ids) - set(rows.item_ids))
+        return replace(found, described={**found.described, "labels_without_rows": len(unused)})
 
     def faults(self) -> tuple[ReasonCode, ...]:
         """Found while the sets were read."""
@@ -189,7 +191,7 @@ class Own:
     def _hold_together(self, train: Evidence, fresh: Evidence) -> None:
         """Faults that show only when both sets are there."""
         axis = self._axis
-        if train.instruments[axis] != fresh.instruments[axis]:
+        if len(train.instruments[axis] | fresh.instruments[axis]) > 1:
             self._faults.append(ReasonCode.MIXED_INSTRUMENTS)
         shared = bool(train.prompts and fresh.prompts and exact_pairs(train.prompts, fresh.prompts))
         if shared or common_rows(train, fresh):

@@ -15,7 +15,14 @@ from arcs.claims import ReasonCode
 from arcs.estimates import GateState
 from arcs.falsification import modes, protocol, steps
 from arcs.falsification.config import FalsifyConfig, flag_of
-from arcs.falsification.evidence import Evidence, Identity, Source, side_of, study_of
+from arcs.falsification.evidence import (
+    Evidence,
+    Identity,
+    Source,
+    common_rows,
+    side_of,
+    study_of,
+)
 from arcs.falsification.finished_run import FinishedRun
 from arcs.falsification.own import EXPLORATORY, Files, Own
 from arcs.falsification.protocol import NOT_RUN, Step
@@ -61,7 +68,7 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
         keep(Step.POOLED, lambda: steps.pooled(both, gates, config.pooled))
         keep(MODES, lambda: {"modes": modes.all_modes(train, fresh, both, found, gates)})
         other = _replication(config)
-        keep(Step.REPLICATION, lambda: _replicated(other, source.identity(), study, gates))
+        keep(Step.REPLICATION, lambda: _replicated(other, source, study, gates))
         if other is not None:
             _note_other(run, other, found[Step.REPLICATION])
     faults = [*source.faults(), *_missing(train, fresh, axis, gates)]
@@ -78,6 +85,7 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
         "axis": axis,
         "registration": {"state": state, "why": why, "gates_file_sha256": sha256,
                          "gates_sha256": gates.sha256},
+        "labels_without_rows": fresh.described.get("labels_without_rows"),
         "sets": {"train": _set(train, axis), "fresh": _set(fresh, axis)},
         "steps": [found[step] for step in Step],
         "modes": found[MODES]["modes"],
@@ -155,14 +163,19 @@ def _replication(config: FalsifyConfig) -> Source | None:
     return Own(_files(config, "replication_"), config.axis, config.untruncated)
 
 
-def _replicated(other: Source | None, mine: Identity, like: Study, gates: Gates) -> Found:
+def _replicated(other: Source | None, mine: Source, like: Study, gates: Gates) -> Found:
     """Step 5: the other model's own training and fresh set, by the gates of step 2."""
     if other is None:
         return protocol.not_run(Step.REPLICATION, "no other model was given (--replication)")
     train = other.train()
     identity = other.identity()
     told = {"model": identity.to_json()}
-    why = _same(mine, identity)
+    if common_rows(mine.train(), train):
+        raise UserError(
+            f"--replication: {identity.name} has rows of features that are those of "
+            f"{mine.identity().name}; give another model's"
+        )
+    why = _same(mine.identity(), identity)
     if why is not None:
         return protocol.not_run(Step.REPLICATION, why, **told)
     lacking = other.fresh_missing()
@@ -211,7 +224,7 @@ def _set(found: Evidence, axis: str) -> Found:
         "right": labels.count(True),
         "wrong": labels.count(False),
         "without_label": found.missing(axis),
-        "without_features": found.unlabelled,
+        "without_features": found.without_features,
         "cut": int(found.cut.sum()) if found.ends_known else None,
         "ends_known": found.ends_known,
         "axes": sorted(found.labels),

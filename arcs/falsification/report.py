@@ -184,6 +184,8 @@ def sentences(metrics: Found) -> list[str]:
         for name, one in metrics["sets"].items()
         if one["without_label"] or one["without_features"]
     ]
+    if metrics["labels_without_rows"]:
+        lacking.append(f"{metrics['labels_without_rows']} labelled items without a row in any set")
     return lines + ([f"Left out: {'; '.join(lacking)}."] if lacking else [])
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from arcs.claims import ReasonCode
 from arcs.estimates import Estimate, Gate, GateState
@@ -271,6 +273,8 @@ def test_the_same_family_replicates_nothing(tmp_path: Path) -> None:
     step = metrics["steps"][4]
     assert step["state"] == "not run" and "family llama" in step["reason"]
     assert verdicts(metrics)["all_five"] == ("INCONCLUSIVE", ["not_replicated"])
+    with pytest.raises(UserError, match=r"--replication: .* rows of features that are those of"):
+        falsify(tmp_path / "again", {**mine.flags(), **mine.flags("replication_")})
 
 
 def test_another_model_without_the_signal_refutes_all_five_only(tmp_path: Path) -> None:
@@ -404,6 +408,10 @@ def broken(mine: Made, what: str) -> dict[str, Any]:
     if what == "odd end":
         rows[0]["finish_reason"] = "tired"
     flags = mine.write().flags(answers=what == "odd end")
+    if what in ("twice", "both sets"):  # each id is labelled once
+        lines = mine.path("labels").read_text().splitlines(keepends=True)
+        named = {json.loads(line)["item_id"]: line for line in lines}
+        mine.path("labels").write_text("".join(named.values()))
     if what == "no label":
         lines = mine.path("labels").read_text().splitlines(keepends=True)
         mine.path("labels").write_text("".join(lines[:-2]))
@@ -440,8 +448,8 @@ def broken(mine: Made, what: str) -> dict[str, Any]:
         ("width", r"--fresh .*: h_last has width 16 in training and 5 fresh"),
         ("kinds", r"--fresh .*: only one of the sets has all_layers"),
         ("not finite", r"--fresh .*: h_last holds nothing, or values that are not finite"),
-        ("twice", r"(--labels|--fresh) .*0-fresh-0"),
-        ("both sets", r"0-train-0"),
+        ("twice", r"--fresh .*: 0-fresh-0: more than one row"),
+        ("both sets", r"--fresh .*: 0-train-0 also in the training set"),
         ("no label", r"--fresh .*: 0-fresh-118, 0-fresh-119 not labelled \(right\)"),
         ("no ids", r"--fresh .*: no item ids; an NPZ holds them as an array ids"),
         ("pickled", r"--fresh .*: holds pickled objects"),
@@ -459,6 +467,19 @@ def test_a_mistake_is_one_line(tmp_path: Path, what: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         falsify(tmp_path / "run", flags)
     assert "\n" not in str(caught.value)
+    # nothing is left of a run in which nothing was done
+    assert (tmp_path / "run").exists() == ("--fresh" in message)
+
+
+@given(st.binary(max_size=200), st.sampled_from([".npz", ".safetensors"]), st.booleans())
+def test_bytes_that_are_no_features_are_one_line(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str, begun_well: bool
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"any{suffix}"
+    start = b"PK\x03\x04" if suffix == ".npz" else (len(content)).to_bytes(8, "little")
+    path.write_bytes((start if begun_well else b"") + content)
+    with pytest.raises(UserError, match=r"^--features .*any"):
+        read_rows(path, "--features")
 
 
 @pytest.mark.parametrize(
