@@ -5,11 +5,11 @@ gates -> training set, step 1 -> fresh set, steps 2 to 4, modes -> replication, 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from arcs.arc3 import claims, probing
+from arcs.arc3.kept import Kept
 from arcs.arc3.probing import Study
 from arcs.claims import ReasonCode
 from arcs.estimates import GateState
@@ -29,7 +29,7 @@ from arcs.falsification.protocol import NOT_RUN, Step
 from arcs.falsification.verdict import claims_of
 from arcs.gates import DEFAULT_GATES, Gates, load_gates
 from arcs.progress import Bar, Reporter
-from arcs.runs import METRICS, JsonLines, RunDirectory, canonical_json
+from arcs.runs import METRICS, RunDirectory
 from models.errors import UserError
 
 STEPS = "steps.jsonl"
@@ -55,7 +55,7 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
         _note(run, "train", train, source.identity())
         study = _training_study(train, axis, config, gates)
         found: dict[str, Found] = {}
-        keep = _Keeper(store, found, bar)
+        keep = _keeper(Kept.of(study, store), found, bar)
         keep(Step.TRAINING, lambda: steps.training(study, gates, train.groups is not None))
 
         _await(source, run)
@@ -63,6 +63,7 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
         fresh = source.fresh()
         _note(run, "fresh", fresh, source.identity())
         both = study_of(train, fresh, axis, study)
+        keep = _keeper(Kept.of(both, store), found, bar)
         keep(Step.FRESH, lambda: steps.fresh(both, gates))
         keep(Step.AXES, lambda: steps.axes(train, fresh, axis, both, gates))
         keep(Step.POOLED, lambda: steps.pooled(both, gates, config.pooled))
@@ -98,20 +99,16 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
     return metrics
 
 
-class _Keeper:
-    """Computes a step once; what is in the store is taken from there."""
+def _keeper(
+    kept: Kept, found: dict[str, Found], bar: Bar
+) -> Callable[[str, Callable[[], Found]], None]:
+    """Computes a step once in a run, and puts it where the next ones find it."""
 
-    def __init__(self, store: JsonLines, found: dict[str, Found], bar: Bar) -> None:
-        self._store, self._found, self._bar = store, found, bar
-        self._kept = {row["name"]: row["found"] for row in store.records}
+    def keep(name: str, make: Callable[[], Found]) -> None:
+        found[str(name)] = kept.part(str(name), make)
+        bar.advance(1, str(name))
 
-    def __call__(self, name: str, make: Callable[[], Mapping[str, Any]]) -> None:
-        key = str(name)
-        if key not in self._kept:
-            self._store.append({"name": key, "found": json.loads(canonical_json(make()))})
-            self._kept[key] = self._store.records[-1]["found"]
-        self._found[key] = self._kept[key]
-        self._bar.advance(1, key)
+    return keep
 
 
 def _source(config: FalsifyConfig, run: RunDirectory) -> Source:

@@ -12,9 +12,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from arcs import explanations
 from arcs.claims import ReasonCode
 from arcs.evaluate.report import COLOURS
-from arcs.explanations import why
+from arcs.explanations import interval_text, p_text
 from arcs.falsification.protocol import NAMES, NOT_RUN, Step
 
 Found = Mapping[str, Any]
@@ -74,7 +75,7 @@ def _steps(metrics: Found) -> Table:
 def _gate(gate: Found) -> tuple[str, str, str, str]:
     asked = f"{'>=' if gate['at_least'] else '<='} {gate['threshold']:g}"
     found = gate["estimate"]
-    shown = "-" if found is None else f"{found['value']:.3f}\n{_interval(found['interval'])}"
+    shown = "-" if found is None else f"{found['value']:.3f}\n{interval_text(found['interval'])}"
     why_not = f"\n{gate['why']}" if gate["why"] else ""
     return (
         escape(f"{gate['gate']} {asked}{why_not}"), shown,
@@ -96,7 +97,7 @@ def _axes(step: Found) -> Table:
         pair = next((c for c in step["correlations"] if c["axes"] == [main, one["axis"]]), None)
         table.add_row(
             escape(f"{one['axis']}\n{one['state']}"), _estimate(one["training"]),
-            f"{_estimate(one['fresh'])}\np = {_p(one['fresh']['p_holm'])}",
+            f"{_estimate(one['fresh'])}\np = {p_text(one['fresh']['p_holm'])}",
             "-" if one["main_probe"] is None else f"{one['main_probe']['auc']:.3f}",
             "-" if pair is None or pair["r"] is None
             else f"{pair['r']:+.2f}\n{_short(pair['interval'])}",
@@ -122,11 +123,11 @@ def facts_of(one: Found) -> list[str]:
         words, alike = one["words"], one["similarity"]
         excess = alike["excess"]
         return [
-            f"words, AUC {words['auc']:.3f} {_interval(words['interval'])}, p = "
-            f"{_p(words['p_value'])}",
+            f"words, AUC {words['auc']:.3f} {interval_text(words['interval'])}, p = "
+            f"{p_text(words['p_value'])}",
             f"similarity {alike['within_right']:.3f} among right, {alike['within_wrong']:.3f} "
             f"among wrong, {alike['between']:.3f} between: excess {excess['value']:+.3f} "
-            f"{_interval(excess['interval'])}, p = {_p(alike['p_value'])}",
+            f"{interval_text(excess['interval'])}, p = {p_text(alike['p_value'])}",
         ]
     if one["mode"] == "capability_cliff":
         lines = [_rates(one["rates"])]
@@ -135,13 +136,14 @@ def facts_of(one: Found) -> list[str]:
             lines.append(f"of {equal['claims']} claims: {_rates(equal)}")
         return lines
     if one["mode"] == "style_closure":
-        return [
-            f"{probe['target']}: "
-            + (f"AUC {probe['auc']:.3f} {_interval(probe['interval'])}" if probe["auc"] is not None
-               else probe["why"])
-            for probe in one["probes"]
-        ]  # fmt: skip
+        return [f"{probe['target']}: {_told(probe)}" for probe in one["probes"]]
     return []
+
+
+def _told(probe: Found) -> str:
+    if probe["auc"] is None:
+        return str(probe["why"])
+    return f"AUC {probe['auc']:.3f} {interval_text(probe['interval'])}"
 
 
 def _rates(found: Found) -> str:
@@ -167,7 +169,7 @@ def sentences(metrics: Found) -> list[str]:
         null, chance = training["permuted_labels"], training["chance"]
         lines.append(
             f"Training AUC {null['out_of_fold_auc']:.3f}, of permuted labels "
-            f"{null['null_mean']:.3f} on average (p = {_p(null['p_value'])}, "
+            f"{null['null_mean']:.3f} on average (p = {p_text(null['p_value'])}, "
             f"{null['permutations']} permutations)"
             + ("." if chance is None else f"; chance passes its asymmetry gate in "
                f"{100 * chance['passes_the_gate']:.0f}% of them.")
@@ -208,19 +210,7 @@ def _verdict(metrics: Found) -> Panel:
 
 def because(claim: Found) -> str:
     """The number, its interval, why, and what would settle it."""
-    said = []
-    found = claim["estimate"]
-    if found is not None:
-        p = "" if found["p_value"] is None else f", {found['test']} p = {_p(found['p_value'])}"
-        said.append(
-            f"{found['quantity']} {found['value']:.3f} {_interval(found['interval'])}{p}, n = "
-            f"{found['n']}"
-        )
-    reasons = [ReasonCode(reason) for reason in claim["reasons"]]
-    said.append("; ".join(_OWN.get(reason) or why(reason) for reason in reasons))
-    if claim["n_to_settle"] is not None:
-        said.append(f"about {claim['n_to_settle']:,} such items would settle it")
-    return ". ".join(one[0].upper() + one[1:] for one in said if one) + "."
+    return explanations.because(claim, _OWN, "such items")
 
 
 def _counts(one: Found) -> str:
@@ -228,19 +218,11 @@ def _counts(one: Found) -> str:
 
 
 def _estimate(one: Found) -> str:
-    return f"{one['value']:.3f}\n{_interval(one['interval'])}"
-
-
-def _interval(one: Found) -> str:
-    return f"[{one['low']:.3f}, {one['high']:.3f}]"
+    return f"{one['value']:.3f}\n{interval_text(one['interval'])}"
 
 
 def _short(one: Found) -> str:
     return f"[{one['low']:.2f}, {one['high']:.2f}]"
-
-
-def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 0.001 else f"{value:.0e}"
 
 
 def _table(title: str, caption: str) -> Table:

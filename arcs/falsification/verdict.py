@@ -96,11 +96,23 @@ def _conjunction(
         statement, estimate, smallest, faults=faults, doubts=doubts, alpha=gates.test.alpha,
         direction=direction, n_to_settle=steps[chosen].get("n_to_decide"),
     )  # fmt: skip
-    if faults or doubts or passed or (failed and claim.verdict is Verdict.REFUTED):
+    if faults or doubts or passed:
         return claim
+    unbalanced = (ReasonCode.UNBALANCED,) if _by_estimate(steps[chosen], estimate) else ()
+    if failed and claim.verdict is Verdict.REFUTED:
+        return replace(claim, reasons=unbalanced or claim.reasons)
     # a gate is passed by the whole interval, which asks for more than an estimate beyond it
-    return replace(claim, verdict=Verdict.INCONCLUSIVE, reasons=(ReasonCode.UNDERPOWERED,),
+    reasons = (*unbalanced, ReasonCode.UNDERPOWERED)
+    return replace(claim, verdict=Verdict.INCONCLUSIVE, reasons=reasons,
                    n_to_settle=steps[chosen].get("n_to_decide"))  # fmt: skip
+
+
+def _by_estimate(step: Found, estimate: Estimate | None) -> bool:
+    """Whether what decides a step is the share that a balanced threshold must assert."""
+    return any(
+        gate["held_by"] == "estimate" and estimate is not None and gate["gate"] == estimate.quantity
+        for gate in step["gates"]
+    )
 
 
 def _deciding(step: Found, wanted: str) -> tuple[Estimate | None, float | None, Direction]:

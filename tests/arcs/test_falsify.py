@@ -87,7 +87,7 @@ def test_fresh_data_are_opened_after_the_gates_are_hashed(
             with opening(gates, "rb") as stream:
                 digest = hashlib.sha256(stream.read()).hexdigest()
             with opening(done) as stream:
-                seen.append((digest, [json.loads(line)["name"] for line in stream]))
+                seen.append((digest, [json.loads(line)["part"] for line in stream]))
         return opening(file, *args, **more)
 
     monkeypatch.setattr(builtins, "open", spy)
@@ -110,7 +110,7 @@ def test_a_fresh_set_that_is_made_afterwards_is_preregistered(tmp_path: Path) ->
         falsify(out, mine.flags())
     assert "\n" not in str(caught.value)
     before = (out / "steps.jsonl").read_bytes()
-    assert json.loads(before)["name"] == "training" and not (out / "metrics.json").exists()
+    assert json.loads(before)["part"] == "training" and not (out / "metrics.json").exists()
     mine.write_features("fresh")
     metrics = falsify(out, run=out)
     assert metrics["registration"]["state"] == "preregistered"
@@ -208,15 +208,25 @@ SIGNAL_OF_TRAINING = 2.0
 
 
 def test_a_step_between_is_left_open_with_the_items_that_would_do(tmp_path: Path) -> None:
-    mine = made(tmp_path / "mine", n=70, signal=1.2)
+    mine = made(tmp_path / "mine", n=80, signal=1.4)
     for layers in mine.x.values():
         del layers["all_layers"]
     metrics = falsify(tmp_path / "run", mine.write(labels=("right",)).flags())
     assert states(metrics)["fresh"] == "not decidable"
     verdict, reasons = verdicts(metrics)["this_model"]
     assert (verdict, reasons) == ("INCONCLUSIVE", ["underpowered"])
-    assert metrics["claims"]["this_model"]["n_to_settle"] > 70
-    assert mode_of(metrics, "underpowered")["n_to_decide"] > 70
+    assert metrics["claims"]["this_model"]["n_to_settle"] > 80
+    assert mode_of(metrics, "underpowered")["n_to_decide"] > 80
+
+
+def test_too_few_right_answers_asserted_are_said_to_be_it(tmp_path: Path) -> None:
+    mine = made(tmp_path / "mine", n=80, signal=1.2)
+    for layers in mine.x.values():
+        del layers["all_layers"]
+    metrics = falsify(tmp_path / "run", mine.write(labels=("right",)).flags())
+    assert verdicts(metrics)["this_model"] == ("REFUTED", ["unbalanced"])
+    estimate = metrics["claims"]["this_model"]["estimate"]
+    assert estimate["interval"]["high"] < GATES.protocol.asserted_right
 
 
 @pytest.mark.parametrize(
