@@ -16,6 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from arcs.claims import ReasonCode
 from arcs.estimates import Estimate, Gate, GateState
@@ -217,6 +222,34 @@ def test_a_step_between_is_left_open_with_the_items_that_would_do(tmp_path: Path
     assert (verdict, reasons) == ("INCONCLUSIVE", ["underpowered"])
     assert metrics["claims"]["this_model"]["n_to_settle"] > 80
     assert mode_of(metrics, "underpowered")["n_to_decide"] > 80
+
+
+def test_threshold_and_probe_are_those_of_training(whole: tuple[Path, Any, Made]) -> None:
+    """Step 2 anew, from the rows, with scikit-learn's own pieces."""
+    _, metrics, mine = whole
+    x = {name: both["h_last"] for name, both in mine.x.items()}
+    y = {name: np.array([row["right"] for row in side]) for name, side in mine.rows.items()}
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    folds = [StratifiedKFold(5, shuffle=True, random_state=seed) for seed in range(SMALL.cv_seeds)]
+    oof = np.mean([
+        cross_val_predict(probe, x["train"], y["train"], cv=fold, method="predict_proba")[:, 1]
+        for fold in folds
+    ], axis=0)  # fmt: skip
+    grid = np.linspace(0.05, 0.95, 91)
+
+    def asymmetry(scores: Any, right: Any, at: float) -> float:
+        return float((scores[~right] >= at).mean() - (scores[right] >= at).mean())
+
+    allowed = [at for at in grid if (oof[y["train"]] >= at).mean() >= 0.7]
+    best = min(allowed, key=lambda at: round(asymmetry(oof, y["train"], at), 9))
+    scores = probe.fit(x["train"], y["train"]).predict_proba(x["fresh"])[:, 1]
+    gates = {one["gate"]: one["estimate"]["value"] for one in metrics["steps"][1]["gates"]}
+    assert gates["asymmetry on fresh items"] == asymmetry(scores, y["fresh"], best)
+    assert gates["AUC on fresh items"] == roc_auc_score(y["fresh"], scores)
+    # a threshold chosen on the fresh labels would say more
+    assert min(asymmetry(scores, y["fresh"], at) for at in grid) < asymmetry(
+        scores, y["fresh"], best
+    )
 
 
 def test_too_few_right_answers_asserted_are_said_to_be_it(tmp_path: Path) -> None:
