@@ -272,6 +272,7 @@ def _metrics(
         "right": {name: one.right for name, one in of.items()},
         "low": {name: one.low for name, one in of.items()},
         "high": {name: one.high for name, one in of.items()},
+        "asserted": dict(zip(of, labels.asserted, strict=True)),
         "group": {one.question.item_id: one.question.group for one in found},
     })  # fmt: skip
     manifest = run.manifest()

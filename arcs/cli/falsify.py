@@ -14,6 +14,7 @@ from arcs.cli import app
     "falsify",
     epilog="""
 Examples:\n
+  threearc falsify                                       (the latest runs of the arcs, one page)\n
   threearc falsify runs/arc3-20260101-120000\n
   threearc falsify runs/arc3-a --replication runs/arc3-other-model\n
   threearc falsify --features train.npz --fresh fresh.npz --labels labels.jsonl\n

@@ -14,16 +14,23 @@ from arcs.continuing import continuable
 from arcs.falsification.config import FalsifyConfig, absolute, flag_of, parse
 from arcs.falsification.protocol import FILE
 from arcs.progress import Reporter
-from arcs.report.writing import write_report
+from arcs.report.command import views_of
+from arcs.report.compare import compared
+from arcs.report.page import page as page_of
+from arcs.report.writing import write_page, write_report
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
 from models.errors import UserError
 
 ARC = "falsify"
+PAGE = "latest.html"
 
 
 def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_json: bool) -> None:
     """Begin a new falsification or continue one, and print its result on stdout."""
     reporter = Reporter()
+    if run is None and not flags.keys() - {"profile", "gates", "seed"}:
+        _over_the_latest(flags, out, reporter, as_json)
+        return
     if run is not None:
         if out is not None:
             raise UserError("--run continues a run and --out begins one: give one of them")
@@ -34,13 +41,47 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
         reporter.say(f"falsify, continued in {directory.path}")
     else:
         config = parse(absolute(flags))
-        directory = RunDirectory.create(
-            out if out is not None else default_path(ARC),
-            provenance.first_manifest(ARC, config.model_dump(mode="json"), sys.argv),
-        )
+        directory = _begun(config, out)
         reporter.say(f"falsify, profile {config.profile}, in {directory.path}")
     with directory:
-        _go(config, directory, reporter, as_json, begun_now=run is None)
+        metrics = _go(config, directory, reporter, begun_now=run is None)
+    _print(metrics, as_json)
+
+
+def _over_the_latest(
+    flags: Mapping[str, Any], out: Path | None, reporter: Reporter, as_json: bool
+) -> None:
+    """Falsify the last run of Arc 3, and put it beside the other arcs' last ones on one page."""
+    from arcs.falsification.latest import latest, rows, table
+
+    found = latest()
+    falsified: Path | None = None
+    metrics: dict[str, Any] | None = None
+    if "arc3" in found.runs:
+        given = {"source": found.runs["arc3"], "replication": found.replication}
+        config = parse(absolute({**flags, **{k: v for k, v in given.items() if v is not None}}))
+        with _begun(config, out) as directory:
+            metrics = _go(config, directory, reporter, begun_now=True)
+            falsified = directory.path
+    paths = [*found.runs.values(), *([] if falsified is None else [falsified])]
+    listed = rows(paths)
+    if as_json:
+        sys.stdout.write(canonical_json({"runs": listed, "falsified": metrics}))
+        return
+    if metrics is not None:
+        _print(metrics, as_json)
+    Console(highlight=False).print(table(listed))
+    if falsified is not None and len(paths) > 1:
+        page = falsified / PAGE
+        write_page(page, page_of(compared(views_of(paths))))
+        reporter.say(f"All of them on one page: {page}.")
+
+
+def _begun(config: FalsifyConfig, out: Path | None) -> RunDirectory:
+    return RunDirectory.create(
+        out if out is not None else default_path(ARC),
+        provenance.first_manifest(ARC, config.model_dump(mode="json"), sys.argv),
+    )
 
 
 def _settings_of(run: Path, flags: Mapping[str, Any]) -> FalsifyConfig:
@@ -60,15 +101,9 @@ def _settings_of(run: Path, flags: Mapping[str, Any]) -> FalsifyConfig:
 
 
 def _go(
-    config: FalsifyConfig,
-    directory: RunDirectory,
-    reporter: Reporter,
-    as_json: bool,
-    *,
-    begun_now: bool,
-) -> None:
+    config: FalsifyConfig, directory: RunDirectory, reporter: Reporter, *, begun_now: bool
+) -> dict[str, Any]:
     from arcs.falsification.pipeline import STEPS, run_falsification
-    from arcs.falsification.report import report
 
     with continuable(ARC, directory, reporter, begun_now=begun_now):
         try:
@@ -77,12 +112,18 @@ def _go(
             if begun_now and not (directory.path / STEPS).exists():
                 (directory.path / FILE).unlink(missing_ok=True)  # nothing was done by these gates
             raise
+    page = write_report(directory.path)
+    reporter.say(
+        f"Everything is in {directory.path} ({page.name}, {METRICS}, {FILE}, {STEPS}, "
+        "manifest.json)."
+    )
+    return metrics
+
+
+def _print(metrics: Mapping[str, Any], as_json: bool) -> None:
+    from arcs.falsification.report import report
+
     if as_json:
         sys.stdout.write(canonical_json(metrics))
     else:
         Console(highlight=False).print(report(metrics))
-    page = write_report(directory.path)
-    reporter.say(
-        f"Everything is in {directory.path} ({page.name}, {METRICS}, {FILE}, steps.jsonl, "
-        "manifest.json)."
-    )

@@ -27,7 +27,7 @@ from models.errors import UserError
 from models.fingerprint import file_sha256
 
 LABELS = "labels.json"
-RIGHT = "right"
+RIGHT, ASSERTED = "right", "asserted"
 
 
 class FinishedRun:
@@ -115,7 +115,8 @@ class FinishedRun:
         return Evidence(
             item_ids=found.item_ids,
             x={kind: found.arrays[kind] for kind in FLOAT_KINDS if kind in found.arrays},
-            labels={RIGHT: self._of(RIGHT, found.item_ids)},
+            labels={axis: self._of(axis, found.item_ids)
+                    for axis in (RIGHT, ASSERTED) if axis in self._labels},
             truncated=cut,
             loops=np.array(
                 [was_cut and repetition_loop(ids) is not None

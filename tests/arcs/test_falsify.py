@@ -6,6 +6,7 @@ import builtins
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -528,7 +529,7 @@ def test_bytes_that_are_no_features_are_one_line(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({}, r"^give RUN, or --features, --fresh and --labels"),
+        ({"profile": "quick"}, r"^give RUN, or --features, --fresh and --labels"),
         ({"features": "a"}, r"\(--fresh and --labels not given\)"),
         ({"source": "r", "labels": "a"}, "^RUN has features and labels of its own: leave --labels"),
         ({"source": "r", "axis": "right"}, "^--axis, --columns and --untruncated are for"),
@@ -603,6 +604,32 @@ def test_a_run_that_is_not_finished_is_one_line(tmp_path: Path) -> None:
         falsify(tmp_path / "out", {"source": run})
     with pytest.raises(UserError, match=r"RUN .*: no run here"):
         falsify(tmp_path / "out2", {"source": tmp_path / "nowhere"})
+
+
+def test_without_a_name_the_latest_runs_are_one_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^runs: no runs here"):
+        command.start({}, out=None, run=None, as_json=False)
+    old = finished_run(made(tmp_path / "a", seed=3, family="llama"), Path("runs/arc3-old"))
+    other = finished_run(made(tmp_path / "b", seed=1, family="qwen3"), Path("runs/arc3-other"))
+    last = finished_run(made(tmp_path / "c", family="llama"), Path("runs/arc3-last"))
+    for place, path in enumerate((old, other, last)):
+        os.utime(path / "metrics.json", (place, place))
+    arc1 = finished_run(made(tmp_path / "d", seed=2), Path("runs/arc1-a"), arc="arc1")
+    claim = {"statement": "it changes pass@1", "verdict": "INCONCLUSIVE", "n_to_settle": 647,
+             "reasons": ["underpowered"], "delta": 0.01, "n_items": 9,
+             "interval": {"low": -0.1, "high": 0.1, "level": 0.95}}  # fmt: skip
+    (arc1 / "metrics.json").write_text(json.dumps({"claim": claim}))
+    command.start({"profile": "quick"}, out=Path("made"), run=None, as_json=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "arc1-a" in said and "arc3-last" in said and "arc3-old" not in said
+    assert "647" in said and "items would settle it" in said
+    metrics = json.loads(Path("made/metrics.json").read_text())
+    assert metrics["config"]["replication"] == str(other.absolute())
+    assert verdicts(metrics)["all_five"][0] == "SUPPORTED"
+    assert "it changes pass@1" in Path("made/latest.html").read_text()
 
 
 # -- what people see ------------------------------------------------------------------------------
