@@ -94,8 +94,8 @@ class Source(Protocol):
     def train(self) -> Evidence:
         """The training set. Raises UserError for what is wrong with it."""
 
-    def fresh_missing(self) -> str | None:
-        """A file of the fresh set that is not there yet; None where all are."""
+    def fresh_missing(self) -> tuple[str, ...]:
+        """Files of the fresh set that are not there yet, with their flags."""
 
     def fresh(self) -> Evidence:
         """The fresh set. Raises UserError for what is wrong with it, or does not fit."""

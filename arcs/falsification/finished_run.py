@@ -59,9 +59,9 @@ class FinishedRun:
         """Training answers."""
         return self._train
 
-    def fresh_missing(self) -> str | None:
+    def fresh_missing(self) -> tuple[str, ...]:
         """A finished run has all."""
-        return None
+        return ()
 
     def fresh(self) -> Evidence:
         """Fresh answers, of the same definition."""

@@ -57,8 +57,8 @@ class Own:
     asked: str | None
     untruncated: bool = False
     """The user states that no answer was cut by its budget."""
-    awaited: bool = False
-    """The fresh set was not there yet when the gates were fixed."""
+    awaited: Sequence[str] = ()
+    """Files of the fresh set that were not there yet when the gates were fixed."""
     _faults: list[ReasonCode] = field(default_factory=list)
 
     @cached_property
@@ -85,14 +85,16 @@ class Own:
         fingerprint = rows.facts.get("model_fingerprint")
         return Identity(said or rows.path.stem, said, fingerprint, rows.facts.get("family"))
 
-    def fresh_missing(self) -> str | None:
+    def fresh_missing(self) -> tuple[str, ...]:
         """Looks whether the files are there; opens none."""
         files = self.files
-        for name, path in (("fresh", files.fresh), ("fresh-labels", files.fresh_labels),
-                           ("fresh-responses", files.fresh_responses)):  # fmt: skip
-            if path is not None and not path.exists():
-                return f"{files.flag(name)} {path}"
-        return None
+        given = {"fresh": files.fresh, "fresh-labels": files.fresh_labels,
+                 "fresh-responses": files.fresh_responses}  # fmt: skip
+        return tuple(
+            f"{files.flag(name)} {path}"
+            for name, path in given.items()
+            if path is not None and not path.exists()
+        )
 
     def fresh(self) -> Evidence:
         """Rows of --fresh, held to the training set's."""
@@ -124,8 +126,17 @@ class Own:
 
     def registration(self, gates_sha256: str) -> tuple[str, str]:
         """What this program saw; what its user saw before is not known."""
-        if self.awaited:
+        features, labels = (
+            any(one.startswith(f"{self.files.flag(name)} ") for one in self.awaited)
+            for name in ("fresh", "fresh-labels")
+        )
+        if features and labels:
             return REGISTERED, "the fresh set was not there yet when the gates were written"
+        if features:
+            return GATES_FIRST, (
+                "the fresh rows were not there yet when the gates were written, but their labels "
+                "were: --fresh-labels names a file that is still to be made"
+            )
         return GATES_FIRST, (
             "the gates were written before the fresh set was opened; it was there already, and "
             "whether anyone had looked at it is not known"

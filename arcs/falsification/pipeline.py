@@ -114,7 +114,7 @@ def _keeper(
 def _source(config: FalsifyConfig, run: RunDirectory) -> Source:
     if config.source is not None:
         return FinishedRun(config.source)
-    awaited = run.manifest().get("awaited") is not None
+    awaited = run.manifest().get("awaited", ())
     return Own(_files(config, ""), config.axis, config.untruncated, awaited)
 
 
@@ -134,12 +134,13 @@ def _training_study(train: Evidence, axis: str, config: FalsifyConfig, gates: Ga
 def _await(source: Source, run: RunDirectory) -> None:
     """Stop, with all that is decided so far on disk, where the fresh set is still to be made."""
     lacking = source.fresh_missing()
-    if lacking is None:
+    if not lacking:
         return
-    run.extend_manifest(awaited=True)
+    if "awaited" not in run.manifest():  # what was not there at first is what counts
+        run.extend_manifest(awaited=list(lacking))
     raise Awaiting(
-        f"{lacking}: not there yet. Gates and step 1 are fixed in {run.path} ({protocol.FILE}); "
-        f"make the fresh set, then go on with threearc falsify --run {run.path}"
+        f"{' and '.join(lacking)}: not there yet. Gates and step 1 are fixed in {run.path} "
+        f"({protocol.FILE}); make the fresh set, then go on with threearc falsify --run {run.path}"
     )
 
 
@@ -176,8 +177,8 @@ def _replicated(other: Source | None, mine: Source, like: Study, gates: Gates) -
     if why is not None:
         return protocol.not_run(Step.REPLICATION, why, **told)
     lacking = other.fresh_missing()
-    if lacking is not None:
-        raise UserError(f"{lacking}: no such file")
+    if lacking:
+        raise UserError(f"{lacking[0]}: no such file")
     axis = other.axis()
     fresh = other.fresh()
     both = study_of(train, fresh, axis, like)
@@ -194,9 +195,13 @@ def _replicated(other: Source | None, mine: Source, like: Study, gates: Gates) -
     if found["state"] == GateState.PASSED.value and set(readings) - {GateState.PASSED.value}:
         found = {**found, "state": GateState.NOT_DECIDABLE.value,
                  "reason": "it passes only as its cut answers were taken"}  # fmt: skip
+    ends_known = train.ends_known and fresh.ends_known
+    if found["state"] == GateState.PASSED.value and not ends_known:
+        found = {**found, "state": GateState.NOT_DECIDABLE.value,
+                 "reason": "how its answers ended is not known"}  # fmt: skip
     sources = {"train": train.described, "fresh": fresh.described}
     return {**found, **told, "no_signal": no_signal, "cliff": cliff, "axis": axis,
-            "ends_known": train.ends_known and fresh.ends_known, "sources": sources}  # fmt: skip
+            "ends_known": ends_known, "sources": sources}  # fmt: skip
 
 
 def _same(mine: Identity, other: Identity) -> str | None:

@@ -108,18 +108,28 @@ def test_fresh_data_are_opened_after_the_gates_are_hashed(
     assert metrics["registration"]["state"] == "gates fixed first"
 
 
-def test_a_fresh_set_that_is_made_afterwards_is_preregistered(tmp_path: Path) -> None:
-    mine = made(tmp_path / "mine").write()
+@pytest.mark.parametrize("labels_too", [True, False])
+def test_a_fresh_set_that_is_made_afterwards_is_preregistered(
+    tmp_path: Path, labels_too: bool
+) -> None:
+    mine = made(tmp_path / "mine").write(labels=("right",))
     mine.path("fresh").unlink()
+    lines = mine.path("labels").read_text().splitlines(keepends=True)
+    labels, flags = tmp_path / "fresh-labels.jsonl", mine.flags()
+    if labels_too:
+        mine.path("labels").write_text("".join(line for line in lines if "-train-" in line))
+        flags["fresh_labels"] = labels
     out = tmp_path / "run"
-    with pytest.raises(UserError, match=r"--fresh .*fresh.npz: not there yet\. .*--run ") as caught:
-        falsify(out, mine.flags())
+    with pytest.raises(UserError, match=r"--fresh .*: not there yet\. .*--run ") as caught:
+        falsify(out, flags)
     assert "\n" not in str(caught.value)
     before = (out / "steps.jsonl").read_bytes()
     assert json.loads(before)["part"] == "training" and not (out / "metrics.json").exists()
     mine.write_features("fresh")
-    metrics = falsify(out, run=out)
-    assert metrics["registration"]["state"] == "preregistered"
+    labels.write_text("".join(line for line in lines if "-fresh-" in line))
+    registration = falsify(out, run=out)["registration"]
+    assert registration["state"] == ("preregistered" if labels_too else "gates fixed first")
+    assert labels_too or "but their labels were" in registration["why"]
     assert (out / "steps.jsonl").read_bytes().startswith(before)
 
 
