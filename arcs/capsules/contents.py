@@ -22,6 +22,7 @@ from arcs.arc3.probing import H_LAST
 from arcs.arc3.questions import SETS, SetName
 from arcs.arc3.responses import RESPONSES
 from arcs.audits.readers.source import read_json
+from arcs.capsules import coding
 from arcs.report.generic import claims_in
 from arcs.report.stored import StoredRun
 from arcs.runs import METRICS, canonical_json, read_manifest, write_text_atomically
@@ -52,10 +53,24 @@ class Row:
 
 
 def make(run: Path) -> dict[str, Any]:
-    """The capsule of a finished run of Arc 3. Raises UserError for any other, and for damage."""
+    """The capsule of a finished run of arc1 or arc3. Raises UserError for others, and damage."""
     manifest = read_manifest(run)
-    if manifest.get("arc") != ARC3:
-        raise UserError(f"{run}: capsules are of runs of arc3 for now, not of {manifest['arc']}")
+    kind = str(manifest.get("arc"))
+    if kind not in (coding.KIND, ARC3):
+        raise UserError(f"{run}: capsules are of runs of arc1 and arc3, not of {kind}")
+    made = coding.contents(run, manifest) if kind == coding.KIND else _states(run)
+    found = {
+        "schema_version": SCHEMA,
+        "kind": kind,
+        "run": run.resolve().name,
+        "manifest": manifest,
+        "gates": manifest.get("gates"),
+        **made,
+    }
+    return {**found, SHA: _sha(found)}
+
+
+def _states(run: Path) -> dict[str, Any]:
     paths = [features.path_of(run, name) for name in SETS]
     needed = [run / METRICS, run / LABELS, run / RESPONSES, *paths]
     lacking = [path.name for path in needed if not path.is_file()]
@@ -65,19 +80,13 @@ def make(run: Path) -> dict[str, Any]:
     metrics = stored.metrics or {}
     told = {row["item_id"]: row for row in stored.lines(RESPONSES)}
     labels = read_json(run / LABELS)["right"]
-    found = {
-        "schema_version": SCHEMA,
-        "kind": ARC3,
-        "run": run.resolve().name,
-        "manifest": manifest,
+    return {
         "files": {path.name: file_sha256(path) for path in needed},
-        "gates": manifest.get("gates"),
         "claims": metrics["claims"],
         "sets": metrics["sets"],
         "definition": features.read(paths[0]).definition,
         "rows": [_packed(one) for name in SETS for one in _rows(run, name, told, labels)],
     }
-    return {**found, SHA: _sha(found)}
 
 
 def _rows(
@@ -121,6 +130,12 @@ class Capsule:
     path: Path
     document: Mapping[str, Any]
     rows: tuple[Row, ...]
+    """Of Arc 3."""
+
+    @property
+    def kind(self) -> str:
+        """``arc1`` or ``arc3``."""
+        return str(self.document["kind"])
 
     @property
     def manifest(self) -> Mapping[str, Any]:
@@ -141,7 +156,8 @@ def read(path: Path) -> Capsule:
     content = {key: value for key, value in document.items() if key != SHA}
     if document.get(SHA) != _sha(content):
         raise UserError(f"{path}: its content is not what its hash says; it was changed or damaged")
-    return Capsule(path, document, tuple(_unpacked(row) for row in document["rows"]))
+    rows = document["rows"] if document["kind"] == ARC3 else ()
+    return Capsule(path, document, tuple(_unpacked(row) for row in rows))
 
 
 def _unpacked(row: Mapping[str, Any]) -> Row:

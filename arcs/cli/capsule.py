@@ -14,7 +14,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on 
 
 @app.command(epilog="Example: threearc capsule runs/arc3-20260101-120000 --out claim.json")
 def capsule(
-    run: Annotated[Path, typer.Argument(help="A finished run of arc3")],
+    run: Annotated[Path, typer.Argument(help="A finished run of arc1 or arc3")],
     out: Annotated[
         Path | None, typer.Option(help="File to write; default: capsule.json in the run",
                                   show_default=False)
@@ -52,6 +52,14 @@ def verify(
         str | None,
         typer.Option(help="float32, bfloat16 or float16; default: the run's", show_default=False),
     ] = None,
+    allow_weak_sandbox: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-weak-sandbox",
+            help="Run model-written code with resource limits only, where nothing better is there",
+            show_default=False,
+        ),
+    ] = None,
     sample: Annotated[int, typer.Option(help="Answers to replay")] = 16,
     seed: Annotated[int, typer.Option(help="Of the sample")] = 0,
     json_output: _Json = False,
@@ -62,6 +70,12 @@ def verify(
     """
     from arcs.capsules.command import verify as start
 
-    given = {"model": model, "backend": backend, "quant": quant, "dtype": dtype}
+    given = {
+        "model": model,
+        "backend": backend,
+        "quant": quant,
+        "dtype": dtype,
+        "allow_weak_sandbox": allow_weak_sandbox,
+    }
     flags = {name: value for name, value in given.items() if value is not None}
     start(file, flags, sample=sample, seed=seed, as_json=json_output)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from arcs.arc3 import command as arc3
-from arcs.capsules import command
+from arcs.capsules import command, contents
 from arcs.capsules.contents import make, read
 from models.errors import UserError
 from models.store import prepare
+from tests.support.arc1_bench import Bench as Arc1Bench
 from tests.support.arc3_bench import SMALL, written_run
 from tests.support.tiny_models import build_tiny
 
@@ -72,7 +73,7 @@ def test_states_and_number_come_out_again(
 ) -> None:
     path = tmp_path / "claim.json"
     command.capsule(bench.root / "by-hand", path, as_json=False)
-    assert "40 answers" in capsys.readouterr().out
+    assert "40 answers with" in capsys.readouterr().out
     found = verified(capsys, path, backend="torch")
     assert found["number"]["reproduces"] and found["number"]["stated"] is not None
     assert found["number"]["recomputed"] == pytest.approx(found["number"]["stated"], abs=1e-9)
@@ -99,8 +100,6 @@ def test_states_of_others_do_not_pass(
     bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A capsule that another model's states were put into, with a hash of its own."""
-    from arcs.capsules import contents
-
     made = make(bench.root / "by-hand")
     states = [row["state"] for row in made["rows"]]
     made["rows"] = [{**row, "state": state} for row, state in
@@ -142,3 +141,45 @@ def test_a_run_without_results_makes_no_capsule(bench: Bench, tmp_path: Path) ->
         make(tmp_path)
     with pytest.raises(UserError, match=r"no metrics.json; finish the run with threearc arc3"):
         make(bench.root / "answers")
+
+
+@pytest.fixture(scope="module")
+def coding_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small run of Arc 1, and the folder of its cache."""
+    pytest.importorskip("llama_cpp")
+    small = Arc1Bench(tmp_path_factory.mktemp("arc1"))
+    done = small.call_here(small.fresh(small.root / "run"))
+    assert done.returncode == 0, done.stderr
+    return small.root / "run", small.root / "cache"
+
+
+def test_answers_of_arc1_come_out_again_with_their_labels(
+    coding_run: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, cache = coding_run
+    monkeypatch.setenv("THREEARC_CACHE", str(cache))
+    path = tmp_path / "claim.json"
+    command.capsule(run, path, as_json=True)
+    found = verified(capsys, path)
+    assert found["number"]["reproduces"] and found["number"]["n"] == 3
+    assert found["labels"]["reproduces"] and found["labels"]["n"] == 6  # both arms
+    assert found["answers"]["identical"] == found["answers"]["n"] == 3
+    assert found["answers"]["engine_differs"] == []
+    with pytest.raises(UserError, match="^--backend: answers of arc1 are decoded"):
+        command.verify(path, {"backend": "mlx"}, sample=1, seed=0, as_json=True)
+    # other labels and other ids are seen
+    made = make(run)
+    del made["content_sha256"]
+    for row in made["rows"]:
+        row["outcome"] = "passed" if row["arm"] == "trained" else row["outcome"]
+        if row["arm"] == "base":
+            row["ids"][-1] += 1
+    contents.write({**made, "content_sha256": contents._sha(made)}, path)
+    found = verified(capsys, path, status=1)
+    assert found["number"]["reproduces"] is False and found["labels"]["same"] == 3
+    assert found["answers"]["identical"] == 0
+    assert found["answers"]["differing"][0]["from_token"] == len(made["rows"][0]["ids"]) - 1
+    assert "base" not in {one["arm"] for one in found["labels"]["differing"]}
