@@ -168,7 +168,7 @@ def test_answers_of_arc1_come_out_again_with_their_labels(
     assert found["labels"]["reproduces"] and found["labels"]["n"] == 6  # both arms
     assert found["answers"]["identical"] == found["answers"]["n"] == 3
     assert found["answers"]["engine_differs"] == []
-    with pytest.raises(UserError, match="^--backend: answers of arc1 are decoded"):
+    with pytest.raises(UserError, match=r"^--backend: answers of arc1 are decoded"):
         command.verify(path, {"backend": "mlx"}, sample=1, seed=0, as_json=True)
     # other labels and other ids are seen
     made = make(run)
