@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from arcs.arc3 import command as arc3
+from arcs.arc3 import features
 from arcs.capsules import command, contents
 from arcs.capsules.contents import make, read
+from arcs.falsification.finished_run import FinishedRun
 from models.errors import UserError
 from models.store import prepare
 from tests.support.arc1_bench import Bench as Arc1Bench
@@ -94,6 +96,26 @@ def test_answers_come_out_id_by_id(
     assert found["answers"]["identical"] == found["answers"]["n"] == 8
     assert found["states"]["reproduces"] and found["replayed_on"] == f"{engine} float32"
     assert found["number"]["stated"] is None and found["number"]["reproduces"] is None  # all wrong
+
+
+def test_falsify_reads_the_files_of_a_real_run(bench: Bench) -> None:
+    run = bench.root / "by-hand"
+    source = FinishedRun(run)
+    for name, found in (("train", source.train()), ("fresh", source.fresh())):
+        stored = features.read(features.path_of(run, name))
+        assert found.item_ids == stored.item_ids and len(found.item_ids) == LIMIT
+        assert found.labels.keys() == {"right", "asserted"} and None not in found.labels["right"]
+        assert found.bounds["right"] == (found.labels["right"],) * 2  # no answer was cut
+        assert found.groups is not None and len(set(found.groups)) > 2
+        assert found.ends_known and not found.cut.any() and found.without_features == 0
+        assert {"h_last", "mean_normed", "all_layers"} <= found.x.keys()
+        # ids as words: the response is what follows the prompt, as long as the run says
+        at = np.cumsum([0, *stored.arrays["lengths"]])
+        for place, said in enumerate(found.responses or ()):
+            ids = stored.arrays["ids"][at[place] : at[place + 1]]
+            start = stored.arrays["response_starts"][place]
+            assert said == " ".join(f"t{one}" for one in ids[start:])
+    assert source.registration("x")[0] == "exploratory"
 
 
 def test_states_of_others_do_not_pass(
@@ -179,7 +201,8 @@ def test_answers_of_arc1_come_out_again_with_their_labels(
             row["ids"][-1] += 1
     contents.write({**made, "content_sha256": contents._sha(made)}, path)
     found = verified(capsys, path, status=1)
-    assert found["number"]["reproduces"] is False and found["labels"]["same"] == 3
+    assert found["number"]["reproduces"] is False
+    assert found["labels"]["reproduces"] is False and found["labels"]["same"] == 3
     assert found["answers"]["identical"] == 0
     assert found["answers"]["differing"][0]["from_token"] == len(made["rows"][0]["ids"]) - 1
     assert "base" not in {one["arm"] for one in found["labels"]["differing"]}

@@ -23,6 +23,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from arcs.arc3 import claims
 from arcs.claims import ReasonCode
 from arcs.estimates import Estimate, Gate, GateState
 from arcs.falsification import command, modes, steps
@@ -361,6 +362,13 @@ def test_a_step_is_as_good_as_its_worst_gate() -> None:
     assert replace(between, by_estimate=True).state is GateState.PASSED
     assert held(0.5, 0.85, by_estimate=True).state is GateState.NOT_DECIDABLE
     assert held(0.1, 0.2, by_estimate=True).state is GateState.FAILED
+
+
+def test_the_gates_that_arc3_prints_are_these() -> None:
+    asked = GATES.protocol
+    assert [one.threshold for one in claims.PAPER_GATES] == [
+        asked.cv_auc, asked.fresh_auc, -asked.fresh_asymmetry, asked.asserted_right,
+    ]  # fmt: skip
 
 
 def test_two_names_of_one_axis_fail_the_sweep(tmp_path: Path) -> None:
