@@ -34,6 +34,7 @@ from arcs.falsification.report import report
 from arcs.falsification.rows_file import read_rows
 from arcs.gates import load_gates
 from arcs.report.kinds import view_of
+from arcs.reproduction.artifacts import Artifacts
 from evals.statistics.rates import Interval
 from models.errors import UserError
 from tests.support.arc3_bench import SMALL
@@ -437,6 +438,35 @@ def test_a_state_that_tells_the_end_and_nothing_else_is_style(tmp_path: Path) ->
     flags = mine.write(labels=("right",)).flags(answers=True)
     style = mode_of(falsify(tmp_path / "run", flags), "style_closure")
     assert style["state"] == "shown" and "cut by the budget" in style["why"]
+
+
+def test_the_papers_cliff_is_not_called_one(paper_artifacts: Path, tmp_path: Path) -> None:
+    """Its own SmolLM2 states and labels: 56 of 100, then 9 of 193, and no signal in training.
+
+    Golden values of PAPER.md 5.6 and 5.7, C = 0.1; 1e-6 for what a solver gives.
+    """
+    published = Artifacts(paper_artifacts)
+    sides = {"train": published.smollm_step16(), "fresh": published.smollm_fresh()}
+    x = {name: {"h_last": one.x.astype(np.float32)} for name, one in sides.items()}
+    rows = {
+        name: [{"item_id": f"{name}-{i}", "right": bool(right)} for i, right in
+               enumerate(one.labels)] for name, one in sides.items()
+    }  # fmt: skip
+    mine = Made(tmp_path / "paper", x, rows, {"model": "SmolLM2-1.7B-Instruct"})
+    flags = mine.write(labels=("right",)).flags()
+    metrics = falsify(tmp_path / "run", {**flags, "untruncated": False})
+    training, fresh = metrics["steps"][:2]
+    assert fresh["auc"] == pytest.approx(0.5048309178743962, abs=1e-6)
+    assert training["permuted_labels"]["p_value"] > 0.05 and training["no_signal"]
+    cliff = mode_of(metrics, "capability_cliff")
+    assert cliff["rates"]["ratio"]["value"] == pytest.approx(9 / 193 / (56 / 100))
+    assert cliff["state"] == "not decidable" and "no signal" in cliff["why"]
+    verdict, reasons = verdicts(metrics)["this_model"]
+    assert verdict == "INCONCLUSIVE"
+    assert {"no_signal_in_training", "finish_reasons_unknown"} <= set(reasons)
+    # its labels came from two judges (PAPER.md 8.1 J2): said so, nothing of it stands
+    judged = falsify(tmp_path / "judged", {**flags, "labels": two_judges(mine)})
+    assert verdicts(judged)["this_model"] == ("INVALID", ["mixed_instruments"])
 
 
 # -- files of anyone ------------------------------------------------------------------------------
