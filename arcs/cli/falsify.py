@@ -84,11 +84,21 @@ def falsify(
         typer.Option(help="Or its rows, with --replication-fresh and --replication-labels",
                      show_default=False),
     ] = None,
-    replication_fresh: Annotated[Path | None, typer.Option(show_default=False)] = None,
-    replication_labels: Annotated[Path | None, typer.Option(show_default=False)] = None,
-    replication_fresh_labels: Annotated[Path | None, typer.Option(show_default=False)] = None,
-    replication_responses: Annotated[Path | None, typer.Option(show_default=False)] = None,
-    replication_fresh_responses: Annotated[Path | None, typer.Option(show_default=False)] = None,
+    replication_fresh: Annotated[
+        Path | None, typer.Option(help="The other model's fresh rows", show_default=False)
+    ] = None,
+    replication_labels: Annotated[
+        Path | None, typer.Option(help="The other model's labels", show_default=False)
+    ] = None,
+    replication_fresh_labels: Annotated[
+        Path | None, typer.Option(help="Of its fresh set, where it has a file of its own", show_default=False)
+    ] = None,
+    replication_responses: Annotated[
+        Path | None, typer.Option(help="The other model's responses", show_default=False)
+    ] = None,
+    replication_fresh_responses: Annotated[
+        Path | None, typer.Option(help="Of its fresh set, where it has a file of its own", show_default=False)
+    ] = None,
     gates: Annotated[
         Path | None,
         typer.Option(help="Another gates file than the one that ships", show_default=False),
@@ -113,8 +123,9 @@ def falsify(
 ) -> None:  # fmt: skip
     """Does a claim about hidden states survive five steps, their gates fixed beforehand?
 
-    Cross-validation (never evidence), fresh items, every axis, pooled layers, another model; and
-    why it fails where it does. Needs no engine: features and labels of any tool will do.
+    Cross-validation (never evidence), fresh items, every axis, pooled layers, another model. Says
+    why a claim fails, too. Needs no engine: features and labels of any tool will do. Without RUN
+    or --features: the latest runs of the arcs.
     """
     given: dict[str, Any] = {
         "source": source,

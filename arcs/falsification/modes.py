@@ -194,15 +194,14 @@ def style_closure(
     fresh items. Excluded where it passed.
     """
     found = nuisance(train, fresh, study)
-    measured = [one for one in found if one["auc"] is not None]
+    measured = [one for one in found if one["style"] and one["auc"] is not None]
     numbers = {"probes": found}
     if not measured:
         return mode("style_closure", State.NOT_MEASURED, "nothing is known of how answers end",
                     **numbers)  # fmt: skip
     if step["state"] == GateState.PASSED.value:
         return mode("style_closure", State.EXCLUDED, "correctness passed on fresh items", **numbers)
-    closed = [one for one in measured
-              if one["style"] and one["interval"]["low"] >= gates.protocol.cv_auc]  # fmt: skip
+    closed = [one for one in measured if one["interval"]["low"] >= gates.protocol.cv_auc]
     if closed:
         best = max(closed, key=lambda one: float(one["auc"]))
         why = f"the state tells: {best['target']}; correctness did not pass on fresh items"
@@ -258,8 +257,8 @@ def underpowered(study: Study, step: Found, gates: Gates) -> dict[str, Any]:
     asked = gates.protocol.fresh_auc
     numbers = {"detectable_auc": found, "gate": asked, "n": len(study.fresh.y),
                "n_to_decide": step.get("n_to_decide")}  # fmt: skip
-    if step["state"] in (GateState.PASSED.value, GateState.FAILED.value):
-        return mode("underpowered", State.EXCLUDED, "the fresh items decided", **numbers)
+    if step["gates"] and step["gates"][0]["state"] != GateState.NOT_DECIDABLE.value:
+        return mode("underpowered", State.EXCLUDED, "the fresh items decide the AUC", **numbers)
     if found is None:
         return mode("underpowered", State.SHOWN, "no AUC could be shown with these items",
                     **numbers)  # fmt: skip
