@@ -91,13 +91,13 @@ def falsify(
         Path | None, typer.Option(help="The other model's labels", show_default=False)
     ] = None,
     replication_fresh_labels: Annotated[
-        Path | None, typer.Option(help="Of its fresh set, where it has a file of its own", show_default=False)
+        Path | None, typer.Option(help="Of its fresh set, if in another file", show_default=False)
     ] = None,
     replication_responses: Annotated[
         Path | None, typer.Option(help="The other model's responses", show_default=False)
     ] = None,
     replication_fresh_responses: Annotated[
-        Path | None, typer.Option(help="Of its fresh set, where it has a file of its own", show_default=False)
+        Path | None, typer.Option(help="Of its fresh set, if in another file", show_default=False)
     ] = None,
     gates: Annotated[
         Path | None,
