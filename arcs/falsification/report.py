@@ -168,7 +168,7 @@ def sentences(metrics: Found) -> list[str]:
     if training["state"] != NOT_RUN:
         null, chance = training["permuted_labels"], training["chance"]
         lines.append(
-            f"Training AUC {null['out_of_fold_auc']:.3f}, of permuted labels "
+            f"Training AUC on one set of folds {null['out_of_fold_auc']:.3f}, of permuted labels "
             f"{null['null_mean']:.3f} on average (p = {p_text(null['p_value'])}, "
             f"{null['permutations']} permutations)"
             + ("." if chance is None else f"; chance passes its asymmetry gate in "
