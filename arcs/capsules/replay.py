@@ -23,10 +23,10 @@ from models.errors import UserError
 from models.store import prepare
 
 TOLERANCES: Mapping[str, float] = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
-"""Relative distance of h_last, by the coarser of both dtypes. Measured: torch and MLX in float32 2.5e-6
-at most; bfloat16 beside float32 0.016 at most on SmolLM2-135M, 0.009 to 0.033 on five small models
-(docs/LOG.md). float16 has 3 bits more of significand than bfloat16, an eighth of its rounding. The
-state of another answer is about 1 away. Quantised weights: nothing is promised."""
+"""Relative distance of h_last, by the coarser of both dtypes. Measured: torch and MLX in float32
+2.5e-6 at most; bfloat16 beside float32 0.016 at most on SmolLM2-135M, 0.009 to 0.033 on five small
+models (docs/LOG.md). float16 has 3 bits more of significand than bfloat16, an eighth of its
+rounding. The state of another answer is about 1 away. Quantised weights: nothing is promised."""
 AUC_TOLERANCE = 1e-3
 """Of the probe fitted anew: a solver of another version may order a pair of answers otherwise."""
 

@@ -8,6 +8,10 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -159,6 +163,40 @@ def test_a_killed_run_ends_the_same(whole: tuple[Path, Any, Made], tmp_path: Pat
     falsify(again, run=again)
     for name in ("metrics.json", "steps.jsonl", "gates.json"):
         assert (again / name).read_bytes() == (done / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_kills_after_any_step_leave_the_same_result(tmp_path: Path) -> None:
+    """The real command, killed as soon as a further step is on disk."""
+    mine = made(tmp_path / "mine", cut=0.03).write()
+    base = [sys.executable, "-c", "from arcs.cli import main; main()", "falsify"]
+    flags = ["--profile", "quick", "--json"]
+    for name, value in mine.flags(answers=True).items():
+        flags += [] if name == "profile" else [f"--{name.replace('_', '-')}", str(value)]
+
+    def run(*more: str, until: int | None = None) -> bool:
+        """To its end, or killed once so many steps are kept; False if it was killed."""
+        with subprocess.Popen([*base, *more], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                              start_new_session=True) as process:  # fmt: skip
+            while until is not None and process.poll() is None:
+                path = tmp_path / "broken" / "steps.jsonl"
+                if path.is_file() and path.read_bytes().count(b"\n") >= until:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    return False
+                time.sleep(0.002)
+            _, said = process.communicate()
+        assert process.returncode == 0, said.decode()
+        return True
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run(*flags, "--out", str(whole))
+    more = [*flags, "--out", str(broken)]
+    for steps_kept in (1, 2, 4):
+        assert not run(*more, until=steps_kept)
+        more = ["--run", str(broken)]
+    assert run(*more)
+    for name in ("metrics.json", "steps.jsonl", "gates.json"):
+        assert (broken / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_other_data_are_refused_on_continuing(
