@@ -29,6 +29,18 @@ arc2 *args: setup
 arc3 *args: setup
     @"{{threearc}}" arc3 "$@"
 
+# Does a claim about hidden states survive five steps, their gates fixed beforehand? (no engine)
+falsify *args: setup-logs
+    @"{{threearc}}" falsify "$@"
+
+# What a run's claim rests on, in one file. (no engine)
+capsule *args: setup-logs
+    @"{{threearc}}" capsule "$@"
+
+# Replay a sample of a capsule here: what reproduces, and to what tolerance?
+verify *args: setup
+    @"{{threearc}}" verify "$@"
+
 # Hedge a frozen model's answers by a probe of its own state.
 sidecar *args: setup
     @"{{threearc}}" sidecar "$@"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from arcs.claims import ReasonCode, Statistic, Verdict
 
 _WHY = {
@@ -85,6 +88,40 @@ def describe(statistic: Statistic) -> str:
         f"McNemar p = {statistic.p_value:.2g}, {counts.gained} gained and {counts.lost} lost "
         f"of {counts.n} items"
     )
+
+
+def because(
+    claim: Mapping[str, Any],
+    own: Mapping[ReasonCode, str] | None = None,
+    items: str = "fresh items",
+) -> str:
+    """A stored :class:`arcs.estimates.JudgedClaim`: its number, why, and what would settle it.
+
+    ``own``: half sentences that fit this claim better than those of all commands.
+    """
+    said, found = [], claim["estimate"]
+    if found is not None:
+        sign = "" if found["null"] else "+"
+        test = "" if found["test"] is None else f"{found['test']} p = {p_text(found['p_value'])}, "
+        said.append(
+            f"{found['quantity']} {found['value']:{sign}.3f} {interval_text(found['interval'])}, "
+            f"{test}n = {found['n']}"
+        )
+    reasons = [ReasonCode(reason) for reason in claim["reasons"]]
+    said.append("; ".join((own or {}).get(reason) or why(reason) for reason in reasons))
+    if claim["n_to_settle"] is not None:
+        said.append(f"about {claim['n_to_settle']:,} {items} would settle it")
+    return ". ".join(one[0].upper() + one[1:] for one in said if one) + "."
+
+
+def interval_text(one: Mapping[str, Any]) -> str:
+    """Three decimals."""
+    return f"[{one['low']:.3f}, {one['high']:.3f}]"
+
+
+def p_text(value: float) -> str:
+    """Two digits."""
+    return f"{value:.2g}" if value >= 0.001 else f"{value:.0e}"
 
 
 def why(reason: ReasonCode) -> str:

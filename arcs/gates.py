@@ -69,6 +69,23 @@ class VerifierGate:
 
 
 @dataclass(frozen=True)
+class ProtocolGate:
+    """What each step of the falsification protocol asks for (PAPER.md section 7)."""
+
+    cv_auc: float
+    cv_asymmetry: float
+    """Sizes of asymmetries that lie below zero: 0.20 asks for -0.20 or less."""
+    fresh_auc: float
+    fresh_asymmetry: float
+    axis_cv_auc: float
+    axis_fresh_auc: float
+    axis_correlation: float
+    """Two axes whose scores correlate as much, either way, are one axis."""
+    asserted_right: float
+    """Share of the right answers that a balanced threshold asserts."""
+
+
+@dataclass(frozen=True)
 class Gates:
     """One gates file."""
 
@@ -77,6 +94,7 @@ class Gates:
     validity: ValidityGate
     judge: JudgeGate
     verifier: VerifierGate
+    protocol: ProtocolGate
     sha256: str
     """Of the file's bytes."""
 
@@ -90,6 +108,16 @@ class Gates:
         return asdict(self)
 
 
+TABLES: Mapping[str, type[Any]] = {
+    "smallest_effect": SmallestEffect,
+    "test": ErrorRates,
+    "validity": ValidityGate,
+    "judge": JudgeGate,
+    "verifier": VerifierGate,
+    "protocol": ProtocolGate,
+}
+
+
 def load_gates(path: Path = DEFAULT_GATES) -> Gates:
     """Read a gates file; raises UserError on a missing, unknown or impossible entry."""
     try:
@@ -99,15 +127,9 @@ def load_gates(path: Path = DEFAULT_GATES) -> Gates:
         raise UserError(f"cannot read the gates file {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the gates file {path} is not TOML: {error}") from error
-    _check_keys(path, "", tables, ("smallest_effect", "test", "validity", "judge", "verifier"))
-    return Gates(
-        SmallestEffect(**_numbers(path, tables, "smallest_effect", SmallestEffect)),
-        ErrorRates(**_numbers(path, tables, "test", ErrorRates)),
-        ValidityGate(**_numbers(path, tables, "validity", ValidityGate)),
-        JudgeGate(**_numbers(path, tables, "judge", JudgeGate)),
-        VerifierGate(**_numbers(path, tables, "verifier", VerifierGate)),
-        hashlib.sha256(content).hexdigest(),
-    )
+    _check_keys(path, "", tables, tuple(TABLES))
+    found = {name: kind(**_numbers(path, tables, name, kind)) for name, kind in TABLES.items()}
+    return Gates(**found, sha256=hashlib.sha256(content).hexdigest())
 
 
 def _numbers(path: Path, tables: Mapping[str, Any], name: str, kind: type[Any]) -> dict[str, float]:

@@ -268,7 +268,13 @@ def _metrics(
     compared: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     of = dict(zip((one.item_id for one in labels.of), labels.of, strict=True))
-    run.write_json(LABELS, {"right": {name: one.right for name, one in of.items()}})
+    run.write_json(LABELS, {
+        "right": {name: one.right for name, one in of.items()},
+        "low": {name: one.low for name, one in of.items()},
+        "high": {name: one.high for name, one in of.items()},
+        "asserted": dict(zip(of, labels.asserted, strict=True)),
+        "group": {one.question.item_id: one.question.group for one in found},
+    })  # fmt: skip
     manifest = run.manifest()
     sets = {}
     for name in SETS:

@@ -288,10 +288,11 @@ def nuisance(study: Study) -> list[dict[str, Any]]:
     shared = sorted(set(train.answers.topics) & set(fresh.answers.topics))
     if len(shared) > 1:
         targets |= {f"topic: {topic}": topics == topic for topic in shared}
-    return [_nuisance(name, x, labels, study) for name, labels in targets.items()]
+    return [told(name, x, labels, study) for name, labels in targets.items()]
 
 
-def _nuisance(name: str, x: NDArray[np.float32], labels: BoolArray, study: Study) -> dict[str, Any]:
+def told(name: str, x: NDArray[np.float32], labels: BoolArray, study: Study) -> dict[str, Any]:
+    """How well states [n, d] tell some other labels, out of fold."""
     n = int(labels.sum())
     found: dict[str, Any] = {"target": name, "n": len(labels), "n_true": n, "auc": None}
     if min(n, len(labels) - n) < FOLDS:

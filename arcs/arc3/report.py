@@ -15,9 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from arcs.arc3.sidecar import TRIED
-from arcs.claims import ReasonCode
 from arcs.evaluate.report import COLOURS
-from arcs.explanations import why
+from arcs.explanations import because, interval_text, p_text
 
 Found = Mapping[str, Any]
 CLAIM_NAMES = {
@@ -79,14 +78,14 @@ def _probes(metrics: Found) -> Table:
         table.add_row(
             f"{star}{one['features']}, {one['probe']}", _cv(one["train"]),
             _number(one["train"] and one["train"]["fold_mean_auc"]), _cv(one["train_grouped"]),
-            _auc(one["fresh"]), _p(one["fresh"]["p_value"]),
+            _auc(one["fresh"]), p_text(one["fresh"]["p_value"]),
         )  # fmt: skip
     for layer in _shown_layers(metrics["sweep"]):
         best = layer["layer"] == metrics["sweep"]["best_in_training"]
         table.add_row(
             f"  layer {layer['layer']}{' (best in training)' if best else ''}",
             _cv(layer["train"]), _number(layer["train"]["fold_mean_auc"]), "",
-            _auc(layer["fresh"]), _p(layer["fresh"]["p_value"]),
+            _auc(layer["fresh"]), p_text(layer["fresh"]["p_value"]),
         )  # fmt: skip
     return table
 
@@ -114,8 +113,8 @@ def _baselines(metrics: Found) -> Table:
         found = one["probe_minus_baseline"]
         table.add_row(
             one["name"], _number(one["train"]["out_of_fold_auc"]), _auc(one["fresh"]),
-            "-" if found is None else f"{found['difference']:+.3f}\n{_interval(found['interval'])}",
-            "-" if found is None else _p(found["p_value"]),
+            "-" if found is None else _signed(found["difference"], found),
+            "-" if found is None else p_text(found["p_value"]),
         )  # fmt: skip
     return table
 
@@ -142,10 +141,10 @@ def _controls(metrics: Found) -> Table:
     table.add_row(
         "real labels, training", f"{null['out_of_fold_auc']:.3f}",
         f"permuted labels: mean {null['null_mean']:.3f}, 95% {null['null_95_percent']:.3f}, "
-        f"p = {_p(null['p_value'])} ({null['permutations']})",
+        f"p = {p_text(null['p_value'])} ({null['permutations']})",
     )  # fmt: skip
     for one in metrics["nuisance"]:
-        value = "-" if one["auc"] is None else f"{one['auc']:.3f} {_interval(one['interval'])}"
+        value = "-" if one["auc"] is None else f"{one['auc']:.3f} {interval_text(one['interval'])}"
         table.add_row(one["target"], value, one.get("why", f"{one['n_true']} of {one['n']}"))
     return table
 
@@ -169,12 +168,12 @@ def _gate(metrics: Found) -> Table:
     if fresh is not None:
         table.add_row(
             "the same, fresh", *_point(fresh),
-            f"{fresh['asymmetry']:+.3f}\n{_interval(fresh['interval'])}", _p(fresh["p_value"]),
+            _signed(fresh["asymmetry"], fresh), p_text(fresh["p_value"]),
         )  # fmt: skip
     if oracle is not None:
         table.add_row(
             f"oracle (chance passes -0.15: {100 * oracle['null_passes_paper_gate']:.0f}%)",
-            *_point(oracle), f"{oracle['asymmetry']:+.3f}", _p(oracle["p_value"]),
+            *_point(oracle), f"{oracle['asymmetry']:+.3f}", p_text(oracle["p_value"]),
         )  # fmt: skip
     return table
 
@@ -208,7 +207,7 @@ def _decoupling(metrics: Found) -> Table:
         asserted = cells["cr"] + cells["cw"]
         table.add_row(
             name, *(str(cells[key]) for key in ("cr", "hr", "cw", "hw")),
-            "-" if found is None else f"{found['value']:+.3f}\n{_interval(found['interval'])}",
+            "-" if found is None else _signed(found["value"], found),
             f"{cells['cr']}/{asserted}",
         )  # fmt: skip
     return table
@@ -243,7 +242,7 @@ def _lines(metrics: Found, run: Path | None) -> list[str]:
         lines.append(
             f"Best of {len(metrics['sweep']['layers'])} layers in training: {null['largest']:.3f}; "
             f"best of permuted labels: {null['null_mean']:.3f} on average, p = "
-            f"{_p(null['p_value'])} ({null['permutations']} permutations)."
+            f"{p_text(null['p_value'])} ({null['permutations']} permutations)."
         )
     lines += _readings(metrics) + _compared(metrics) + _tried(metrics, run)
     return lines + _doubtful(metrics)
@@ -286,7 +285,7 @@ def _compared(metrics: Found) -> list[str]:
         f"{apart['largest']:.1e} at most (relative, n = {one['n']})"
     )
     if auc is not None:
-        interval = "" if auc["interval"] is None else f" {_interval(auc['interval'])}"
+        interval = "" if auc["interval"] is None else f" {interval_text(auc['interval'])}"
         line += (
             f"; fresh AUC {auc['this']:.4f} here, {auc['other']:.4f} there, difference "
             f"{auc['difference']:+.4f}{interval}"
@@ -330,28 +329,8 @@ def _verdict(metrics: Found) -> Panel:
         reasons = ", ".join(one["reasons"]).replace("_", " ")
         text.append(f"{label}: ")
         text.append(one["verdict"], style=COLOURS[one["verdict"]])
-        text.append(f" ({reasons}). Claim: {one['statement']}. {_because(one)}")
+        text.append(f" ({reasons}). Claim: {one['statement']}. {because(one)}")
     return Panel(text, title="Verdict", title_align="left")
-
-
-def _because(claim: Found) -> str:
-    sentences = []
-    estimate = claim["estimate"]
-    if estimate is not None:
-        sign = "" if estimate["null"] else "+"
-        test = (
-            ""
-            if estimate["test"] is None
-            else (f"{estimate['test']} p = {_p(estimate['p_value'])}, ")
-        )
-        sentences.append(
-            f"{estimate['quantity']} {estimate['value']:{sign}.3f} "
-            f"{_interval(estimate['interval'])}, {test}n = {estimate['n']}"
-        )
-    sentences.append("; ".join(why(ReasonCode(reason)) for reason in claim["reasons"]))
-    if claim["n_to_settle"] is not None:
-        sentences.append(f"about {claim['n_to_settle']:,} fresh items would settle it")
-    return ". ".join(one[0].upper() + one[1:] for one in sentences if one) + "."
 
 
 def _cv(one: Found | None) -> str:
@@ -362,11 +341,11 @@ def _cv(one: Found | None) -> str:
 
 
 def _auc(one: Found) -> str:
-    return f"{one['auc']:.3f}\n{_interval(one['interval'])}"
+    return f"{one['auc']:.3f}\n{interval_text(one['interval'])}"
 
 
-def _interval(one: Found) -> str:
-    return f"[{one['low']:.3f}, {one['high']:.3f}]"
+def _signed(value: float, one: Found) -> str:
+    return f"{value:+.3f}\n{interval_text(one['interval'])}"
 
 
 def _number(value: float | None) -> str:
@@ -375,10 +354,6 @@ def _number(value: float | None) -> str:
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.0f}%" if whole else "-"
-
-
-def _p(value: float) -> str:
-    return f"{value:.2g}" if value >= 0.001 else f"{value:.0e}"
 
 
 def _table(title: str, caption: str) -> Table:

@@ -60,11 +60,13 @@ def main(argv: list[str] | None = None) -> None:
         arc3,
         audit,
         bench,
+        capsule,
         consistency,
         data,
         data_generate,
         doctor,
         evaluate,
+        falsify,
         judge,
         measure,
         models,
@@ -74,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     del adapters, arc1, arc2, audit, bench, consistency, data, doctor, evaluate, measure, models
-    del arc3, data_generate, judge, report, reproduce, sidecar
+    del arc3, capsule, data_generate, falsify, judge, report, reproduce, sidecar
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status
     except UserError as error:

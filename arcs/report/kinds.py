@@ -14,6 +14,7 @@ from arcs.report.view import View
 BUILDERS: Mapping[str, tuple[str, str]] = {
     "arc1": ("threearc-arc1-2", "arcs.arc1.view"),
     "eval": ("threearc-eval-1", "arcs.evaluate.view"),
+    "falsify": ("threearc-falsify-1", "arcs.falsification.view"),
     "measure": ("threearc-measure-2", "arcs.measure.view"),
 }
 """Kind of run (``arc`` of its manifest) -> ``schema_version`` of the metrics that the module can

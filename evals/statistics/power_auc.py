@@ -11,6 +11,7 @@ from scipy.stats import norm
 from statsmodels.stats.proportion import power_proportions_2indep
 
 from evals.statistics.auc import hanley_mcneil_variance
+from evals.statistics.rates import Interval
 
 MOST_ITEMS = 100_000
 """Beyond this, "more items" is no longer advice: the effect lies at the border."""
@@ -83,6 +84,24 @@ def n_to_settle_auc(
     tried = range(n + 1, MOST_ITEMS + 1)
     found = bisect_left(tried, True, key=enough)
     return tried[found] if found < len(tried) else None
+
+
+def n_to_hold(
+    value: float, interval: Interval, n: int, threshold: float, *, power: float = 0.8
+) -> int | None:
+    """Items in all whose interval would lie wholly on one side of ``threshold``.
+
+    Takes ``value`` for the truth and the width of ``interval``, of ``n`` items, for its error,
+    which falls with the root of n (normal approximation). None where even :data:`MOST_ITEMS` would
+    not do. Never below the present number + 1.
+    """
+    distance = abs(value - threshold)
+    critical = float(norm.ppf((1 + interval.level) / 2))
+    error = (interval.high - interval.low) / (2 * critical)
+    if distance == 0:
+        return None
+    needed = math.ceil(n * ((critical + float(norm.ppf(power))) * error / distance) ** 2)
+    return None if needed > MOST_ITEMS else max(needed, n + 1)
 
 
 def minimum_detectable_rate_difference(

@@ -24,6 +24,10 @@ def test_the_shipped_gates_hold_the_effects_that_matter_and_the_hash_of_the_file
     effect = gates.smallest_effect
     assert (effect.pass_at_1, effect.auc, effect.rate, effect.meter) == (0.05, 0.05, 0.10, 0.20)
     assert (effect.shift, effect.loss, effect.separation) == (0.05, 0.10, 0.50)
+    asked = gates.protocol  # the and the paper's numbers (PAPER.md 5.4, 7)
+    assert (asked.cv_auc, asked.cv_asymmetry) == (0.65, 0.20)
+    assert (asked.fresh_auc, asked.fresh_asymmetry, asked.asserted_right) == (0.63, 0.15, 0.70)
+    assert (asked.axis_cv_auc, asked.axis_fresh_auc, asked.axis_correlation) == (0.65, 0.60, 0.80)
     assert gates.sha256 == hashlib.sha256(DEFAULT_GATES.read_bytes()).hexdigest()
     assert gates.level == pytest.approx(0.95)
     assert json.loads(json.dumps(gates.to_json()))["sha256"] == gates.sha256

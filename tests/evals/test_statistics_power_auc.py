@@ -6,14 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm, rankdata
 
-from evals.statistics.auc import hanley_mcneil_interval
+from evals.statistics.auc import auc, delong_interval, hanley_mcneil_interval
 from evals.statistics.power_auc import (
     MOST_ITEMS,
     auc_half_width,
     minimum_detectable_auc,
     minimum_detectable_rate_difference,
+    n_to_hold,
     n_to_settle_auc,
 )
+from evals.statistics.rates import Interval
 
 sizes = st.integers(1, 2000)
 
@@ -176,3 +178,23 @@ def test_a_rise_that_needs_more_room_than_there_is_is_missing() -> None:
 def test_impossible_designs_are_refused(call) -> None:
     with pytest.raises(ValueError):
         call()
+
+
+def test_so_many_items_put_an_interval_on_one_side() -> None:
+    """At the number given, the interval of that AUC clears the threshold 4 times in 5."""
+    rng = np.random.default_rng(0)
+    right = np.arange(60) < 30
+
+    def drawn(n: int) -> tuple[float, Interval]:
+        y = np.arange(n) < n // 2
+        scores = rng.normal(size=n) + 0.95 * y  # a true AUC of 0.749
+        return auc(scores, y), delong_interval(scores, y)
+
+    scores = rng.normal(size=60) + 0.95 * right
+    n = n_to_hold(0.749, delong_interval(scores, right), 60, 0.63)
+    assert n is not None and 60 < n < 400
+    cleared = np.mean([drawn(n)[1].low >= 0.63 for _ in range(150)])
+    assert 0.65 < cleared < 0.95  # 0.8, give or take the interval that it was planned from
+    assert n_to_hold(0.63, Interval(0.5, 0.7, 0.95), 60, 0.63) is None
+    assert n_to_hold(0.6301, Interval(0.5, 0.7, 0.95), 60, 0.63) is None
+    assert n_to_hold(0.9, Interval(0.8, 0.95, 0.95), 60, 0.63) == 61

@@ -30,17 +30,17 @@ class Arrays:
     """Name -> [n]; ids among them, if there are any."""
 
 
-def load(path: Path) -> Arrays:
-    """Read an NPZ file of one [n, d] array at most and [n] columns.
+def archive(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array of an NPZ file by name, as it is.
 
-    Raises UserError for pickled objects (reading them would run code of whoever made the
-    file), for other shapes, and for parts of different length.
+    Raises UserError for pickled objects (reading them would run code of whoever made the file)
+    and for a file that is no archive, or a damaged one.
     """
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path}: not a readable NPZ file (no archive); write it again")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            held = {name: np.asarray(archive[name]) for name in archive.files}
+        with np.load(path, allow_pickle=False) as found:
+            return {name: np.asarray(found[name]) for name in found.files}
     except ValueError as error:
         if "pickle" not in str(error):
             raise UserError(f"{path}: not a readable NPZ file ({error}); write it again") from None
@@ -49,6 +49,14 @@ def load(path: Path) -> Arrays:
         ) from None
     except (OSError, EOFError, KeyError, zipfile.BadZipFile, AttributeError) as error:
         raise UserError(f"{path}: not a readable NPZ file ({error}); write it again") from None
+
+
+def load(path: Path) -> Arrays:
+    """Read an NPZ file of one [n, d] array at most and [n] columns.
+
+    Raises UserError as :func:`archive` does, for other shapes, and for parts of different length.
+    """
+    held = archive(path)
     matrices = [name for name, array in held.items() if array.ndim == 2]
     name = next((n for n in FEATURE_NAMES if n in matrices), None) or next(iter(matrices), None)
     odd = [n for n, array in held.items() if n != name and array.ndim != 1]

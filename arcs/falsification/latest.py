@@ -1,0 +1,136 @@
+"""The latest finished runs of the arcs on one page: their claims, and what would change them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from arcs.audits.catalogue import run_audits
+from arcs.audits.readers import read
+from arcs.audits.report import Report
+from arcs.claims import ReasonCode
+from arcs.evaluate.report import COLOURS
+from arcs.explanations import why
+from arcs.report.generic import claims_in
+from arcs.report.stored import StoredRun
+from arcs.report.view import ClaimCard, interval_text, shown
+from arcs.runs import METRICS
+from arcs.stored_runs import runs_under
+from models.errors import UserError
+
+RUNS = Path("runs")
+ARCS = ("arc1", "arc2", "arc3")
+
+
+@dataclass(frozen=True)
+class Latest:
+    """What is looked at where nothing was named."""
+
+    runs: Mapping[str, Path]
+    """By arc; those that have a finished run."""
+    replication: Path | None
+    """An Arc 3 run of another family than the latest one's."""
+
+
+def latest(folder: Path = RUNS) -> Latest:
+    """The finished runs of a folder, the last of each arc. Raises UserError where there is none."""
+    found = [(path, StoredRun(path)) for path in runs_under(folder) if (path / METRICS).is_file()]
+    found.sort(key=lambda pair: (pair[0] / METRICS).stat().st_mtime_ns)
+    chosen = {run.kind: path for path, run in found if run.kind in ARCS}
+    if not chosen:
+        raise UserError(
+            f"{folder}: no finished run of {', '.join(ARCS)}; give RUN, or --features, --fresh and "
+            "--labels"
+        )
+    family = _family(StoredRun(chosen["arc3"])) if "arc3" in chosen else None
+    others = [path for path, run in found if run.kind == "arc3" and
+              None not in (family, _family(run)) and _family(run) != family]  # fmt: skip
+    runs = {arc: chosen[arc] for arc in ARCS if arc in chosen}
+    return Latest(runs, others[-1] if others else None)
+
+
+def _family(run: StoredRun) -> str | None:
+    model = run.manifest.get("model")
+    family = model.get("family") if isinstance(model, Mapping) else None
+    return None if family is None else str(family)
+
+
+def rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Every claim of some runs, with what would change it, and what the audits find in each run."""
+    return [
+        {
+            "run": path.name,
+            "kind": run.kind,
+            "audit": _audited(path),
+            "claims": [_claim(card) for card in claims_in(run.metrics or {}, main_only=True)],
+        }
+        for path in paths
+        for run in (StoredRun(path),)
+    ]
+
+
+def _audited(path: Path) -> dict[str, Any]:
+    """Findings by severity; why there are none where the run cannot be audited."""
+    try:
+        results = read(path)
+    except UserError as error:
+        return {"counts": None, "why": str(error)}
+    return {"counts": Report(results, run_audits(results)).counts(), "why": None}
+
+
+def _claim(card: ClaimCard) -> dict[str, Any]:
+    settles = dict(card.facts).get("items that would settle it")
+    changes = f"about {settles} items would settle it" if settles else "; ".join(
+        why(ReasonCode(one)) for one in card.reasons
+    )  # fmt: skip
+    number = card.number
+    return {
+        "about": card.about,
+        "statement": card.statement,
+        "verdict": card.verdict,
+        "reasons": list(card.reasons),
+        "number": None if number is None else f"{shown(number)} {interval_text(number)}".strip(),
+        "changes": changes,
+    }
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> Table:
+    """For people."""
+    made = Table(
+        title="The latest runs: claims, and what would change them",
+        caption="audit: findings that invalidate, bias, or call for caution (threearc audit RUN)",
+        box=SIMPLE_HEAD, title_justify="left", pad_edge=False,
+    )  # fmt: skip
+    made.add_column("run", overflow="fold", min_width=10)
+    made.add_column("verdict", overflow="fold", min_width=12)
+    made.add_column("claim, and what would change it", overflow="fold")
+    for run in found:
+        name = f"{run['run']}\n{_counts(run['audit'])}"
+        for claim in run["claims"]:
+            about = f"{claim['about']}: " if claim["about"] else ""
+            number = f" {claim['number']}." if claim["number"] else ""
+            made.add_row(
+                escape(name),
+                Text(claim["verdict"], style=COLOURS.get(claim["verdict"], "")),
+                escape(f"{about}{claim['statement']}.{number} {_sentence(claim['changes'])}"),
+            )
+            name = ""
+        if not run["claims"]:
+            made.add_row(escape(name), "-", "no claim in its metrics")
+    return made
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _counts(audit: Mapping[str, Any]) -> str:
+    counts = audit["counts"]
+    return "audit: -" if counts is None else f"audit: {'/'.join(map(str, counts.values()))}"

@@ -1,0 +1,208 @@
+"""A claim in one file, and what of it comes out again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from arcs.arc3 import command as arc3
+from arcs.arc3 import features
+from arcs.capsules import command, contents
+from arcs.capsules.contents import make, read
+from arcs.falsification.finished_run import FinishedRun
+from models.errors import UserError
+from models.store import prepare
+from tests.support.arc1_bench import Bench as Arc1Bench
+from tests.support.arc3_bench import SMALL, written_run
+from tests.support.tiny_models import build_tiny
+
+LIMIT = 20
+
+
+class Bench:
+    """A tiny model, a run on answers written by hand, and one on its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.model = build_tiny("llama", root / "model")
+        directory = prepare(str(self.model), cache=root / "cache")
+        answers = written_run(root / "answers", directory, limit=LIMIT)
+        with pytest.MonkeyPatch.context() as patch:
+            self.patch(patch)
+            flags = {"model": str(self.model), "backend": "torch", "profile": "quick",
+                     "limit": LIMIT}  # fmt: skip
+            arc3.start({**flags, "ids_from": answers}, out=root / "by-hand", run=None, as_json=True)
+            arc3.start({**flags, "limit": 10, "n_predict": 6}, out=root / "own", run=None,
+                       as_json=True)  # fmt: skip
+
+    def patch(self, patch: pytest.MonkeyPatch) -> None:
+        patch.setenv("THREEARC_CACHE", str(self.root / "cache"))
+        patch.setattr("evals.probing.probes.MLP_ITERATIONS", 5)
+        patch.setattr("arcs.arc3.config.Arc3Config.sizes", property(lambda _: SMALL))
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("capsule"))
+
+
+@pytest.fixture(autouse=True)
+def _cache(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.patch(monkeypatch)
+
+
+def verified(
+    capsys: pytest.CaptureFixture[str], path: Path, *, status: int | None = None, **flags: Any
+) -> dict[str, Any]:
+    """What verify prints; ``status``: that it ends with."""
+    capsys.readouterr()
+    if status is None:
+        command.verify(path, flags, sample=8, seed=0, as_json=True)
+    else:
+        with pytest.raises(SystemExit) as caught:
+            command.verify(path, flags, sample=8, seed=0, as_json=True)
+        assert caught.value.code == status
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_states_and_number_come_out_again(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "claim.json"
+    command.capsule(bench.root / "by-hand", path, as_json=False)
+    assert "40 answers with" in capsys.readouterr().out
+    found = verified(capsys, path, backend="torch")
+    assert found["number"]["reproduces"] and found["number"]["stated"] is not None
+    assert found["number"]["recomputed"] == pytest.approx(found["number"]["stated"], abs=1e-9)
+    # batches are others than in the run: rounding, no more (tolerance of docs/falsify.md)
+    assert found["states"]["relative_distance"]["largest"] < 1e-5 < found["states"]["tolerance"]
+    # what was written by hand is not what the model says
+    assert found["answers"]["identical"] == 0 and found["answers"]["differing"][0]["near_ties"] == 0
+
+
+@pytest.mark.parametrize("engine", ["torch", "mlx"])
+def test_answers_come_out_id_by_id(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str], engine: str
+) -> None:
+    pytest.importorskip({"torch": "torch", "mlx": "mlx.core"}[engine])
+    path = tmp_path / "claim.json"
+    command.capsule(bench.root / "own", path, as_json=True)
+    found = verified(capsys, path, backend=engine)
+    assert found["answers"]["identical"] == found["answers"]["n"] == 8
+    assert found["states"]["reproduces"] and found["replayed_on"] == f"{engine} float32"
+    assert found["number"]["stated"] is None and found["number"]["reproduces"] is None  # all wrong
+
+
+def test_falsify_reads_the_files_of_a_real_run(bench: Bench) -> None:
+    run = bench.root / "by-hand"
+    source = FinishedRun(run)
+    for name, found in (("train", source.train()), ("fresh", source.fresh())):
+        stored = features.read(features.path_of(run, name))
+        assert found.item_ids == stored.item_ids and len(found.item_ids) == LIMIT
+        assert found.labels.keys() == {"right", "asserted"} and None not in found.labels["right"]
+        assert found.bounds["right"] == (found.labels["right"],) * 2  # no answer was cut
+        assert found.groups is not None and len(set(found.groups)) > 2
+        assert found.ends_known and not found.cut.any() and found.without_features == 0
+        assert {"h_last", "mean_normed", "all_layers"} <= found.x.keys()
+        # ids as words: the response is what follows the prompt, as long as the run says
+        at = np.cumsum([0, *stored.arrays["lengths"]])
+        for place, said in enumerate(found.responses or ()):
+            ids = stored.arrays["ids"][at[place] : at[place + 1]]
+            start = stored.arrays["response_starts"][place]
+            assert said == " ".join(f"t{one}" for one in ids[start:])
+    assert source.registration("x")[0] == "exploratory"
+
+
+def test_states_of_others_do_not_pass(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A capsule that another model's states were put into, with a hash of its own."""
+    made = make(bench.root / "by-hand")
+    states = [row["state"] for row in made["rows"]]
+    made["rows"] = [{**row, "state": state} for row, state in
+                    zip(made["rows"], states[1:] + states[:1], strict=True)]  # fmt: skip
+    del made["content_sha256"]
+    path = tmp_path / "claim.json"
+    contents.write({**made, "content_sha256": contents._sha(made)}, path)
+    found = verified(capsys, path, status=1, backend="torch")
+    assert found["states"]["reproduces"] is False and len(found["states"]["outside"]) == 8
+    assert found["number"]["reproduces"] is False
+    said = " ".join(command.lines(found))
+    assert "States, NOT reproduced" in said and "Number, NOT reproduced" in said
+
+
+def test_a_changed_file_is_refused(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "claim.json"
+    command.capsule(bench.root / "by-hand", path, as_json=True)
+    assert len(read(path).rows) == 40 and read(path).rows[0].state.dtype == np.float32
+    path.write_text(path.read_text().replace('"right": false', '"right": true', 1))
+    with pytest.raises(UserError, match="its content is not what its hash says"):
+        read(path)
+    path.write_text('{"schema_version": "x"}')
+    with pytest.raises(UserError, match="not a capsule of this version"):
+        read(path)
+
+
+def test_another_model_is_refused(bench: Bench, tmp_path: Path) -> None:
+    path = tmp_path / "claim.json"
+    command.capsule(bench.root / "by-hand", path, as_json=True)
+    other = build_tiny("qwen3", tmp_path / "other")
+    with pytest.raises(UserError, match=r"--model .*: its weights are not the capsule's"):
+        command.verify(path, {"model": str(other)}, sample=4, seed=0, as_json=True)
+    with pytest.raises(UserError, match="--sample 0: give 1 to"):
+        command.verify(path, {}, sample=0, seed=0, as_json=True)
+
+
+def test_a_run_without_results_makes_no_capsule(bench: Bench, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run here"):
+        make(tmp_path)
+    with pytest.raises(UserError, match=r"no metrics.json; finish the run with threearc arc3"):
+        make(bench.root / "answers")
+
+
+@pytest.fixture(scope="module")
+def coding_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small run of Arc 1, and the folder of its cache."""
+    pytest.importorskip("llama_cpp")
+    small = Arc1Bench(tmp_path_factory.mktemp("arc1"))
+    done = small.call_here(small.fresh(small.root / "run"))
+    assert done.returncode == 0, done.stderr
+    return small.root / "run", small.root / "cache"
+
+
+def test_answers_of_arc1_come_out_again_with_their_labels(
+    coding_run: tuple[Path, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, cache = coding_run
+    monkeypatch.setenv("THREEARC_CACHE", str(cache))
+    path = tmp_path / "claim.json"
+    command.capsule(run, path, as_json=True)
+    found = verified(capsys, path)
+    assert found["number"]["reproduces"] and found["number"]["n"] == 3
+    assert found["labels"]["reproduces"] and found["labels"]["n"] == 6  # both arms
+    assert found["answers"]["identical"] == found["answers"]["n"] == 3
+    assert found["answers"]["engine_differs"] == []
+    with pytest.raises(UserError, match=r"^--backend: answers of arc1 are decoded"):
+        command.verify(path, {"backend": "mlx"}, sample=1, seed=0, as_json=True)
+    # other labels and other ids are seen
+    made = make(run)
+    del made["content_sha256"]
+    for row in made["rows"]:
+        row["outcome"] = "passed" if row["arm"] == "trained" else row["outcome"]
+        if row["arm"] == "base":
+            row["ids"][-1] += 1
+    contents.write({**made, "content_sha256": contents._sha(made)}, path)
+    found = verified(capsys, path, status=1)
+    assert found["number"]["reproduces"] is False
+    assert found["labels"]["reproduces"] is False and found["labels"]["same"] == 3
+    assert found["answers"]["identical"] == 0
+    assert found["answers"]["differing"][0]["from_token"] == len(made["rows"][0]["ids"]) - 1
+    assert "base" not in {one["arm"] for one in found["labels"]["differing"]}
