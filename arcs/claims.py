@@ -73,6 +73,14 @@ class ReasonCode(StrEnum):
     CAPABILITY_CLIFF = "capability_cliff"
     UNBALANCED = "unbalanced"
     """A gate that asserts too few of the right answers."""
+    BETWEEN_KINDS = "between_kinds"
+    """Shown if items were independent, but neither within kinds of item nor over whole kinds."""
+    NO_POSITION = "no_position"
+    """Too many answers lack the position that is read."""
+    INSENSITIVE = "insensitive"
+    """A planted effect was not found, so nothing is excluded."""
+    PLACEBO_SHOWN = "placebo_shown"
+    """The same effect is shown where there is none."""
 
 
 @dataclass(frozen=True)

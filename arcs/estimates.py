@@ -31,6 +31,7 @@ FAULTS = frozenset(
         ReasonCode.IN_SAMPLE,
         ReasonCode.TRAIN_TEST_OVERLAP,
         ReasonCode.MISALIGNED,
+        ReasonCode.NO_POSITION,
     }
 )
 """Instrument faults: a claim that rests on one is INVALID."""
@@ -48,6 +49,7 @@ DOUBTS = frozenset(
         ReasonCode.NOT_REPLICATED,
         ReasonCode.UNIFORM_OUTPUT,
         ReasonCode.CAPABILITY_CLIFF,
+        ReasonCode.PLACEBO_SHOWN,
     }
 )
 """Reasons that leave a claim undecided, whatever its statistic says."""

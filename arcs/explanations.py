@@ -43,6 +43,12 @@ _WHY = {
     ReasonCode.UNIFORM_OUTPUT: "answers of both classes are alike",
     ReasonCode.UNBALANCED: "fewer of the right answers are asserted than a balanced gate must",
     ReasonCode.CAPABILITY_CLIFF: "too few items of one class are left on fresh prompts",
+    ReasonCode.BETWEEN_KINDS: "the score tells kinds of question apart, and with so few kinds that "
+    "is not enough",
+    ReasonCode.NO_POSITION: "too many answers lack the position that is read; choose --position "
+    "last_content, or raise n_predict",
+    ReasonCode.INSENSITIVE: "a planted effect was not found either, so nothing is excluded",
+    ReasonCode.PLACEBO_SHOWN: "shuffled labels show the effect as well",
 }
 # With more than one budget the interaction has decided; this is a caution then.
 _CAUTION = "no finish reasons were stored, so only the comparison of budgets tells of truncation"

@@ -22,6 +22,7 @@ from arcs.progress import Reporter
 from arcs.runs import JsonLines
 from evals.delivery import Delivery, Rate, delivery_table
 from evals.probing import gate
+from evals.probing.kinds import ByKind
 
 FloatArray = NDArray[np.float64]
 OTHER_STEPS = 6
@@ -57,22 +58,33 @@ def analyse(
         selective = part("control task", lambda: probing.selectivity(study, cv))
         bar.advance(1, "control task")
         controls = _controls(study, gates, part, bar)
+    planted, shuffled = (Verdict(controls[name]["verdict"]) for name in ("planted", "shuffled"))
     no_signal = null["p_value"] >= gates.test.alpha
     gated, point = _gate(study, gates, oof, fresh_scores)
-    first = claims.transfer(study, gates, no_signal=no_signal, faults=faults)
+    placebo = [ReasonCode.PLACEBO_SHOWN] if shuffled is Verdict.SUPPORTED else []
+    first = claims.transfer(
+        study, gates, no_signal=no_signal, faults=faults, more_doubts=placebo
+    )  # fmt: skip
     inherited = [one for one in first.reasons if first.verdict is Verdict.INVALID]
-    doubts = list(claims.cliff(study, gates.test.alpha))
+    doubts = [*claims.cliff(study, gates.test.alpha), *placebo]
     if no_signal:  # a probe of noise can still lie above baselines that fall below 0.5
         doubts.append(ReasonCode.NO_SIGNAL_IN_TRAINING)
+    kinds = claims.kinds_of(study, fresh_scores)
+    decided = _kinds_of_decisions(study, point, fresh_scores)
     paired = {one["name"]: one["probe_minus_baseline"] for one in compared}
     differences = _with_chance(study, paired, fresh_scores)
     n = len(study.fresh.y)
-    beyond = claims.beyond_baselines(differences, n, gates, faults=inherited, doubts=doubts)
-    separating = claims.separates(point, gates, faults=inherited, doubts=doubts)
-    if beyond.verdict is Verdict.SUPPORTED and _hangs_on_cut_answers(study, gates, _beyond):
+    beyond = claims.beyond_baselines(
+        differences, n, gates, faults=inherited, doubts=doubts, kinds=kinds
+    )
+    separating = claims.separates(point, gates, faults=inherited, doubts=doubts, kinds=decided)
+    if _hangs_on_cut_answers(beyond.verdict, study, gates, _beyond):
         beyond = claims.beyond_baselines(differences, n, gates, faults=_CUT, doubts=doubts)
-    if separating.verdict is Verdict.SUPPORTED and _hangs_on_cut_answers(study, gates, _separates):
+    if _hangs_on_cut_answers(separating.verdict, study, gates, _separates):
         separating = claims.separates(point, gates, faults=_CUT, doubts=doubts)
+    first, beyond, separating = (
+        claims.held_to_controls(one, planted=planted) for one in (first, beyond, separating)
+    )
     return {
         **common,
         "probes": probes,
@@ -84,6 +96,10 @@ def analyse(
         "controls": controls,
         "gate": gated,
         "sidecar": _sidecar(study, point, fresh_scores),
+        "kinds": {
+            "fresh": kinds.to_json(),
+            "gate": None if decided is None else decided.to_json(),
+        },
         "ways": claims.ways(study),
         "paper_gates": claims.paper_gates(
             (oof, study.train.y), (fresh_scores, study.fresh.y), point, study.level
@@ -99,7 +115,7 @@ def analyse(
 
 _KEYS = (
     "probes", "sweep", "permutation", "baselines", "nuisance", "selectivity", "controls", "gate",
-    "sidecar", "ways", "paper_gates", "minimum_detectable_auc",
+    "sidecar", "kinds", "ways", "paper_gates", "minimum_detectable_auc",
 )  # fmt: skip
 
 
@@ -114,11 +130,16 @@ def _with_chance(
 
 
 def _hangs_on_cut_answers(
-    study: Study, gates: Gates, claim: Callable[[Study, Gates], JudgedClaim]
+    verdict: Verdict, study: Study, gates: Gates, claim: Callable[[Study, Gates], JudgedClaim]
 ) -> bool:
-    """Whether a supported claim is lost where cut answers end otherwise, or are left out."""
+    """Whether what is shown, or excluded, is lost where cut answers end otherwise or are left out.
+
+    What is neither hangs on nothing.
+    """
+    if verdict not in (Verdict.SUPPORTED, Verdict.REFUTED):
+        return False
     return any(
-        not claims.enough(one) or claim(one, gates).verdict is not Verdict.SUPPORTED
+        not claims.enough(one) or claim(one, gates).verdict is not verdict
         for one in claims.readings(study).values()
     )
 
@@ -126,7 +147,10 @@ def _hangs_on_cut_answers(
 def _beyond(study: Study, gates: Gates) -> JudgedClaim:
     scores = probing.primary_on_fresh(study)
     differences = _with_chance(study, probing.differences(study, scores), scores)
-    return claims.beyond_baselines(differences, len(study.fresh.y), gates, faults=(), doubts=())
+    return claims.beyond_baselines(
+        differences, len(study.fresh.y), gates, faults=(), doubts=(),
+        kinds=claims.kinds_of(study, scores),
+    )  # fmt: skip
 
 
 def _separates(study: Study, gates: Gates) -> JudgedClaim:
@@ -136,7 +160,17 @@ def _separates(study: Study, gates: Gates) -> JudgedClaim:
     point = None
     if chosen is not None:
         point = gate.operate(chosen.value, scores, study.fresh.y, gates.level)
-    return claims.separates(point, gates, faults=(), doubts=())
+    kinds = _kinds_of_decisions(study, point, scores)
+    return claims.separates(point, gates, faults=(), doubts=(), kinds=kinds, reading=True)
+
+
+def _kinds_of_decisions(
+    study: Study, point: gate.OperatingPoint | None, scores: FloatArray
+) -> ByKind | None:
+    """Whether asserting goes with being right within kinds, or over whole kinds."""
+    if point is None:
+        return None
+    return claims.kinds_of(study, (scores >= point.threshold).astype(np.float64))
 
 
 def decoupling(study: Study) -> dict[str, Any]:
@@ -159,8 +193,8 @@ def _gate(
     if chosen is not None:
         point = gate.operate(chosen.value, fresh_scores, fresh.y, gates.level)
     found = {
-        "rule": f"smallest asymmetry with p_assert_correct >= {MIN_P_CORRECT:g}, on out-of-fold "
-        "training scores",
+        "rule": f"smallest asymmetry with p_assert_correct >= {MIN_P_CORRECT:g}, at one of the "
+        "out-of-fold training scores",
         "chosen": None
         if chosen is None
         else {

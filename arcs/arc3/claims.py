@@ -2,7 +2,9 @@
 
 Validity comes first (arcs/estimates.py): a judge below its bar, too many missing labels, and a
 conclusion that depends on how cut answers would have ended are instrument faults. No signal in
-training, and a class that hardly exists on fresh prompts, leave a claim undecided.
+training, and a class that hardly exists on fresh prompts, leave a claim undecided. So does what is
+shown of items alone, and neither within kinds of question nor over whole kinds
+(:mod:`evals.probing.kinds`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arcs.arc3.probing import FOLDS, H_LAST, Study
+from arcs.arc3.probing import FOLDS, Study
+from arcs.arc3.probing import primary_on_fresh as _scores
 from arcs.arc3.table import Side
 from arcs.claims import ReasonCode, Verdict
 from arcs.estimates import (
@@ -29,7 +32,7 @@ from arcs.estimates import (
 )
 from arcs.gates import Gates
 from evals.probing.gate import OperatingPoint
-from evals.probing.probes import PRIMARY, PROBES, scores_on
+from evals.probing.kinds import ByKind, by_kind
 from evals.statistics.auc import auc, auc_p_value, delong_interval
 from evals.statistics.differences import difference_of_rates
 from evals.statistics.power_auc import minimum_detectable_auc, n_to_settle_auc
@@ -45,14 +48,17 @@ CLIFF = 10
 10 against 150 items has an interval of +- 0.19."""
 LEAST = 2
 """Items of each class that an interval of an AUC needs."""
+BALANCE = Gate("share asserted of the right fresh answers", MIN_P_CORRECT)
 PAPER_GATES = (
-    Gate("cross-validated AUC in training", 0.65),
+    Gate("AUC in training of out-of-fold scores averaged over seeds", 0.65),
     Gate("AUC on fresh items", 0.63),
     Gate("asymmetry on fresh items", -0.15, at_least=False),
-    Gate("share asserted of the right fresh answers", MIN_P_CORRECT),
+    BALANCE,
 )
-"""PAPER.md 5.3 and 5.4; held to the interval, not to the estimate. The last two are one gate: an
-asymmetry is balanced only where enough right answers are asserted, on fresh items too."""
+"""PAPER.md 5.3 and 5.4; held to the interval, not to the estimate. The first is of the scores that
+choose the threshold; averaged over the folds' seeds they rank a little better than those of one
+seed, whose mean AUC stands in the probes' table. The last two are one gate: an asymmetry is
+balanced only where enough right answers are asserted, on fresh items too."""
 
 
 def auc_estimate(scores: FloatArray, labels: BoolArray, level: float) -> Estimate:
@@ -70,15 +76,21 @@ def auc_estimate(scores: FloatArray, labels: BoolArray, level: float) -> Estimat
 
 
 def transfer(
-    study: Study, gates: Gates, *, no_signal: bool, faults: Sequence[ReasonCode]
+    study: Study,
+    gates: Gates,
+    *,
+    no_signal: bool,
+    faults: Sequence[ReasonCode],
+    more_doubts: Sequence[ReasonCode] = (),
 ) -> JudgedClaim:
     """The primary claim: h_last tells right from wrong on fresh prompts."""
     smallest = gates.smallest_effect.auc
-    estimate = _fitted(study, gates)
+    scores = _scores(study)
+    estimate = auc_estimate(scores, study.fresh.y, gates.level)
     found = list(faults)
-    if _conclusion_moves(study, gates):
+    if _conclusion_moves(study, gates) and ReasonCode.TRUNCATED not in found:
         found.append(ReasonCode.TRUNCATED)
-    doubts = list(cliff(study, gates.test.alpha))
+    doubts = [*cliff(study, gates.test.alpha), *more_doubts]
     if no_signal:
         doubts.append(ReasonCode.NO_SIGNAL_IN_TRAINING)
     fresh = study.fresh
@@ -86,13 +98,40 @@ def transfer(
         estimate.value, fresh.n_right, len(fresh.y) - fresh.n_right, smallest,
         alpha=gates.test.alpha, power=gates.test.power,
     )  # fmt: skip
-    return judge_claim(
+    claim = judge_claim(
         f"h_last of the frozen base tells right from wrong answers on fresh prompts (an AUC that "
         f"matters: {0.5 + smallest:g})",
         estimate, smallest,
         faults=found, doubts=doubts, alpha=gates.test.alpha, direction=Direction.MORE,
         n_to_settle=settles,
     )  # fmt: skip
+    return held_to_kinds(claim, kinds_of(study, scores), gates.test.alpha)
+
+
+def kinds_of(study: Study, scores: FloatArray) -> ByKind:
+    """Scores (or a gate's decisions) of the fresh answers, within kinds and over whole kinds."""
+    fresh = study.fresh
+    return by_kind(scores, fresh.y, fresh.groups, seed=study.seed)
+
+
+def held_to_kinds(claim: JudgedClaim, kinds: ByKind | None, alpha: float) -> JudgedClaim:
+    """What items show must be shown within kinds, or over whole kinds, as well.
+
+    A second condition, so that nothing is added to the error of the first; its two ways share
+    ``alpha``. Where there is one kind it is not tested, and the claim stays what it is.
+    """
+    if claim.verdict is not Verdict.SUPPORTED or kinds is None or not kinds.tested:
+        return claim
+    if kinds.shown(alpha):
+        return claim
+    return replace(claim, verdict=Verdict.INCONCLUSIVE, reasons=(ReasonCode.BETWEEN_KINDS,))
+
+
+def held_to_controls(claim: JudgedClaim, *, planted: Verdict) -> JudgedClaim:
+    """A probe that does not find what was planted excludes nothing."""
+    if claim.verdict is not Verdict.REFUTED or planted is Verdict.SUPPORTED:
+        return claim
+    return replace(claim, verdict=Verdict.INCONCLUSIVE, reasons=(ReasonCode.INSENSITIVE,))
 
 
 def above_chance(scores: FloatArray, right: BoolArray, level: float) -> dict[str, Any]:
@@ -114,12 +153,14 @@ def beyond_baselines(
     *,
     faults: Sequence[ReasonCode],
     doubts: Sequence[ReasonCode],
+    kinds: ByKind | None = None,
 ) -> JudgedClaim:
     """The probe beats every baseline: SUPPORTED only if each difference is.
 
     An intersection-union test (Berger 1982): all must pass at alpha, so nothing is corrected. One
     baseline that the probe cannot beat by what matters refutes it; one that orders all answers as
-    the probe does (None) is not beaten.
+    the probe does (None) is not beaten. Chance is one of them, and ``kinds`` (of the probe's own
+    scores) are for it: what is above chance between kinds alone is not shown to be above it.
     """
     smallest, alpha = gates.smallest_effect.auc, gates.test.alpha
     estimates = {
@@ -160,7 +201,7 @@ def beyond_baselines(
     unbeaten = Verdict.INCONCLUSIVE in verdicts.values() or None in differences.values()
     if claim.verdict is Verdict.SUPPORTED and unbeaten:
         return replace(claim, verdict=Verdict.INCONCLUSIVE, reasons=(ReasonCode.UNDERPOWERED,))
-    return claim
+    return held_to_kinds(claim, kinds, alpha)
 
 
 def separates(
@@ -169,13 +210,20 @@ def separates(
     *,
     faults: Sequence[ReasonCode],
     doubts: Sequence[ReasonCode],
+    kinds: ByKind | None = None,
+    reading: bool = False,
 ) -> JudgedClaim:
     """The gate asserts wrong answers less often than right ones, and enough of the right ones.
 
-    Both parts are needed (an intersection-union test, as for the baselines). The share asserted of
-    the right fresh answers must be estimated at :data:`MIN_P_CORRECT` or more: the paper's
-    asymmetry is balanced on the answers it is reported on. Wilson's interval wholly below that
-    refutes the claim.
+    Both parts are needed (an intersection-union test, as for the baselines), so both are tested:
+    Wilson's interval of the share asserted of the right fresh answers must lie at or above
+    :data:`MIN_P_CORRECT`, since the paper's asymmetry is balanced on the answers it is reported on.
+    An interval wholly below that refutes the claim. These are the two sides of the same gate in
+    :func:`paper_gates`. ``kinds``: of the gate's decisions.
+
+    ``reading``: whether a verdict that stands is asked to outlive another reading of cut answers.
+    There an *estimated* share of that size does: held to the same interval again, one answer at
+    its edge would make the claim INVALID.
     """
     smallest = gates.smallest_effect.rate
     statement = (
@@ -200,10 +248,15 @@ def separates(
         statement, estimate, smallest,
         faults=faults, doubts=doubts, alpha=gates.test.alpha, direction=Direction.LESS,
     )  # fmt: skip
-    return claim if faults or doubts else _balanced(claim, point, gates.level)
+    if faults or doubts:
+        return claim
+    balanced = _balanced(claim, point, gates.level, reading=reading)
+    return held_to_kinds(balanced, kinds, gates.test.alpha)
 
 
-def _balanced(claim: JudgedClaim, point: OperatingPoint, level: float) -> JudgedClaim:
+def _balanced(
+    claim: JudgedClaim, point: OperatingPoint, level: float, *, reading: bool
+) -> JudgedClaim:
     """The claim of an asymmetry, held to the share asserted of the right answers as well."""
     share = Estimate(
         quantity="share asserted of the right fresh answers",
@@ -213,14 +266,16 @@ def _balanced(claim: JudgedClaim, point: OperatingPoint, level: float) -> Judged
         n=point.right,
         null=MIN_P_CORRECT,
     )
-    if claim.verdict is Verdict.REFUTED or share.value >= MIN_P_CORRECT:
+    state = hold_to_gate(share.interval, BALANCE)
+    if claim.verdict is Verdict.REFUTED or state is GateState.PASSED:
         return claim
     unbalanced = replace(claim, estimate=share, reasons=(ReasonCode.UNBALANCED,))
-    if share.interval.high < MIN_P_CORRECT:
+    if state is GateState.FAILED:
         return replace(unbalanced, verdict=Verdict.REFUTED)
-    if claim.verdict is not Verdict.SUPPORTED:
+    enough = share.value >= MIN_P_CORRECT
+    if claim.verdict is not Verdict.SUPPORTED or (reading and enough):
         return claim
-    reasons = (ReasonCode.UNBALANCED, ReasonCode.UNDERPOWERED)
+    reasons = (() if enough else unbalanced.reasons) + (ReasonCode.UNDERPOWERED,)
     return replace(unbalanced, verdict=Verdict.INCONCLUSIVE, reasons=reasons)
 
 
@@ -301,9 +356,17 @@ def ways(study: Study) -> list[dict[str, Any]]:
 
 
 def _conclusion_moves(study: Study, gates: Gates) -> bool:
-    """Whether SUPPORTED hangs on how cut answers would have ended, or on their being there."""
-    as_read = _supported(study, gates)
-    return any(_supported(one, gates) is not as_read for one in readings(study).values())
+    """Whether the conclusion hangs on how cut answers would have ended, or on their being there.
+
+    SUPPORTED and REFUTED must hold in every reading, and what is not SUPPORTED be so in none.
+    """
+    others = readings(study)
+    if not others:
+        return False
+    as_read, found = _alone(study, gates), [_alone(one, gates) for one in others.values()]
+    if as_read is Verdict.REFUTED:
+        return any(one is not as_read for one in found)
+    return any((one is Verdict.SUPPORTED) != (as_read is Verdict.SUPPORTED) for one in found)
 
 
 def readings(study: Study) -> dict[str, Study]:
@@ -329,27 +392,22 @@ def enough(study: Study) -> bool:
     return study.train.smaller_class >= FOLDS and study.fresh.smaller_class >= LEAST
 
 
-def _supported(study: Study, gates: Gates) -> bool:
+def _alone(study: Study, gates: Gates) -> Verdict:
+    """The verdict without validity and doubts; too few of a class decide nothing."""
     if not enough(study):
-        return False
-    verdict, _ = judge(
-        _fitted(study, gates), gates.smallest_effect.auc,
+        return Verdict.INCONCLUSIVE
+    scores = _scores(study)
+    claim = judge_claim(
+        "", auc_estimate(scores, study.fresh.y, gates.level), gates.smallest_effect.auc,
         alpha=gates.test.alpha, direction=Direction.MORE,
     )  # fmt: skip
-    return verdict is Verdict.SUPPORTED
-
-
-def _fitted(study: Study, gates: Gates) -> Estimate:
-    x = study.train.x[H_LAST]
-    scores = scores_on(PROBES[PRIMARY](), x, study.train.y, study.fresh.x[H_LAST])
-    return auc_estimate(scores, study.fresh.y, gates.level)
+    if claim.verdict is not Verdict.SUPPORTED:
+        return claim.verdict
+    return held_to_kinds(claim, kinds_of(study, scores), gates.test.alpha).verdict
 
 
 def _refit(study: Study) -> FloatArray | None:
-    if not enough(study):
-        return None
-    x = study.train.x[H_LAST]
-    return scores_on(PROBES[PRIMARY](), x, study.train.y, study.fresh.x[H_LAST])
+    return _scores(study) if enough(study) else None
 
 
 def _edge(side: Side) -> ReasonCode:

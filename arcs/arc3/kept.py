@@ -1,7 +1,8 @@
 """Parts of the analysis that stand on disk as they are finished, so that a kill loses one of them.
 
 ``analysis.jsonl`` holds one line a part: its name, its result, and a hash of all that the analysis
-reads. A line of other labels or features (a judge that was asked again) is not used.
+reads and of the code that it is. A line of other labels or features (a judge that was asked again)
+or of other code is not used.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,10 @@ from arcs.arc3.table import Side
 from arcs.runs import JsonLines
 
 ANALYSIS = "analysis.jsonl"
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("arcs/arc3", "evals/probing", "evals/statistics")
+"""Code that decides a part. Continuing needs the same commit, which says nothing of a tree that
+has changes."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,23 @@ class Kept:
 
 
 def study_sha256(study: Study) -> str:
-    """sha-256 (hex) of both sets' rows, the sizes and the seed."""
-    digest = hashlib.sha256(repr((study.sizes, study.seed, study.level)).encode())
+    """sha-256 (hex) of both sets' rows, the sizes, the seed and the code."""
+    sizes = (study.sizes, study.seed, study.level, sources_sha256(ROOT))
+    digest = hashlib.sha256(repr(sizes).encode())
     for side in (study.train, study.fresh):
         for one in _bytes_of(side):
             digest.update(hashlib.sha256(one).digest())
+    return digest.hexdigest()
+
+
+@cache
+def sources_sha256(root: Path) -> str:
+    """sha-256 (hex) of the names and the text of :data:`SOURCES`, as they stand on disk."""
+    digest = hashlib.sha256()
+    for folder in SOURCES:
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\n".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 

@@ -17,12 +17,13 @@ from arcs.arc1.problems import Item
 from arcs.arc3.config import EXACT_MATCH, EXECUTION, Arc3Config
 from arcs.arc3.responses import Response
 from arcs.gates import Gates
-from arcs.judging.opening import JudgeOptions, default_cache, describe_judge, open_judge
+from arcs.judging.opening import JudgeOptions, cache_for, open_judge
 from arcs.judging.responses import Item as JudgedItem
 from arcs.judging.responses import Labels, judge_responses, spoken
 from arcs.judging.responses import Response as Judged
 from arcs.judging.validity import judge_validity
 from arcs.labels import JudgeSource
+from arcs.measure.judged import identity_of, say_usage, timed_judge, validity_of_run
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from evals.coverage import Covered
@@ -31,7 +32,6 @@ from evals.humaneval.execution import Limits
 from evals.humaneval.extraction import extract
 from evals.humaneval.sandbox.detect import detect_level
 from evals.items.short_answer import Reading
-from evals.judges.cache import LabelCache
 from evals.judges.instruments import COVERAGE
 
 EXECUTIONS, JUDGED = "executions.jsonl", "labels.jsonl"
@@ -72,6 +72,13 @@ class Labelling:
     """Instruments of the judge that are below their bar: claims are INVALID."""
     delivery: dict[str, Any] | None = None
     """Who judged delivery, and whether it passes."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Of the instrument, what stays when a run is continued: not how a judge did on references
+        that are asked again, nor what it was paid."""
+        stays = ("labels", "rule", "sandbox", "limits", "judge", "cut")
+        return {key: self.instrument[key] for key in stays if key in self.instrument}
 
 
 def label(
@@ -151,14 +158,17 @@ def _judged(
     source = config.source.judge
     if source is None:
         raise ValueError("labels by a judge need a judge")
-    cache, instruments = LabelCache(default_cache()), (COVERAGE.name, DELIVERY)
+    cache, instruments = cache_for(source, None), (COVERAGE.name, DELIVERY)
     with open_judge(source, reporter, options) as judge:
-        validity = judge_validity(judge, instruments, gates, cache=cache, reporter=reporter)
-        labels = judge_responses(
-            judge, instruments, _items(found), [_spoken(one) for one in found],
-            cache=cache, kept=run.json_lines(JUDGED), reporter=reporter,
-        )  # fmt: skip
-        described = describe_judge(judge)
+        described = identity_of(judge)
+        validity = validity_of_run(judge, instruments, gates, cache, run, reporter)
+        with timed_judge(run, "judge", judge) as counts:
+            labels = judge_responses(
+                judge, instruments, _items(found), [_spoken(one) for one in found],
+                cache=cache, kept=run.json_lines(JUDGED), reporter=reporter,
+            )  # fmt: skip
+            counts["labels"] = len(labels.found)
+        say_usage(judge, reporter)
     of = tuple(_covered(one, labels) for one in found)
     return Labelling(
         of,
@@ -197,7 +207,7 @@ def _delivered(
             judge, (DELIVERY,), _items(found), [_spoken(one) for one in found],
             kept=run.json_lines(JUDGED), reporter=reporter, label="delivery",
         )  # fmt: skip
-        described = describe_judge(judge)
+        described = identity_of(judge)
     return _asserted(found, labels), {
         "judge": described,
         "passes": not validity.failing((DELIVERY,)),

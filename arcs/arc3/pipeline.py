@@ -5,6 +5,7 @@ prepare -> answers (or those of another run) -> features -> labels -> analysis -
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ from arcs import provenance
 from arcs.arc3 import analysis, beside, features, labelling, responses, sidecar
 from arcs.arc3.config import Arc3Config, require_run
 from arcs.arc3.engine import Engine, engine_of, opened
-from arcs.arc3.kept import ANALYSIS
+from arcs.arc3.kept import ANALYSIS, study_sha256
 from arcs.arc3.labelling import Labelling
 from arcs.arc3.probing import Study
 from arcs.arc3.questions import SETS, Question, SetName, describe, questions
@@ -30,6 +31,7 @@ from models.chat import ChatEncoder
 from models.directory import ModelDirectory
 from models.disk import require_free
 from models.errors import UserError
+from models.fingerprint import file_sha256
 from models.geometry import read_geometry
 from models.store import prepare
 
@@ -72,11 +74,11 @@ def run_arc3(
             table["train"], table["fresh"], config.sizes, config.seed, prepared.gates.level
         )
         results = analysis.analyse(
-            study, prepared.gates, _faults(labels, found, prepared.gates), reporter,
+            study, prepared.gates, _faults(labels, found, study, prepared.gates), reporter,
             run.json_lines(ANALYSIS),
         )  # fmt: skip
         compared = _beside(config, study, reporter)
-    run.extend_manifest(labels=labels.instrument, delivery=labels.delivery)
+    run.extend_manifest(labels=labels.identity)
     metrics = _metrics(config, run, found, labels, study, results, compared)
     with run.timed("sidecar"):
         metrics["end_to_end"] = _end_to_end(config, run, prepared, study, results, reporter)
@@ -99,8 +101,7 @@ def prepare_run(config: Arc3Config, run: RunDirectory, reporter: Reporter) -> Pr
             f"{prepared.longest + config.budget} tokens, and {directory.name} has {context}"
         )
     borrowed = None if config.ids_from is None else _borrowed(config, directory)
-    if config.difficulty is not None:
-        _other_model(config, directory)
+    other = None if config.difficulty is None else _other_model(config, directory)
     known = run.manifest().get("model", {}).get("verification")
     verification = str(known) if known is not None else verify(directory, say=reporter.say)
     run.extend_manifest(
@@ -116,6 +117,7 @@ def prepare_run(config: Arc3Config, run: RunDirectory, reporter: Reporter) -> Pr
         chat=encoder.describe(),
         questions={**describe(asked, config.asked), "n_predict": config.budget},
         ids_from=borrowed,
+        difficulty_from=other,
         gates=prepared.gates.to_json(),
     )
     return prepared
@@ -139,8 +141,11 @@ def _borrowed(config: Arc3Config, directory: ModelDirectory) -> dict[str, Any]:
     return {"backend": theirs["backend"], "engine": theirs.get("engine")}
 
 
-def _other_model(config: Arc3Config, directory: ModelDirectory) -> None:
-    """Raise UserError where the item difficulty would be the model's own result."""
+def _other_model(config: Arc3Config, directory: ModelDirectory) -> dict[str, Any]:
+    """What the run is whose labels are the items' difficulty.
+
+    Raises UserError where that would be the model's own result.
+    """
     assert config.difficulty is not None
     theirs = require_run(config.difficulty, "--difficulty-from", LABELS)
     if theirs["model"]["fingerprint"] == directory.fingerprint:
@@ -148,6 +153,13 @@ def _other_model(config: Arc3Config, directory: ModelDirectory) -> None:
             f"--difficulty-from {config.difficulty}: that run is of the same model, whose own "
             "result is no baseline; give another model's"
         )
+    return {
+        "model": {key: theirs["model"].get(key) for key in ("name", "fingerprint")},
+        "backend": theirs["backend"],
+        "questions": {key: theirs["questions"][key] for key in ("items", "n_predict")},
+        "labels": theirs.get("labels"),
+        "labels_sha256": file_sha256(config.difficulty / LABELS),
+    }
 
 
 def _read(
@@ -241,9 +253,15 @@ def _beside(config: Arc3Config, study: Study, reporter: Reporter) -> dict[str, A
     return found
 
 
-def _faults(labels: Labelling, found: Sequence[Response], gates: Gates) -> tuple[ReasonCode, ...]:
-    """Instrument faults that are known before any statistic; each set is held to the bar alone."""
+def _faults(
+    labels: Labelling, found: Sequence[Response], study: Study, gates: Gates
+) -> tuple[ReasonCode, ...]:
+    """Instrument faults that are known before any statistic; each set is held to the bar alone.
+
+    Answers without the position are missing too: read at the end of the turn, all cut ones are.
+    """
     faults = []
+    most = gates.validity.max_missing_share
     if labels.failing:
         faults.append(ReasonCode.JUDGE_NOT_VALID)
     for name in SETS:
@@ -252,8 +270,12 @@ def _faults(labels: Labelling, found: Sequence[Response], gates: Gates) -> tuple
             for one, label in zip(found, labels.of, strict=True)
             if one.question.set == name
         ]
-        if own.count(None) > gates.validity.max_missing_share * len(own):
+        if own.count(None) > most * len(own):
             faults.append(ReasonCode.INFRASTRUCTURE)
+            break
+    for side in (study.train, study.fresh):
+        if side.without_features > most * (len(side.y) + side.without_features):
+            faults.append(ReasonCode.NO_POSITION)
             break
     return tuple(faults)
 
@@ -296,7 +318,11 @@ def _metrics(
         **results,
         "beside": compared,
         "config": config.model_dump(mode="json"),
-        "made_with": {k: v for k, v in manifest.items() if k not in ("config", "command", "arc")},
+        "made_with": {
+            **{k: v for k, v in manifest.items() if k not in ("config", "command", "arc")},
+            "labels": labels.instrument,
+            "delivery": labels.delivery,
+        },
     }
 
 
@@ -308,20 +334,25 @@ def _end_to_end(
     results: Mapping[str, Any],
     reporter: Reporter,
 ) -> dict[str, Any] | None:
-    """Fit the sidecar, and let it answer some fresh questions; None where there is no gate."""
+    """Fit the sidecar, and let it answer some fresh questions; None where there is no gate.
+
+    A sidecar of other labels than these (a judge was asked again) does not outlive them.
+    """
+    tried = run.path / sidecar.TRIED
     if results["gate"] is None or results["gate"]["chosen"] is None:
+        shutil.rmtree(run.path / sidecar.FOLDER, ignore_errors=True)
+        tried.unlink(missing_ok=True)
         return None
     made = sidecar.fit(study, config, run, prepared.directory, results)
     made.save(run.path / sidecar.FOLDER)
-    if not (run.path / sidecar.TRIED).is_file():
+    made_of = study_sha256(study)
+    if not tried.is_file() or run.read_json(sidecar.TRIED).get("study") != made_of:
         asked = [one for one in prepared.asked if one.set == "fresh"][: sidecar.TRIES]
         longest = prepared.longest + config.budget
         with opened(
             prepared.engine, prepared.directory, longest=longest, reporter=reporter
         ) as model:
-            run.write_json(
-                sidecar.TRIED,
-                sidecar.try_out(model, prepared.encoder, made, asked, config.budget, study),
-            )
-    tried = run.read_json(sidecar.TRIED)
-    return {key: value for key, value in tried.items() if key != "milliseconds"}
+            found = sidecar.try_out(model, prepared.encoder, made, asked, config.budget, study)
+            run.write_json(sidecar.TRIED, {**found, "study": made_of})
+    kept = run.read_json(sidecar.TRIED)
+    return {key: value for key, value in kept.items() if key not in ("milliseconds", "study")}

@@ -180,7 +180,7 @@ def _gate(metrics: Found) -> Table:
 
 def _point(one: Found) -> tuple[str, str, str]:
     return (
-        f"{one['threshold']:.2f}", f"{one['p_assert_correct']:.2f}", f"{one['p_assert_wrong']:.2f}"
+        f"{one['threshold']:.2g}", f"{one['p_assert_correct']:.2f}", f"{one['p_assert_wrong']:.2f}"
     )  # fmt: skip
 
 
@@ -244,7 +244,7 @@ def _lines(metrics: Found, run: Path | None) -> list[str]:
             f"best of permuted labels: {null['null_mean']:.3f} on average, p = "
             f"{p_text(null['p_value'])} ({null['permutations']} permutations)."
         )
-    lines += _readings(metrics) + _compared(metrics) + _tried(metrics, run)
+    lines += _by_kind(metrics) + _readings(metrics) + _compared(metrics) + _tried(metrics, run)
     return lines + _doubtful(metrics)
 
 
@@ -263,6 +263,42 @@ def _doubtful(metrics: Found) -> list[str]:
         lines.append(
             "The judge of delivery is below its bar on its own references: who asserts and who "
             "hedges is not established."
+        )
+    return lines
+
+
+def _by_kind(metrics: Found) -> list[str]:
+    """The item figures again, of pairs within kinds and of whole kinds."""
+    found = metrics["kinds"]
+    if found is None:
+        return []
+    if not found["fresh"]["tested"]:
+        return [
+            "The fresh questions are of one kind, so whether what the items show is of kinds alone "
+            "is not tested."
+        ]
+    lines = []
+    for name, what in (("fresh", "AUC"), ("gate", "the gate's decisions, AUC")):
+        one = found[name]
+        if one is None:
+            continue
+        within, between = one["within"], one["between"]
+        lines.append(
+            f"Fresh {what} within kinds (right and wrong answers of one kind): "
+            + (
+                "no kind has both"
+                if within is None
+                else f"{within['auc']:.3f}, p = {p_text(within['p_value'])}, {within['pairs']} pairs "
+                f"in {within['kinds']} kinds"
+            )
+            + "; between kinds (their mean ranks): "
+            + (
+                "no two differ"
+                if between is None
+                else f"{between['auc']:.3f}, p = {p_text(between['p_value'])}, n = {between['kinds']} "
+                "kinds"
+            )
+            + f"; {one['permutations']} permutations of labels, of kinds."
         )
     return lines
 
@@ -329,8 +365,13 @@ def _verdict(metrics: Found) -> Panel:
         reasons = ", ".join(one["reasons"]).replace("_", " ")
         text.append(f"{label}: ")
         text.append(one["verdict"], style=COLOURS[one["verdict"]])
-        text.append(f" ({reasons}). Claim: {one['statement']}. {because(one)}")
+        kinds = metrics["kinds"] and metrics["kinds"]["fresh"]["kinds"]
+        text.append(f" ({reasons}). Claim: {one['statement']}. {_because(one, kinds)}")
     return Panel(text, title="Verdict", title_align="left")
+
+
+def _because(claim: Found, kinds: int | None) -> str:
+    return because(claim).replace("so few kinds", f"{kinds} kinds")
 
 
 def _cv(one: Found | None) -> str:

@@ -111,6 +111,12 @@ def take(run: Path, asked: Sequence[Question], store: JsonLines) -> None:
                 f"--ids-from {run}: it {why} {question.item_id}; give the same --items, --limit "
                 "and model as in that run"
             )
+        if row["set"] != question.set:
+            raise UserError(
+                f"--ids-from {run}: {question.item_id} is in its {row['set']} set and here in the "
+                f"{question.set} one; that run is from before the sets were drawn as now: answer "
+                "again without --ids-from"
+            )
     done = {row["item_id"] for row in store.records}
     for question in asked:
         if question.item_id not in done:

@@ -168,10 +168,16 @@ def _problem(facts: Facts, arrays: Mapping[str, NDArray[Any]]) -> str | None:
         return f"{WEIGHTS} holds {', '.join(f'{name} {one}' for name, one in shapes.items())}"
     if not all(np.isfinite(arrays[name]).all() for name in shapes):
         return f"{WEIGHTS} holds values that are not finite"
+    return _problem_of_facts(facts)
+
+
+def _problem_of_facts(facts: Facts) -> str | None:
     if facts.features != H_LAST:
         return f"it reads {facts.features!r}, not {H_LAST}"
     if facts.position not in list(Position):
         return f"its position is {facts.position!r}, not {' or '.join(Position)}"
+    if AROUND.get(facts.items, ("", ""))[0] and not facts.prefix:
+        return f"it was fitted on {facts.items} and has not the words they are asked in"
     if not isinstance(facts.threshold, float) or not 0 <= facts.threshold <= 1:
         return f"its threshold is {facts.threshold!r}, not a probability"
     return None

@@ -29,8 +29,8 @@ def fit(run: Path, out: Path, hedge: str | None, *, as_json: bool) -> None:
     source = run / sidecars.FOLDER
     if not source.is_dir():
         raise UserError(
-            f"--run {run}: no threshold asserts enough right answers in training, so this run has "
-            "no gate; use other --items or --labels"
+            f"--run {run}: its answers allow no probe, or no threshold asserts enough right ones "
+            "in training, so this run has no gate; use other --items or --labels"
         )
     made = sidecars.load(source)
     if hedge is not None:
@@ -52,7 +52,7 @@ def fit(run: Path, out: Path, hedge: str | None, *, as_json: bool) -> None:
     else:
         Console(highlight=False, soft_wrap=True).print(
             f"{out}: {made.facts.probe} of {made.facts.features} on {made.facts.n_train} answers "
-            f"of {made.facts.model}, asserts at p >= {made.facts.threshold:.2f}"
+            f"of {made.facts.model}, asserts at p >= {made.facts.threshold:.2g}"
         )
     if verdict != Verdict.SUPPORTED.value:
         Reporter().say(

@@ -97,9 +97,7 @@ def judge_all(
     cache = cache_for(source, settings.cache)
     items, made, counted = instrument.judged_items(), {}, {}
     with open_judge(source, reporter, settings.options) as judge:
-        # an endpoint's usage differs from run to run, so its id alone stands in the manifest
-        described = describe_judge(judge) if judge.id.kind != "api" else vars(judge.id)
-        run.extend_manifest(judge=described)
+        run.extend_manifest(judge=identity_of(judge))
         limit = settings.references if judge.id.kind in COSTS else None
         validity = validity_of_run(judge, instrument.asks, gates, cache, run, reporter, limit)
         _say_if_below(judge, validity, instrument.asks, gates, settings, reporter)
@@ -109,7 +107,7 @@ def judge_all(
                 for record in records
                 for view in instrument.views_of(record).values()
             }
-            with _timed(run, f"judge {name}", judge) as counts:
+            with timed_judge(run, f"judge {name}", judge) as counts:
                 labels = judge_responses(
                     judge,
                     instrument.asks,
@@ -126,7 +124,7 @@ def judge_all(
                 one: {"statuses": labels.statuses(one), "cut": labels.cut(one)}
                 for one in instrument.asks
             }
-        _said(judge, reporter)
+        say_usage(judge, reporter)
     return JudgedRecords(made, counted, validity)
 
 
@@ -164,8 +162,13 @@ def _say_if_below(
     reporter.say(f"{said}; claims that rest on it will be INVALID")
 
 
+def identity_of(judge: Judge) -> dict[str, Any]:
+    """For a manifest. An endpoint's usage differs from run to run, so it is its id alone."""
+    return describe_judge(judge) if judge.id.kind != "api" else dict(vars(judge.id))
+
+
 @contextmanager
-def _timed(run: RunDirectory, phase: str, judge: Judge) -> Iterator[dict[str, float]]:
+def timed_judge(run: RunDirectory, phase: str, judge: Judge) -> Iterator[dict[str, float]]:
     """A phase of the run's timing, with what an endpoint was asked and paid in it."""
     before = _usage(judge)
     with run.timed(phase) as counts:
@@ -185,7 +188,8 @@ def _usage(judge: Judge) -> dict[str, float]:
     return found
 
 
-def _said(judge: Judge, reporter: Reporter) -> None:
+def say_usage(judge: Judge, reporter: Reporter) -> None:
+    """What an endpoint was asked and paid, and whether several models answered."""
     described = describe_judge(judge)
     if "usage" not in described:
         return
@@ -217,7 +221,7 @@ def validity_of_run(
     """
     if (run.path / VALIDITY).exists():
         return JudgeValidity(run.read_json(VALIDITY))
-    with _timed(run, "validate the judge", judge):
+    with timed_judge(run, "validate the judge", judge):
         found = judge_validity(judge, asks, gates, cache=cache, reporter=reporter, limit=limit)
     if not any(one["statuses"].get("error") for one in found.instruments.values()):
         run.write_json(VALIDITY, found.to_json())

@@ -71,8 +71,12 @@ class OperatingPoint:
 def choose_threshold(
     scores: FloatArray, right: BoolArray, min_p_correct: float
 ) -> Threshold | None:
-    """The best balanced threshold on (out-of-fold) training scores; None where there is none."""
-    return best_asymmetry(scores, right, min_p_correct=min_p_correct)
+    """The best balanced threshold on (out-of-fold) training scores; None where there is none.
+
+    Each observed score is a candidate: every gate that these items can tell apart. The paper's
+    grid begins at 0.05, where a model that is seldom right has hardly an answer.
+    """
+    return best_asymmetry(scores, right, min_p_correct=min_p_correct, grid=np.unique(scores))
 
 
 def operate(
@@ -95,7 +99,10 @@ def operate(
 def oracle(
     scores: FloatArray, right: BoolArray, *, min_p_correct: float, permutations: int, seed: int = 0
 ) -> dict[str, Any] | None:
-    """The best threshold in hindsight, with its permutation null; None where there is none."""
+    """The best threshold in hindsight, with its permutation null; None where there is none.
+
+    On the paper's own grid, and as its gate is printed.
+    """
     best = best_asymmetry(scores, right, min_p_correct=min_p_correct)
     if best is None:
         return None

@@ -348,7 +348,8 @@ def test_the_gate_is_judged_at_its_training_threshold() -> None:
 @pytest.mark.parametrize(
     ("asserted_right", "asserted_wrong", "verdict", "reasons"),
     [
-        (70, 20, Verdict.SUPPORTED, (ReasonCode.EFFECT_SHOWN,)),
+        (80, 20, Verdict.SUPPORTED, (ReasonCode.EFFECT_SHOWN,)),
+        (78, 20, Verdict.INCONCLUSIVE, (ReasonCode.UNDERPOWERED,)),  # 78% [69%, 85%]
         (69, 20, Verdict.INCONCLUSIVE, (ReasonCode.UNBALANCED, ReasonCode.UNDERPOWERED)),
         (48, 20, Verdict.REFUTED, (ReasonCode.UNBALANCED,)),
         (48, 44, Verdict.REFUTED, (ReasonCode.UNBALANCED,)),  # neither part can be
@@ -364,8 +365,18 @@ def test_a_gate_asserts_enough_of_the_right_fresh_answers(
     claim = claims.separates(point, GATES, faults=(), doubts=())
     assert claim.verdict is verdict and claim.reasons == reasons
     assert claim.estimate is not None
-    shown = "share asserted" if ReasonCode.UNBALANCED in reasons else "asymmetry"
-    assert claim.estimate.quantity.startswith(shown)
+    share = ReasonCode.UNBALANCED in reasons or asserted_right == 78
+    assert claim.estimate.quantity.startswith("share asserted" if share else "asymmetry")
+    # the paper's gate is passed where the claim's share is shown, failed where it is refuted
+    right = np.arange(200) < 100
+    state = claims.paper_gates((right, right), (right, right), point, 0.95)[3]["state"]
+    if verdict is Verdict.SUPPORTED or reasons == (ReasonCode.UNBALANCED,):
+        assert state == ("passed" if verdict is Verdict.SUPPORTED else "failed")
+    else:
+        assert state == "not decidable" or ReasonCode.EFFECT_EXCLUDED in reasons
+    # another reading of cut answers needs an estimated share alone: no verdict hangs on one answer
+    read = claims.separates(point, GATES, faults=(), doubts=(), reading=True)
+    assert (read.verdict is Verdict.SUPPORTED) == (asserted_right in (78, 80))
     doubt = (ReasonCode.NO_SIGNAL_IN_TRAINING,)
     doubted = claims.separates(point, GATES, faults=(), doubts=doubt)
     assert doubted.verdict is Verdict.INCONCLUSIVE and doubted.reasons[0] is doubt[0]
@@ -407,17 +418,22 @@ def test_missing_labels_of_one_set_are_a_fault(tiny_directory: Any) -> None:
     asked = questions("recall", ChatEncoder(tiny_directory("llama")), 100)
     said = [Response(one, (7,), "stop", 0, "") for one in asked]
 
-    def faults(missing: range) -> tuple[ReasonCode, ...]:
+    def faults(missing: range, fresh: Any = None) -> tuple[ReasonCode, ...]:
         rights = [None if place in missing else True for place in range(200)]
         of = tuple(
             Labelled(one.item_id, right, right, right, "")
             for one, right in zip(asked, rights, strict=True)
         )
-        return pipeline._faults(Labelling(of, (None,) * 200, {}), said, GATES)
+        labelled = Labelling(of, (None,) * 200, {})
+        return pipeline._faults(labelled, said, study(side(0), fresh or side(1)), GATES)
 
     assert GATES.validity.max_missing_share == 0.02
     assert faults(range(99, 101)) == ()  # one of each hundred
     assert faults(range(197, 200)) == (ReasonCode.INFRASTRUCTURE,)  # 1.5 % of all, 3 % of fresh
+    # a label that no position can be read for is missing just as well
+    assert faults(range(0), replace(side(1), without_features=2)) == ()
+    cut = replace(side(1), without_features=3)
+    assert faults(range(0), cut) == (ReasonCode.NO_POSITION,)
 
 
 def test_what_the_tables_leave_out_is_said() -> None:
