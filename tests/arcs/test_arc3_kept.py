@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from arcs.arc3 import analysis, probing
+from arcs.arc3 import analysis, kept, probing
 from arcs.arc3.kept import Kept, study_sha256
 from arcs.arc3.probing import Study
 from arcs.gates import load_gates
@@ -83,6 +84,25 @@ def test_whatever_is_read_is_in_the_hash() -> None:
     assert len(found) == 1 + len(changed)
     assert study_sha256(replace(both, seed=1)) not in found
     assert study_sha256(study(side(0), side(1))) in found
+
+
+def test_parts_of_other_code_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit of a tree that has changes does not say what is in it."""
+    for folder in kept.SOURCES:
+        shutil.copytree(kept.ROOT / folder, tmp_path / folder)
+    both = study(side(0), side(1))
+    before = study_sha256(both)
+    monkeypatch.setattr(kept, "ROOT", tmp_path)
+    assert study_sha256(both) == before
+    for folder in kept.SOURCES:
+        file = next((tmp_path / folder).rglob("*.py"))
+        file.write_text(file.read_text() + "# changed")
+        kept.sources_sha256.cache_clear()
+        after = study_sha256(both)
+        assert after != before
+        before = after
+    monkeypatch.undo()
+    kept.sources_sha256.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")

@@ -61,6 +61,7 @@ def test_a_sidecar_from_before_code_was_asked_still_loads(tmp_path: Path) -> Non
         ({"position": "middle"}, {}, "position is 'middle', not last_content or end_of_turn"),
         ({"features": "mean_normed"}, {}, "reads 'mean_normed', not h_last"),
         ({"threshold": 1.5}, {}, "threshold is 1.5, not a probability"),
+        ({"items": "humaneval"}, {}, "fitted on humaneval and has not the words they are asked in"),
         ({"threshold": None}, {}, "threshold is None"),
     ],
 )

@@ -151,6 +151,21 @@ def test_the_threshold_comes_from_training_and_the_oracle_is_apart() -> None:
     assert gate.operate(0.5, fresh, np.ones(200, bool), 0.95) is None
 
 
+def test_a_model_that_is_seldom_right_has_a_gate_too() -> None:
+    """All its probabilities lie below the first threshold of the paper's grid."""
+    rng = np.random.default_rng(0)
+    right = np.arange(400) < 12
+    scores = 0.02 + 0.02 * right + rng.uniform(-0.015, 0.015, 400)
+    assert gate.oracle(scores, right, min_p_correct=0.7, permutations=9) is None
+    chosen = gate.choose_threshold(scores, right, 0.7)
+    assert chosen is not None and chosen.value in scores
+    assert chosen.p_assert_correct >= 0.7 and chosen.asymmetry < -0.5
+    # no other gate on these items is better
+    tried = [(scores[~right] >= t).mean() - (scores[right] >= t).mean() for t in scores
+             if (scores[right] >= t).mean() >= 0.7]  # fmt: skip
+    assert chosen.asymmetry == pytest.approx(min(tried))
+
+
 def test_calibration_and_risk_stand_beside_what_knows_nothing() -> None:
     rng = np.random.default_rng(0)
     p = rng.random(400)
