@@ -32,7 +32,7 @@ from arcs.estimates import (
 )
 from arcs.gates import Gates
 from evals.probing.gate import OperatingPoint
-from evals.probing.kinds import ByKind, by_kind
+from evals.probing.kinds import ByKind, PairedByKind, by_kind
 from evals.statistics.auc import auc, auc_p_value, delong_interval
 from evals.statistics.differences import difference_of_rates
 from evals.statistics.power_auc import minimum_detectable_auc, n_to_settle_auc
@@ -159,8 +159,8 @@ def beyond_baselines(
 
     An intersection-union test (Berger 1982): all must pass at alpha, so nothing is corrected. One
     baseline that the probe cannot beat by what matters refutes it; one that orders all answers as
-    the probe does (None) is not beaten. Chance is one of them, and ``kinds`` (of the probe's own
-    scores) are for it: what is above chance between kinds alone is not shown to be above it.
+    the probe does (None) is not beaten. Each difference must be shown by kind as well, where it has
+    that; of chance, which is one of the baselines, ``kinds`` (of the probe's own scores) say it.
     """
     smallest, alpha = gates.smallest_effect.auc, gates.test.alpha
     estimates = {
@@ -201,6 +201,13 @@ def beyond_baselines(
     unbeaten = Verdict.INCONCLUSIVE in verdicts.values() or None in differences.values()
     if claim.verdict is Verdict.SUPPORTED and unbeaten:
         return replace(claim, verdict=Verdict.INCONCLUSIVE, reasons=(ReasonCode.UNDERPOWERED,))
+    for name, found in differences.items():
+        by = (found or {}).get("by_kind")
+        if claim.verdict is Verdict.SUPPORTED and by and not PairedByKind(**by).shown(alpha):
+            return replace(
+                claim, verdict=Verdict.INCONCLUSIVE, reasons=(ReasonCode.BETWEEN_KINDS,),
+                estimate=estimates[name],
+            )  # fmt: skip
     return held_to_kinds(claim, kinds, alpha)
 
 

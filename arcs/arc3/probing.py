@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ from arcs.arc3.table import Side
 from arcs.progress import Bar
 from evals.probing.baselines import Baseline, baselines
 from evals.probing.controls import control_task, plant, shuffled
+from evals.probing.kinds import paired_by_kind
 from evals.probing.permuted_labels import Labellings, null_of_the_best
 from evals.probing.probes import PRIMARY, PRIMARY_C, PROBES, scores_on
 from evals.statistics.auc import (
@@ -221,7 +222,7 @@ def all_baselines(
             "fitted": baseline.make is not None,
             "train": train[1],
             "fresh": shown(scores, study.fresh.y, study.level),
-            "probe_minus_baseline": _difference(scores, fresh_scores, study.fresh.y, study),
+            "probe_minus_baseline": _on_fresh(scores, fresh_scores, study),
             "in_training": _difference(train[0], oof, study.train.y, study),
         }
 
@@ -231,7 +232,7 @@ def all_baselines(
 def differences(study: Study, fresh_scores: FloatArray) -> dict[str, dict[str, Any] | None]:
     """The paired differences of :func:`all_baselines` alone, by name."""
     return {
-        one.name: _difference(_baseline_on_fresh(study, one), fresh_scores, study.fresh.y, study)
+        one.name: _on_fresh(_baseline_on_fresh(study, one), fresh_scores, study)
         for one in _baselines(study)
     }
 
@@ -257,6 +258,16 @@ def _baseline_on_fresh(study: Study, one: Baseline) -> FloatArray:
     if one.make is None:
         return np.asarray(one.fresh, dtype=np.float64)
     return scores_on(one.make(), one.train, study.train.y, one.fresh)
+
+
+def _on_fresh(baseline: FloatArray, probe: FloatArray, study: Study) -> dict[str, Any] | None:
+    """The difference on the fresh items, by item and by kind."""
+    fresh = study.fresh
+    found = _difference(baseline, probe, fresh.y, study)
+    if found is None:
+        return None
+    kinds = paired_by_kind(baseline, probe, fresh.y, fresh.groups, seed=study.seed)
+    return {**found, "by_kind": asdict(kinds)}
 
 
 def _difference(

@@ -104,7 +104,8 @@ def _baselines(metrics: Found) -> Table:
     table = _table(
         "Baselines: what the probe (*) must beat",
         "training: on the folds of the probe (*), all its seeds; difference: AUC of the probe "
-        "minus the baseline's on fresh items, paired, DeLong intervals",
+        "minus the baseline's on fresh items, paired, DeLong intervals; p: of items, and below "
+        "it by kind, the smaller one of within and between kinds (to be below half of alpha)",
     )
     table.add_column("baseline", overflow="fold", min_width=18)
     for name in ("training", "fresh", "difference", "p"):
@@ -114,9 +115,15 @@ def _baselines(metrics: Found) -> Table:
         table.add_row(
             one["name"], _number(one["train"]["out_of_fold_auc"]), _auc(one["fresh"]),
             "-" if found is None else _signed(found["difference"], found),
-            "-" if found is None else p_text(found["p_value"]),
+            "-" if found is None else f"{p_text(found['p_value'])}\n{_p_by_kind(found)}",
         )  # fmt: skip
     return table
+
+
+def _p_by_kind(difference: Found) -> str:
+    values = [difference["by_kind"][part] for part in ("within_p", "between_p")]
+    known = [one for one in values if one is not None]
+    return p_text(min(known)) if known else "-"
 
 
 def _controls(metrics: Found) -> Table:
@@ -288,15 +295,15 @@ def _by_kind(metrics: Found) -> list[str]:
             + (
                 "no kind has both"
                 if within is None
-                else f"{within['auc']:.3f}, p = {p_text(within['p_value'])}, {within['pairs']} pairs "
-                f"in {within['kinds']} kinds"
+                else f"{within['auc']:.3f}, p = {p_text(within['p_value'])}, "
+                f"{within['pairs']} pairs in {within['kinds']} kinds"
             )
             + "; between kinds (their mean ranks): "
             + (
                 "no two differ"
                 if between is None
-                else f"{between['auc']:.3f}, p = {p_text(between['p_value'])}, n = {between['kinds']} "
-                "kinds"
+                else f"{between['auc']:.3f}, p = {p_text(between['p_value'])}, "
+                f"n = {between['kinds']} kinds"
             )
             + f"; {one['permutations']} permutations of labels, of kinds."
         )

@@ -267,7 +267,6 @@ def test_cut_answers_that_could_turn_the_conclusion_make_it_invalid() -> None:
     ("signal", "share", "verdicts"),
     [
         (3.5, 0.4, {"transfer": "SUPPORTED", "beyond_baselines": "INVALID", "gate": "INVALID"}),
-        (4.0, 0.4, {"transfer": "SUPPORTED", "beyond_baselines": "SUPPORTED", "gate": "INVALID"}),
         (3.0, 0.1, {"transfer": "SUPPORTED", "beyond_baselines": "SUPPORTED", "gate": "SUPPORTED"}),
     ],
 )

@@ -62,12 +62,33 @@ def test_kinds_told_apart_support_nothing_where_they_are_few() -> None:
     told = _because(few[0].to_json(), 4)
     assert "tells kinds of question apart, and with 4 kinds that is not enough" in told
     # many kinds show it; one kind leaves nothing to tell apart, and is said
-    assert {one.verdict for one in judged(of_kinds(12))} == {Verdict.SUPPORTED}
+    first, _, gate = judged(of_kinds(12))
+    assert first.verdict is gate.verdict is Verdict.SUPPORTED
     one = of_kinds(4)
     single = replace(one, fresh=replace(one.fresh, groups=("humaneval",) * 120))
     assert {claim.verdict for claim in judged(single)} == {Verdict.SUPPORTED}
     found = claims.kinds_of(single, probing.primary_on_fresh(single)).to_json()
     assert "not tested" in _by_kind({"kinds": {"fresh": found, "gate": None}})[0]
+
+
+def test_a_baseline_is_beaten_by_kind_as_well() -> None:
+    interval = {"low": 0.1, "high": 0.3, "level": 0.95}
+    by = {"kinds": 8, "within": 0.1, "within_p": 0.024, "between": None, "between_p": None,
+          "permutations": 999}  # fmt: skip
+    rows: dict[str, dict[str, Any]] = {
+        "a": {"difference": 0.2, "interval": interval, "p_value": 0.001},
+        "b": {"difference": 0.2, "interval": interval, "p_value": 0.001, "by_kind": by},
+    }
+    for p, kinds, reasons in (
+        (0.024, 8, (ReasonCode.EFFECT_SHOWN,)),
+        (0.026, 8, KINDS),  # half of alpha for each part
+        (None, 1, (ReasonCode.EFFECT_SHOWN,)),  # not tested
+    ):
+        rows["b"]["by_kind"] = {**by, "within_p": p, "kinds": kinds}
+        claim = claims.beyond_baselines(rows, 100, GATES, faults=(), doubts=())
+        assert claim.reasons == reasons
+    rows["b"]["by_kind"] = {**by, "within": -0.1}  # the worse one
+    assert claims.beyond_baselines(rows, 100, GATES, faults=(), doubts=()).reasons == KINDS
 
 
 # -- cut answers ----------------------------------------------------------------------------------
