@@ -22,6 +22,7 @@ from arcs.gates import load_gates
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from evals.probing.gate import OperatingPoint
+from evals.statistics.rates import Interval
 from tests.support.arc3_bench import SIGNAL, side, study
 
 GATES = load_gates()
@@ -113,6 +114,7 @@ def scored(scores: np.ndarray, right: np.ndarray, hidden: np.ndarray) -> tuple[S
         (0.0, "none", Verdict.REFUTED, False),
         (0.0, "few", Verdict.REFUTED, False),
         (0.0, "high", Verdict.REFUTED, True),
+        (0.0, "some", Verdict.REFUTED, True),  # which leaves it open
         (1.0, "few", Verdict.SUPPORTED, False),
         (0.2, "high", Verdict.SUPPORTED, True),
     ],
@@ -129,6 +131,7 @@ def test_what_is_shown_and_what_is_excluded_outlive_the_readings(
     where = {
         "none": np.zeros(2000, bool), "few": rng.random(2000) < 0.01,
         "high": (scores > 0.7) & (rng.random(2000) < 0.8),
+        "some": (scores > 0.7) & (rng.random(2000) < 0.2),
     }  # fmt: skip
     one, of = scored(scores, right, where[hidden])
 
@@ -168,7 +171,7 @@ def test_the_controls_decide_in_the_analysis(monkeypatch: pytest.MonkeyPatch) ->
     told = analysis.analyse(both, GATES, (), Reporter(quiet=True))["claims"]
     for claim in told.values():
         assert claim["verdict"] == "INCONCLUSIVE" and claim["reasons"] == ["placebo_shown"]
-    excluded = Estimate("", 0.0, claims.Interval(-0.01, 0.01, 0.95), "", 9)
+    excluded = Estimate("", 0.0, Interval(-0.01, 0.01, 0.95), "", 9)
     refuted = judge_claim("", excluded, 0.05)
     monkeypatch.setattr(claims, "beyond_baselines", lambda *_, **__: refuted)
     found |= {"planted": {"verdict": "INCONCLUSIVE"}, "shuffled": {"verdict": "INCONCLUSIVE"}}
@@ -188,9 +191,12 @@ def test_a_sidecar_does_not_outlive_its_labels(
     facts: Any = SimpleNamespace(save=lambda folder: folder.mkdir(exist_ok=True))
     monkeypatch.setattr(sidecars, "fit", lambda *_: facts)
     monkeypatch.setattr(pipeline, "opened", lambda *_, **__: nullcontext())
-    monkeypatch.setattr(
-        sidecars, "try_out", lambda *_: tries.append(1) or {"n": len(tries), "milliseconds": {}}
-    )
+
+    def tried(*_: Any) -> dict[str, Any]:
+        tries.append(1)
+        return {"n": len(tries), "milliseconds": {}}
+
+    monkeypatch.setattr(sidecars, "try_out", tried)
     prepared: Any = SimpleNamespace(
         asked=(), longest=9, engine=None, directory=None, encoder=None
     )  # fmt: skip
