@@ -71,7 +71,7 @@ def _ranking(ranking: Mapping[str, Any], metrics: Mapping[str, Any]) -> Table:
     table = _table(
         f"{method.capitalize()} attribution, {ranking['unit']}",
         f"{ranking['n']}; p: {ranking['null']}; noise alone is expected to reach "
-        f"{ranking['expected_maximum']:.3f} of it, and {ranking['critical']:.3f} at the "
+        f"{ranking['expected_maximum']:.3f}, and {ranking['critical']:.3f} at the "
         f"{100 * metrics['alpha']:g}% level; halves "
         f"of the items: rank correlation {stability['rank_correlation']:+.2f}, "
         f"{100 * stability['top_shared']:.0f}% of the first {stability['top']} shared (by chance "
