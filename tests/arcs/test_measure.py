@@ -370,6 +370,7 @@ def shift_of(meter: Meter, base: list[Any], directory: ModelDirectory, weights: 
     return found
 
 
+@pytest.mark.slow  # half a minute of training
 def test_an_adapter_that_learnt_to_hedge_moves_the_meter_up(
     smollm_directory: ModelDirectory, hedging: tuple[Meter, list[Any]], tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_two_threads_give_what_one_gives(
     assert _ids(found) == {p.item_id: expected[p.item_id].ids[:6] for p in prompts[:1]}
 
 
+@pytest.mark.slow  # two decodes of nine prompts
 def test_a_unified_cache_depends_on_the_order_so_equality_here_means_something(
     gguf: Path, prompts: list[Prompt]
 ) -> None:
