@@ -161,7 +161,8 @@ def _gate(metrics: Found) -> Table:
     table = _table(
         "Gate: share asserted among right and wrong answers",
         "asymmetry: wrong minus right, below zero is good; the oracle's threshold is chosen on the "
-        "fresh labels themselves, and chance passes the paper's -0.15 as often as stated",
+        "fresh labels themselves, on the paper's grid"
+        + (", and chance passes the paper's -0.15 as often as stated" if gate["oracle"] else ""),
     )
     table.add_column("threshold", overflow="fold", min_width=22)
     for name in ("at", "right", "wrong", "asymmetry", "p"):
@@ -177,7 +178,9 @@ def _gate(metrics: Found) -> Table:
             "the same, fresh", *_point(fresh),
             _signed(fresh["asymmetry"], fresh), p_text(fresh["p_value"]),
         )  # fmt: skip
-    if oracle is not None:
+    if oracle is None:
+        table.add_row("oracle: none asserts 70% of the right answers", "-", "-", "-", "-", "-")
+    else:
         table.add_row(
             f"oracle (chance passes -0.15: {100 * oracle['null_passes_paper_gate']:.0f}%)",
             *_point(oracle), f"{oracle['asymmetry']:+.3f}", p_text(oracle["p_value"]),
@@ -243,7 +246,9 @@ def _lines(metrics: Found, run: Path | None) -> list[str]:
         )
         detectable = metrics["minimum_detectable_auc"]
         if detectable is not None:
-            lines.append(f"So many fresh items show a true AUC of {detectable:.3f} or more.")
+            lines.append(
+                f"So many fresh items are enough to show a true AUC of {detectable:.3f} or more."
+            )
     if metrics["sweep"] is not None:
         null = metrics["sweep"]["null_of_the_maximum"]
         lines.append(
@@ -285,13 +290,13 @@ def _by_kind(metrics: Found) -> list[str]:
             "is not tested."
         ]
     lines = []
-    for name, what in (("fresh", "AUC"), ("gate", "the gate's decisions, AUC")):
+    for name, what in (("fresh", "Fresh AUC"), ("gate", "AUC of the gate's fresh decisions")):
         one = found[name]
         if one is None:
             continue
         within, between = one["within"], one["between"]
         lines.append(
-            f"Fresh {what} within kinds (right and wrong answers of one kind): "
+            f"{what} within kinds (right and wrong answers of one kind): "
             + (
                 "no kind has both"
                 if within is None
