@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from statsmodels.stats.power import TTestPower
 
 from arcs.claims import ReasonCode, Verdict, held_to_gate
 from arcs.explanations import why
 from arcs.gates import Gates
 from arcs.sampled_arms import difference_interval
 from evals.statistics.paired import tango_interval
+from evals.statistics.power_means import paired_items
 from evals.statistics.rates import Interval
-from evals.statistics.sign_flips import sign_flip_p_value
+from evals.statistics.sign_flips import sign_flip_p_value, smallest_sign_flip_p
 
 Scores = Sequence[int | None]
 """One arm's in item order; None: no label."""
@@ -149,12 +149,10 @@ class MeanClaim:
         found = self.difference
         if found is None or self.reasons != (ReasonCode.UNDERPOWERED,) or not found.deviation:
             return None
-        needed = TTestPower().solve_power(
-            effect_size=self.smallest / found.deviation,
-            alpha=self.gates.test.alpha,
-            power=self.gates.test.power,
+        test = self.gates.test
+        return paired_items(
+            self.smallest / found.deviation, found.n_items, alpha=test.alpha, power=test.power
         )
-        return max(found.n_items + 1, int(np.ceil(float(np.squeeze(needed)))))
 
 
 def mean_claims(
@@ -249,6 +247,12 @@ def mean_difference(
     verdict, reason = held_to_gate(
         means, delta, interval, p_value, gates.smallest_effect.rate, gates.test.alpha
     )
+    if (
+        scale > 1  # Tango's interval of yes and no is wide enough on few items by itself
+        and reason is ReasonCode.EFFECT_EXCLUDED
+        and smallest_sign_flip_p(len(values)) >= gates.test.alpha
+    ):
+        verdict, reason = Verdict.INCONCLUSIVE, ReasonCode.UNDERPOWERED
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return MeanDifference(
         delta, interval, p_value, len(pairs), means, gained, lost, deviation, verdict, reason

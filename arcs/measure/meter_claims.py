@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from statsmodels.stats.power import TTestPower
-
 from arcs.claims import ReasonCode, Verdict
 from arcs.explanations import why
 from arcs.gates import Gates
 from evals.meter_scores import AxisScore, AxisShift
+from evals.statistics.power_means import paired_items
+from evals.statistics.sign_flips import smallest_sign_flip_p
 
 NULL = "an edit moves an item's contrast either way"
 
@@ -52,7 +51,9 @@ def meter_claim(
 
 
 def _verdict(shift: AxisShift, smallest: float | None, gates: Gates) -> tuple[Verdict, ReasonCode]:
-    if smallest is None:  # one item, or all of them alike: no spread to hold a shift against
+    # one item, or all of them alike: no spread to hold a shift against; or so few that no signs of
+    # theirs are rare enough, and a bootstrap's interval is too short
+    if smallest is None or smallest_sign_flip_p(shift.n) >= gates.test.alpha:
         return Verdict.INCONCLUSIVE, ReasonCode.UNDERPOWERED
     if shift.unchanged == shift.n:
         return Verdict.REFUTED, ReasonCode.EFFECT_EXCLUDED
@@ -82,7 +83,5 @@ def _n_to_settle(shift: AxisShift, smallest: float | None, gates: Gates) -> int 
     """Items at which the paired t test finds a shift that matters with the wanted power."""
     if smallest is None or not shift.deviation:
         return None
-    needed = TTestPower().solve_power(
-        effect_size=smallest / shift.deviation, alpha=gates.test.alpha, power=gates.test.power
-    )
-    return max(shift.n + 1, int(np.ceil(float(np.squeeze(needed)))))
+    test = gates.test
+    return paired_items(smallest / shift.deviation, shift.n, alpha=test.alpha, power=test.power)

@@ -23,3 +23,12 @@ def sign_flip_p_value(values: Sequence[int]) -> float:
         probability = grown
     sums = np.arange(len(probability)) - len(probability) // 2
     return min(1.0, float(probability[np.abs(sums) >= abs(sum(values))].sum()))
+
+
+def smallest_sign_flip_p(n: int) -> float:
+    """The least two-sided p that ``n`` values can have: all of one sign, 2 of 2^n flips.
+
+    Where it is not below alpha no shift could be shown, and a bootstrap's interval, too short on so
+    few values, excludes none either.
+    """
+    return min(1.0, 2.0 ** (1 - n))

@@ -274,6 +274,9 @@ def test_a_shift_matters_from_a_fifth_of_the_bases_own_spread() -> None:
     assert verdict(shift(-0.09, -0.2, -0.05, 1e-4)) == ("SUPPORTED", ["effect_shown"])
     seen = verdict(shift(0.09, 0.05, 0.13, 1e-4), trained_on_test=True)
     assert seen == ("INVALID", ["train_test_overlap"])
+    few = replace(shift(0.01, 0.0, 0.02, 1.0), n=5)  # no five items can have p < 0.05
+    assert verdict(few) == ("INCONCLUSIVE", ["underpowered"])
+    assert verdict(replace(few, n=6)) == ("REFUTED", ["effect_excluded"])
     alone = replace(base, deviation=None)
     assert meter_claim("hedging", alone, shift(1, 0.9, 1.1, 0), gates)["verdict"] == "INCONCLUSIVE"
 

@@ -99,3 +99,10 @@ def test_a_smaller_budget_that_makes_the_difference_is_an_artifact() -> None:
     assert primary.interaction_p is None and primary.verdict.value == "REFUTED"
     with pytest.raises(ValueError, match="different n_predict"):
         mean_claims(({256: scored(BASE)}, {512: scored(BASE)}), 4, "coverage", GATES)
+
+
+def test_so_few_items_that_no_p_could_be_small_exclude_nothing() -> None:
+    """Five items have p >= 1/16 whatever they are, and a bootstrap of near ones has no width."""
+    base, edited = [200] * 6, [201, 199, 201, 199, 201, 199]
+    found = [mean_difference(base[:n], edited[:n], 400, load_gates()) for n in (5, 6)]
+    assert [one.verdict.value for one in found if one] == ["INCONCLUSIVE", "REFUTED"]
