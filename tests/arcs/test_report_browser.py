@@ -113,16 +113,30 @@ def test_a_planted_script_is_stopped_by_the_policy(run: Path, chromium: Any, tmp
     tab.close()
 
 
+def follow(tab: Any, link: Any) -> None:
+    """Click, and wait until the page has read the new address: the browser tells it of that later.
+
+    The page listens for the same event and was first, so that it is done when this one resolves.
+    """
+    tab.evaluate(
+        """link => { window.followed = link.hash === location.hash ? Promise.resolve()
+            : new Promise(done => addEventListener("hashchange", done, {once: true})); }""",
+        link,
+    )
+    link.click()
+    tab.evaluate("window.followed")
+
+
 def test_every_link_of_a_number_shows_as_many_answers_as_it_says(run: Path, opened: Opened) -> None:
     tab = opened(run / "report.html")
     cells = tab.query_selector_all("#results td > a")
     counts = [one for one in cells if one.inner_text().isdecimal()]
     assert len(counts) > 8
     for one in counts:
-        one.click()
+        follow(tab, one)
         said = tab.inner_text("#matches")
         assert f", {one.inner_text()} of 32 answers" in said, (one.get_attribute("href"), said)
-    tab.click(".value a")  # the verdict's: what was gained and lost
+    follow(tab, tab.query_selector(".value a"))  # the verdict's: what was gained and lost
     assert sorted(tab.locator(".item .id").all_inner_texts()) == ["HumanEval/0", "HumanEval/3"]
 
 
