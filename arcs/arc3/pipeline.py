@@ -17,7 +17,7 @@ from arcs.arc3.engine import Engine, engine_of, opened
 from arcs.arc3.kept import ANALYSIS, study_sha256
 from arcs.arc3.labelling import Labelling
 from arcs.arc3.probing import Study
-from arcs.arc3.questions import SETS, Question, SetName, describe, questions
+from arcs.arc3.questions import SETS, Question, SetName, describe, encoder_of, questions
 from arcs.arc3.responses import Response
 from arcs.arc3.table import Difficulty, Side, sides
 from arcs.claims import ReasonCode
@@ -91,7 +91,7 @@ def prepare_run(config: Arc3Config, run: RunDirectory, reporter: Reporter) -> Pr
     require_free(run.path, RUN_BYTES, "the run")
     engine = engine_of(config)
     directory = prepare(config.model, say=reporter.say)
-    encoder = ChatEncoder(directory)
+    encoder = encoder_of(directory, config.labels)
     asked = questions(config.asked, encoder, config.per_set)
     prepared = Prepared(directory, encoder, engine, asked, load_gates())
     context = read_geometry(directory.path).context_length

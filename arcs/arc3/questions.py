@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from arcs.arc1.problems import choose
 from arcs.arc1.problems import encode as encode_problem
+from arcs.arc3.config import EXACT_MATCH
 from backends.interface import Prompt
 from evals.benchmarks import HUMANEVAL, SMALL, load_benchmark
 from evals.exact_match import encode_question
@@ -25,7 +26,9 @@ from evals.items.recall import recall_items
 from evals.items.records import ChefItem, Item, ShortAnswer, SmallTask
 from evals.overlap import exact_pairs
 from models.chat import ChatEncoder, EncodedPrompt, Message
+from models.directory import ModelDirectory
 from models.errors import UserError
+from models.question_answer import QUESTION_ANSWER
 
 SetName = Literal["train", "fresh"]
 SETS: tuple[SetName, ...] = ("train", "fresh")
@@ -75,6 +78,14 @@ def questions(asked: str, encoder: ChatEncoder, limit: int | None) -> tuple[Ques
             f"{sides[1][pair.second].item_id} of the fresh set ask the same"
         )
     return made
+
+
+def encoder_of(directory: ModelDirectory, labels: str) -> ChatEncoder:
+    """How a model is asked: short answers as plain text where it has no chat template.
+
+    What is labelled otherwise needs a chat, and without a template that is a CapabilityError.
+    """
+    return ChatEncoder(directory, raw=QUESTION_ANSWER if labels == EXACT_MATCH else None)
 
 
 def describe(made: Sequence[Question], asked: str) -> dict[str, Any]:

@@ -209,6 +209,9 @@ def fit(
     x, y = study.train.x[H_LAST], study.train.y
     scaler, logistic = (step for _, step in PROBES[PRIMARY]().fit(x, y).steps)
     scale = np.asarray(scaler.scale_, dtype=np.float64)
+    # a raw template asks the question alone
+    raw = "raw_template" in run.manifest()["chat"]
+    prefix, suffix = ("", "") if raw else AROUND[config.asked]
     facts = Facts(
         model=config.model,
         model_fingerprint=directory.fingerprint,
@@ -218,8 +221,8 @@ def fit(
         position=config.position,
         threshold=float(results["gate"]["chosen"]["threshold"]),
         hedge=hedge,
-        prefix=AROUND[config.asked][0],
-        suffix=AROUND[config.asked][1],
+        prefix=prefix,
+        suffix=suffix,
         n_layers=read_geometry(directory.path).n_layers,
         n_predict=config.budget,
         labels=config.labels,

@@ -13,11 +13,11 @@ from rich.console import Console
 from arcs.arc3 import sidecar as sidecars
 from arcs.arc3.config import Arc3Config, parse, require_run
 from arcs.arc3.engine import engine_of, opened
+from arcs.arc3.questions import encoder_of
 from arcs.claims import Verdict
 from arcs.fast_blas import arrange_fast_blas
 from arcs.progress import Reporter
 from arcs.runs import METRICS, canonical_json
-from models.chat import ChatEncoder
 from models.errors import UserError
 from models.geometry import read_geometry
 from models.store import prepare
@@ -94,7 +94,7 @@ def answer(
         reporter.say(f"--sidecar {folder}: {warning}")
     geometry = read_geometry(directory.path)
     sidecars.require_states(made, geometry, folder)
-    encoder = ChatEncoder(directory)
+    encoder = encoder_of(directory, made.facts.labels)
     prompt = sidecars.encode(encoder, made, question)
     longest = len(prompt.prompt.ids) + config.budget
     with opened(engine, directory, longest=longest, reporter=reporter) as base:

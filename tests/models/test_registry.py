@@ -15,12 +15,12 @@ from models.store import prepare
 from tests.support.tiny_models import build_tiny
 
 NAMES = ["SmolLM2-135M-Instruct", "SmolLM2-1.7B-Instruct", "Qwen3-0.6B", "Qwen3-1.7B",
-         "Qwen3.5-0.8B", "Gemma-4-E2B"]  # fmt: skip
+         "Qwen3.5-0.8B", "Gemma-4-E2B", "Gemma-3-270M"]  # fmt: skip
 
 
-def test_the_papers_five_models_and_the_embedded_one_are_known() -> None:
+def test_the_papers_five_models_and_the_embedded_ones_are_known() -> None:
     assert [spec.name for spec in MODELS] == NAMES
-    assert [spec.name for spec in MODELS if spec.embedded] == ["SmolLM2-135M-Instruct"]
+    assert [spec.name for spec in MODELS if spec.embedded] == [NAMES[0], NAMES[-1]]
     assert all(spec.family in FAMILIES.values() for spec in MODELS)
 
 
@@ -29,6 +29,7 @@ def test_the_papers_five_models_and_the_embedded_one_are_known() -> None:
     [(n, n) for n in NAMES] + [(n.upper(), n) for n in NAMES] + [
         ("gemma 4 e2b", "Gemma-4-E2B"), ("Qwen/Qwen3-0.6B", "Qwen3-0.6B"),
         ("unsloth/gemma-4-E2B-it", "Gemma-4-E2B"), ("smollm2_135m", "SmolLM2-135M-Instruct"),
+        ("gemma3-270m", "Gemma-3-270M"),
     ],
 )  # fmt: skip
 def test_names_ids_and_aliases_are_found_in_any_case(said: str, name: str) -> None:

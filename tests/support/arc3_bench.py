@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from arcs.arc3 import features, responses
-from arcs.arc3.config import PROFILES, Profile
+from arcs.arc3.config import EXACT_MATCH, PROFILES, Profile
 from arcs.arc3.pipeline import LABELS
 from arcs.arc3.probing import Study
-from arcs.arc3.questions import SETS, Question, describe, questions
+from arcs.arc3.questions import SETS, Question, describe, encoder_of, questions
 from arcs.arc3.table import Side
 from arcs.runs import RunDirectory
 from evals.probing.baselines import SCALARS, Answers
-from models.chat import ChatEncoder, load_tokenizer
+from models.chat import load_tokenizer
 from models.directory import ModelDirectory
 
 SMALL: Profile = replace(
@@ -93,7 +93,7 @@ def written_run(
     model of that name, for ``--difficulty-from``. ``says``: a right or a wrong answer to a
     question, where it is no short one.
     """
-    encoder = ChatEncoder(directory)
+    encoder = encoder_of(directory, EXACT_MATCH)
     asked = questions(items, encoder, limit)
     manifest: dict[str, Any] = {
         "arc": "arc3",
@@ -113,7 +113,7 @@ def written_run(
                 "item_id": question.item_id,
                 "set": question.set,
                 "prompt_sha": question.prompt_sha,
-                "ids": [*ids, encoder.end_of_turn_id],
+                "ids": [*ids, encoder.end_of_turn_id or encoder.stop_ids[-1]],
                 "finish_reason": "stop",
                 "near_ties": 0,
             }
