@@ -22,6 +22,8 @@ from arcs.arc2.paper_tables import paper_words
 from arcs.arc2.pipeline import axis_of
 from arcs.arc2.selection import points, select
 from arcs.arc2.table import paper_report, report
+from arcs.audits.catalogue import run_audits
+from arcs.audits.readers import read as read_results
 from arcs.gates import Gates, load_gates
 from arcs.runs import RunDirectory
 from backends import open_backend
@@ -147,6 +149,32 @@ def test_the_stored_ablations_are_what_the_engine_gives(
     stored = next(one for one in records if one["head"] == list(PLANTED))
     with open_backend("torch", directory) as engine, engine.tempered({PLANTED: 0.0}):
         assert [one.contrast for one in read_pairs(engine, pairs)] == stored["values"]
+
+
+def test_audits_read_arms_rankings_and_sweep(
+    planted: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    path, metrics = planted
+    results = read_results(path)
+    points = [one["point"] for one in metrics["sweep"]]
+    assert [one.arm for one in results.sets] == [*points]
+    for one, point in zip(results.sets, metrics["sweep"], strict=True):
+        assert one.settings == results.sets[0].settings
+        cut = sum(item.finish_reason == "length" for item in one.items)
+        if point["point"] != "base":  # the base is also asked what is only ranked
+            assert (len(one.items), cut) == (point["items"], point["truncated"])
+    ranked = {one.name.rpartition(", ")[2]: one for one in results.rankings}
+    heads = metrics["rankings"]["magnitude"]["heads"]
+    assert [one.effect for one in ranked["magnitude"].effects] == [one["effect"] for one in heads]
+    assert ranked["directional"].cross_fitted and not ranked["magnitude"].signed
+    found = {audit.name: made for audit, made in run_audits(results)}
+    for name in ("missing-control", "selection-without-null", "decoding-drift"):
+        assert found[name].examined and not found[name].findings, name
+    copy = shutil.copytree(path, tmp_path / "copy")
+    alone = [one for one in metrics["sweep"] if one["arm"] != "base"]
+    (copy / "metrics.json").write_text(json.dumps({**metrics, "sweep": alone}))
+    found = {audit.name: made for audit, made in run_audits(read_results(copy))}
+    assert "no control at all" in found["missing-control"].findings[0].message
 
 
 def test_the_report_shows_nulls_words_and_the_claim(planted: tuple[Path, dict[str, Any]]) -> None:

@@ -37,6 +37,9 @@ from arcs.arc3.probing import H_LAST
 from arcs.arc3.questions import FRESH_SHARE, SETS, Question, fresh_kinds, questions
 from arcs.arc3.report import _doubtful, report
 from arcs.arc3.responses import Response
+from arcs.audits.catalogue import run_audits
+from arcs.audits.readers import read as read_results
+from arcs.audits.results import Role
 from arcs.claims import ReasonCode, Verdict
 from arcs.gates import load_gates
 from arcs.judging.opening import JudgeOptions
@@ -537,6 +540,39 @@ def test_the_command_reads_the_very_ids_and_says_what_follows(bench: Bench, done
     assert tried["n"] == 10 and tried["compared"] == 0
     beside = metrics["beside"]
     assert beside["other"] == "hand" and beside["auc"]["other"] == 0.5  # rows that say nothing
+
+
+def test_audits_read_the_run_as_it_says_itself(done: Path, tmp_path: Path) -> None:
+    metrics, results = metrics_of(done), read_results(done)
+    for one, name in zip(results.sets, SETS, strict=True):
+        assert one.role == {"train": Role.TRAIN, "fresh": Role.TEST}[name]
+        right = [item.item_id for item in one.items if item.labels["right"]]
+        assert len(right) == metrics["sets"][name]["right"]
+        assert one.stores_finish_reasons() and one.features is not None
+        assert np.array_equal(one.features.x, features.load(done)[name].arrays[H_LAST])
+        assert one.features.item_ids == tuple(item.item_id for item in one.items)
+    (probe,) = results.probes
+    own = next(one for one in metrics["probes"] if one["primary"])
+    assert (probe.train_auc, probe.test_auc) == (
+        own["train"]["out_of_fold_auc"], own["fresh"]["auc"],
+    )  # fmt: skip
+    assert probe.operating_point is not None and probe.operating_point.chosen_on is Role.TRAIN
+    assert [one.effect for one in results.claims] == [own["fresh"]["auc"] - 0.5]
+    found = {audit.name: made for audit, made in run_audits(results)}
+    # its answers were written by hand, and its features read by torch
+    assert "torch" in found["decoding-drift"].findings[0].message
+    # every answer is an assertion
+    assert "asserted" in found["constant-class"].findings[0].where
+    for name in ("training-cv-gate", "impossible-auc", "train-test-overlap"):
+        assert found[name].examined and not found[name].findings, name
+    copy = shutil.copytree(done, tmp_path / "copy")
+    wrong = {**metrics, "probes": [{**own, "fresh": {**own["fresh"], "auc": 0.777123}}]}
+    (copy / "metrics.json").write_text(json.dumps(wrong))
+    found = {audit.name: made for audit, made in run_audits(read_results(copy))}
+    assert found["impossible-auc"].findings
+    (copy / "metrics.json").unlink()
+    with pytest.raises(UserError, match=r"no metrics.json yet; finish it with threearc arc3 --run"):
+        read_results(copy)
 
 
 def test_the_report_fits_80_columns(done: Path) -> None:

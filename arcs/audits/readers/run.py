@@ -1,4 +1,7 @@
-"""Our own run directories: manifest.json, items.jsonl, completions and metrics.json."""
+"""Our own run directories: manifest.json, items.jsonl, completions and metrics.json.
+
+Runs of Arc 2 and Arc 3 have readers of their own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from arcs.audits.readers import run_arc2, run_arc3
 from arcs.audits.readers.source import (
     filled_text,
     flatten,
@@ -33,6 +37,9 @@ FORMAT = "threearc run"
 MANIFEST = "manifest.json"
 ITEMS = "items.jsonl"
 METRICS = "metrics.json"
+OWN = {"arc2": run_arc2, "arc3": run_arc3}
+READ = ("arc1", "eval", *OWN)
+"""Kinds of runs."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +72,56 @@ def read(path: Path) -> Results:
     a folder are left out with a note.
     """
     folders = runs_in(path)
-    finished = [one for one in folders if (one / ITEMS).is_file()]
+    lacking = {one: _lacking(one) for one in folders}
+    finished = [one for one, name in lacking.items() if name is None]
     if not finished:
         first = folders[0] if folders else path
         arc = read_json(first / MANIFEST)["arc"] if folders else "arc1"
+        if arc not in READ:
+            raise UserError(
+                f"{first}: a run of {arc}; audited are runs of {', '.join(READ[:-1])} and {READ[-1]}"
+            )
         raise UserError(
-            f"{first}: the run has no {ITEMS} yet; finish it with threearc {arc} --run {first}"
+            f"{first}: the run has no {lacking.get(first, ITEMS)} yet; finish it with threearc "
+            f"{arc} --run {first}"
         )
-    sets: list[ResultSet] = []
-    for folder in finished:
-        run = _open(folder, family=folder.name if len(finished) > 1 else None)
-        try:
-            sets.extend(_sets(run))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{folder}: a record of the run lacks {error}; it is damaged") from None
-    left = tuple(
-        f"{one}: no {ITEMS}, the run is not finished" for one in folders if one not in finished
+    found = [_read(one, one.name if len(finished) > 1 else None) for one in finished]
+    left = tuple(_why_not(one, name) for one, name in lacking.items() if name is not None)
+    return Results(
+        path,
+        FORMAT,
+        sets=tuple(one for each in found for one in each.sets),
+        probes=tuple(one for each in found for one in each.probes),
+        rankings=tuple(one for each in found for one in each.rankings),
+        interventions=tuple(one for each in found for one in each.interventions),
+        claims=tuple(one for each in found for one in each.claims),
+        skipped=(*(one for each in found for one in each.skipped), *left),
     )
-    return Results(path, FORMAT, sets=tuple(sets), skipped=left)
+
+
+def _lacking(folder: Path) -> str | None:
+    """The first file that a finished run has and this one has not; None where it has all."""
+    arc = str(read_json(folder / MANIFEST)["arc"])
+    needed = (*OWN[arc].NEEDED, METRICS) if arc in OWN else (ITEMS,)
+    return next((name for name in needed if not (folder / name).is_file()), None)
+
+
+def _why_not(folder: Path, lacking: str) -> str:
+    arc = str(read_json(folder / MANIFEST)["arc"])
+    if arc not in READ:
+        return f"{folder}: a run of {arc} holds no answers of its own to audit"
+    return f"{folder}: no {lacking}, the run is not finished"
+
+
+def _read(folder: Path, family: str | None) -> Results:
+    run = _open(folder, family)
+    own = OWN.get(str(run.manifest["arc"]))
+    try:
+        if own is not None:
+            return own.read(folder, run.manifest, run.metrics, family)
+        return Results(folder, FORMAT, sets=tuple(_sets(run)))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder}: a record of the run lacks {error}; it is damaged") from None
 
 
 def _open(folder: Path, family: str | None) -> _Run:
