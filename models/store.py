@@ -147,7 +147,9 @@ def _embedded(spec: ModelSpec, root: Path, say: Say) -> Source:
     found = _from_gguf(path, root, spec.name, "embedded")
     if not spec.terms:
         return found
-    terms = f"{spec.name} comes under the {spec.licence} ({spec.terms}); by using it you accept them"
+    terms = (
+        f"{spec.name} comes under the {spec.licence} ({spec.terms}); by using it you accept them"
+    )
     return replace(found, terms=terms)
 
 

@@ -99,7 +99,7 @@ def transfer(
         alpha=gates.test.alpha, power=gates.test.power,
     )  # fmt: skip
     claim = judge_claim(
-        f"h_last of the frozen base tells right from wrong answers on fresh prompts (an AUC that "
+        f"h_last of the frozen model tells right from wrong answers on fresh prompts (an AUC that "
         f"matters: {0.5 + smallest:g})",
         estimate, smallest,
         faults=found, doubts=doubts, alpha=gates.test.alpha, direction=Direction.MORE,
@@ -297,7 +297,7 @@ def undecided(train: Side, fresh: Side, faults: Sequence[ReasonCode]) -> JudgedC
     if not doubts:
         return None
     return judge_claim(
-        "h_last of the frozen base tells right from wrong answers on fresh prompts", None, None,
+        "h_last of the frozen model tells right from wrong answers on fresh prompts", None, None,
         faults=faults, doubts=list(dict.fromkeys(doubts)),
     )  # fmt: skip
 

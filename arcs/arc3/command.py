@@ -67,7 +67,7 @@ def start(
 
 def _absolute(flags: Mapping[str, Any]) -> dict[str, Any]:
     made = absolute_paths(flags)
-    for name in ("ids_from", "difficulty"):
+    for name in ("adapter", "ids_from", "difficulty"):
         if isinstance(made.get(name), Path):
             made[name] = made[name].absolute()
     return made

@@ -77,6 +77,8 @@ class Arc3Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     model: str = "SmolLM2-135M-Instruct"
+    adapter: Path | None = None
+    """A LoRA on the model: answers and states are the edited model's."""
     backend: Literal["auto", "torch", "mlx", "gguf"] = "auto"
     quant: Literal["f32", "f16", "q8_0", "q5_k_m", "q4_k_m"] | None = None
     """Of the GGUF; None: f32."""

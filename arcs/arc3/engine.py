@@ -1,15 +1,19 @@
-"""Open the frozen base on the engine that answers and is read."""
+"""Open the frozen model on the engine that answers and is read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from arcs.arc3.config import GGUF, Arc3Config
+from arcs.arc3.edit import Edit, name_of
 from arcs.progress import Reporter
 from backends import choose_backend, free_memory, open_backend
+from backends.adapter_files import load_adapter
 from backends.interface import LanguageModel
 from backends.memory import ITEM_BYTES, model_size
 from models.directory import ModelDirectory
@@ -48,12 +52,17 @@ def engine_of(config: Arc3Config) -> Engine:
 
 @contextmanager
 def opened(
-    engine: Engine, directory: ModelDirectory, *, longest: int, reporter: Reporter
+    engine: Engine,
+    directory: ModelDirectory,
+    *,
+    longest: int,
+    reporter: Reporter,
+    edit: Edit | None = None,
 ) -> Iterator[LanguageModel]:
     """The model; ``longest``: ids of the longest prompt with its whole budget."""
-    reporter.say(f"opening {directory.name} on {engine}")
+    reporter.say(f"opening {name_of(directory, edit)} on {engine}")
     if engine.name == GGUF:
-        with _gguf(engine, directory, longest, reporter) as model:
+        with _gguf(engine, directory, longest, reporter, edit) as model:
             yield model
         return
     needed = model_size(directory).parameters * ITEM_BYTES[engine.dtype]
@@ -64,13 +73,20 @@ def opened(
             "GB are free: choose --dtype bfloat16 or a smaller model"
         )
     with open_backend(engine.name, directory, dtype=engine.dtype) as model:
+        if edit is not None:
+            model.attach_lora(*load_adapter(edit.path, directory))
         yield model
 
 
 @contextmanager
 def _gguf(
-    engine: Engine, directory: ModelDirectory, longest: int, reporter: Reporter
+    engine: Engine,
+    directory: ModelDirectory,
+    longest: int,
+    reporter: Reporter,
+    edit: Edit | None,
 ) -> Iterator[LanguageModel]:
+    from backends.llamacpp.adapter import convert_adapter
     from backends.llamacpp.exact import exact_gguf
     from backends.llamacpp.model import open_gguf
     from backends.llamacpp.quantise import evaluation_gguf
@@ -85,11 +101,16 @@ def _gguf(
         else evaluation_gguf(directory, engine.quant, cache, say=reporter.say)
     )
     context = -(-longest // CONTEXT_STEP) * CONTEXT_STEP
-    with open_gguf(
-        path,
-        context=context,
-        width=WIDTH,
-        kv_dtype="f32" if exact else "f16",
-        threads=engine.threads,
-    ) as model:
-        yield model
+    with TemporaryDirectory(prefix="threearc-adapter-") as folder:
+        adapter = None
+        if edit is not None:
+            adapter = convert_adapter(edit.path, directory, Path(folder) / "adapter.gguf")
+        with open_gguf(
+            path,
+            adapter=adapter,
+            context=context,
+            width=WIDTH,
+            kv_dtype="f32" if exact else "f16",
+            threads=engine.threads,
+        ) as model:
+            yield model

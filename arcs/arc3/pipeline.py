@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from arcs import provenance
 from arcs.arc3 import analysis, beside, features, labelling, responses, sidecar
-from arcs.arc3.config import Arc3Config, require_run
+from arcs.arc3.config import GGUF, Arc3Config, require_run
+from arcs.arc3.edit import Edit, edit_of, fingerprint_of, name_of
 from arcs.arc3.engine import Engine, engine_of, opened
 from arcs.arc3.kept import ANALYSIS, study_sha256
 from arcs.arc3.labelling import Labelling
@@ -44,15 +46,27 @@ class Prepared:
     """What all stages share."""
 
     directory: ModelDirectory
+    edit: Edit | None
     encoder: ChatEncoder
     engine: Engine
     asked: tuple[Question, ...]
     gates: Gates
 
     @property
+    def fingerprint(self) -> str:
+        """Of the weights that answer and are read."""
+        return fingerprint_of(self.directory, self.edit)
+
+    @property
     def longest(self) -> int:
         """Ids of the longest prompt."""
         return max(len(one.prompt.ids) for one in self.asked)
+
+    def opened(self, longest: int, reporter: Reporter) -> AbstractContextManager[LanguageModel]:
+        """The model, with the adapter if there is one."""
+        return opened(
+            self.engine, self.directory, longest=longest, reporter=reporter, edit=self.edit
+        )
 
 
 def run_arc3(
@@ -91,27 +105,29 @@ def prepare_run(config: Arc3Config, run: RunDirectory, reporter: Reporter) -> Pr
     require_free(run.path, RUN_BYTES, "the run")
     engine = engine_of(config)
     directory = prepare(config.model, say=reporter.say)
+    edit = edit_of(config.adapter, directory, gguf=engine.name == GGUF)
     encoder = encoder_of(directory, config.labels)
     asked = questions(config.asked, encoder, config.per_set)
-    prepared = Prepared(directory, encoder, engine, asked, load_gates())
+    prepared = Prepared(directory, edit, encoder, engine, asked, load_gates())
     context = read_geometry(directory.path).context_length
     if prepared.longest + config.budget > context:
         raise UserError(
             f"--n-predict {config.budget}: with the longest prompt that is "
             f"{prepared.longest + config.budget} tokens, and {directory.name} has {context}"
         )
-    borrowed = None if config.ids_from is None else _borrowed(config, directory)
-    other = None if config.difficulty is None else _other_model(config, directory)
+    borrowed = None if config.ids_from is None else _borrowed(config, prepared)
+    other = None if config.difficulty is None else _other_model(config, prepared)
     known = run.manifest().get("model", {}).get("verification")
     verification = str(known) if known is not None else verify(directory, say=reporter.say)
     run.extend_manifest(
         model={
-            "name": directory.name,
+            "name": name_of(directory, edit),
             "family": directory.family,
             "source": directory.source,
-            "fingerprint": directory.fingerprint,
+            "fingerprint": prepared.fingerprint,
             "gguf_sha256": directory.gguf_sha256,
             "verification": verification,
+            **_edited(directory, edit),
         },
         backend=str(engine),
         chat=encoder.describe(),
@@ -123,13 +139,23 @@ def prepare_run(config: Arc3Config, run: RunDirectory, reporter: Reporter) -> Pr
     return prepared
 
 
-def _borrowed(config: Arc3Config, directory: ModelDirectory) -> dict[str, Any]:
+def _edited(directory: ModelDirectory, edit: Edit | None) -> dict[str, Any]:
+    """What an edited model is made of; nothing of a base."""
+    if edit is None:
+        return {}
+    return {
+        "base": {"name": directory.name, "fingerprint": directory.fingerprint},
+        "adapter": {"name": edit.name, "sha256": edit.sha256},
+    }
+
+
+def _borrowed(config: Arc3Config, prepared: Prepared) -> dict[str, Any]:
     """What the run is whose answers are read. Raises UserError where they do not fit."""
     path = config.ids_from
     assert path is not None
     theirs = require_run(path, "--ids-from", responses.RESPONSES)
     for what, mine, its in (
-        ("model", directory.fingerprint, theirs["model"]["fingerprint"]),
+        ("model", prepared.fingerprint, theirs["model"]["fingerprint"]),
         ("items", config.asked, theirs["questions"]["items"]),
         ("n_predict", config.budget, theirs["questions"]["n_predict"]),
     ):
@@ -141,14 +167,14 @@ def _borrowed(config: Arc3Config, directory: ModelDirectory) -> dict[str, Any]:
     return {"backend": theirs["backend"], "engine": theirs.get("engine")}
 
 
-def _other_model(config: Arc3Config, directory: ModelDirectory) -> dict[str, Any]:
+def _other_model(config: Arc3Config, prepared: Prepared) -> dict[str, Any]:
     """What the run is whose labels are the items' difficulty.
 
     Raises UserError where that would be the model's own result.
     """
     assert config.difficulty is not None
     theirs = require_run(config.difficulty, "--difficulty-from", LABELS)
-    if theirs["model"]["fingerprint"] == directory.fingerprint:
+    if theirs["model"]["fingerprint"] in (prepared.fingerprint, prepared.directory.fingerprint):
         raise UserError(
             f"--difficulty-from {config.difficulty}: that run is of the same model, whose own "
             "result is no baseline; give another model's"
@@ -172,9 +198,7 @@ def _read(
     unanswered = responses.missing(prepared.asked, store)
     if unanswered or not features.complete(run.path):
         longest = prepared.longest + config.budget
-        with opened(
-            prepared.engine, prepared.directory, longest=longest, reporter=reporter
-        ) as model:
+        with prepared.opened(longest, reporter) as model:
             described = _describe(model)
             run.extend_manifest(engine=described)
             if unanswered:
@@ -204,7 +228,7 @@ def _definition(
         n_layers=read_geometry(prepared.directory.path).n_layers,
         ids_source="generated",
         stop_ids=prepared.encoder.stop_ids,
-        model_fingerprint=prepared.directory.fingerprint,
+        model_fingerprint=prepared.fingerprint,
         engine=described,
     )
 
@@ -343,15 +367,13 @@ def _end_to_end(
         shutil.rmtree(run.path / sidecar.FOLDER, ignore_errors=True)
         tried.unlink(missing_ok=True)
         return None
-    made = sidecar.fit(study, config, run, prepared.directory, results)
+    made = sidecar.fit(study, config, run, prepared.directory, prepared.fingerprint, results)
     made.save(run.path / sidecar.FOLDER)
     made_of = study_sha256(study)
     if not tried.is_file() or run.read_json(sidecar.TRIED).get("study") != made_of:
         asked = [one for one in prepared.asked if one.set == "fresh"][: sidecar.TRIES]
         longest = prepared.longest + config.budget
-        with opened(
-            prepared.engine, prepared.directory, longest=longest, reporter=reporter
-        ) as model:
+        with prepared.opened(longest, reporter) as model:
             found = sidecar.try_out(model, prepared.encoder, made, asked, config.budget, study)
             run.write_json(sidecar.TRIED, {**found, "study": made_of})
     kept = run.read_json(sidecar.TRIED)

@@ -77,6 +77,8 @@ class Facts:
     prefix: str = ""
     n_layers: int | None = None
     """Of the model; None in sidecars that were made before it was kept."""
+    adapter: str | None = None
+    """Path of the LoRA on the model, which is needed to answer; None for a base."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,6 +204,7 @@ def fit(
     config: Arc3Config,
     run: RunDirectory,
     directory: ModelDirectory,
+    fingerprint: str,
     results: Mapping[str, Any],
     hedge: str = HEDGE,
 ) -> Sidecar:
@@ -214,7 +217,8 @@ def fit(
     prefix, suffix = ("", "") if raw else AROUND[config.asked]
     facts = Facts(
         model=config.model,
-        model_fingerprint=directory.fingerprint,
+        model_fingerprint=fingerprint,
+        adapter=None if config.adapter is None else str(config.adapter),
         engine=str(run.manifest()["backend"]),
         features=H_LAST,
         probe=PRIMARY,

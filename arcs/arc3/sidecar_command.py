@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from arcs.arc3 import sidecar as sidecars
-from arcs.arc3.config import Arc3Config, parse, require_run
+from arcs.arc3.config import GGUF, Arc3Config, parse, require_run
+from arcs.arc3.edit import edit_of, fingerprint_of, name_of
 from arcs.arc3.engine import engine_of, opened
 from arcs.arc3.questions import encoder_of
 from arcs.claims import Verdict
@@ -77,6 +78,7 @@ def answer(
         raise UserError("QUESTION: ask something")
     given: dict[str, Any] = {
         "model": model or made.facts.model,
+        "adapter": made.facts.adapter,
         "backend": backend or "auto",
         "n_predict": made.facts.n_predict if n_predict is None else n_predict,
     }
@@ -84,10 +86,11 @@ def answer(
     engine = engine_of(config)
     arrange_fast_blas(engine.name, reporter)
     directory = prepare(config.model, say=reporter.say)
-    if directory.fingerprint != made.facts.model_fingerprint:
+    edit = edit_of(config.adapter, directory, gguf=engine.name == GGUF)
+    if fingerprint_of(directory, edit) != made.facts.model_fingerprint:
         raise UserError(
             f"--sidecar {folder}: it was fitted on {made.facts.model}, whose states are not those "
-            f"of {directory.name}; fit one on a run of this model"
+            f"of {name_of(directory, edit)}; fit one on a run of this model"
         )
     warning = sidecars.other_states(made.facts.engine, str(engine))
     if warning is not None:
@@ -97,8 +100,8 @@ def answer(
     encoder = encoder_of(directory, made.facts.labels)
     prompt = sidecars.encode(encoder, made, question)
     longest = len(prompt.prompt.ids) + config.budget
-    with opened(engine, directory, longest=longest, reporter=reporter) as base:
-        found = sidecars.answer(base, encoder, made, prompt, config.budget)
+    with opened(engine, directory, longest=longest, reporter=reporter, edit=edit) as opened_model:
+        found = sidecars.answer(opened_model, encoder, made, prompt, config.budget)
     ms = {
         "generating": 1000 * found.generating,
         "reading": 1000 * found.reading,

@@ -28,6 +28,12 @@ def arc3(
         str | None,
         typer.Option(help="Name (see threearc models), hub id or path", show_default=False),
     ] = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            help="A LoRA adapter on the model: the edited model is read", show_default=False
+        ),
+    ] = None,
     backend: Annotated[
         str | None, typer.Option(help="auto (default), torch, mlx or gguf", show_default=False)
     ] = None,
@@ -123,6 +129,7 @@ def arc3(
     """
     given: dict[str, Any] = {
         "model": model,
+        "adapter": adapter,
         "backend": backend,
         "quant": quant,
         "threads": threads,

@@ -17,6 +17,7 @@ Examples:\n
   threearc falsify                                       (the latest runs of the arcs, one page)\n
   threearc falsify runs/arc3-20260101-120000\n
   threearc falsify runs/arc3-a --replication runs/arc3-other-model\n
+  threearc falsify --adapter runs/arc1-a/adapter --model SmolLM2-135M-Instruct\n
   threearc falsify --features train.npz --fresh fresh.npz --labels labels.jsonl\n
   threearc falsify --features train.safetensors --fresh fresh.safetensors
   --labels labels.csv --responses answers.jsonl --axis right\n
@@ -55,6 +56,30 @@ def falsify(
     fresh_responses: Annotated[
         Path | None,
         typer.Option(help="Of the fresh set, where --responses has them not", show_default=False),
+    ] = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(help="A LoRA adapter: base and edited model answer short questions and are "
+                     "read as by arc3, after the gates are written", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Its base (SmolLM2-135M-Instruct)", show_default=False)
+    ] = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(help="For --adapter: auto (default), torch, mlx or gguf", show_default=False),
+    ] = None,
+    items: Annotated[
+        str | None,
+        typer.Option(help="For --adapter: short-answers (default) or recall", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="For --adapter: items of each set, at least 10", show_default=False),
+    ] = None,
+    n_predict: Annotated[
+        int | None,
+        typer.Option(help="For --adapter: token budget of an answer", show_default=False),
     ] = None,
     columns: Annotated[
         list[str] | None,
@@ -124,8 +149,8 @@ def falsify(
     """Does a claim about hidden states survive five steps, their gates fixed beforehand?
 
     Cross-validation (never evidence), fresh items, every axis, pooled layers, another model. Says
-    why a claim fails, too. Needs no engine: features and labels of any tool will do. Without RUN
-    or --features: the latest runs of the arcs.
+    why a claim fails, too. Needs no engine but for --adapter: features and labels of any tool will
+    do. Without RUN, --adapter or --features: the latest runs of the arcs.
     """
     given: dict[str, Any] = {
         "source": source,
@@ -135,6 +160,12 @@ def falsify(
         "fresh_labels": fresh_labels,
         "responses": responses,
         "fresh_responses": fresh_responses,
+        "adapter": adapter,
+        "model": model,
+        "backend": backend,
+        "items": items,
+        "limit": limit,
+        "n_predict": n_predict,
         "columns": tuple(columns) if columns else None,
         "axis": axis,
         "pooled": pooled,

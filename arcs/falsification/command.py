@@ -13,6 +13,7 @@ from arcs import provenance
 from arcs.continuing import continuable
 from arcs.falsification.config import FalsifyConfig, absolute, flag_of, parse
 from arcs.falsification.protocol import FILE
+from arcs.fast_blas import arrange_fast_blas
 from arcs.progress import Reporter
 from arcs.report.command import views_of
 from arcs.report.compare import compared
@@ -35,17 +36,29 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
         if out is not None:
             raise UserError("--run continues a run and --out begins one: give one of them")
         config = _settings_of(run, flags)
+        _arrange(config, reporter)
         directory = RunDirectory.resume(run)
         directory.extend_manifest(versions=provenance.versions())
         directory.require_same_commit(provenance.code_state())
         reporter.say(f"falsify, continued in {directory.path}")
     else:
         config = parse(absolute(flags))
+        _arrange(config, reporter)
         directory = _begun(config, out)
         reporter.say(f"falsify, profile {config.profile}, in {directory.path}")
     with directory:
         metrics = _go(config, directory, reporter, begun_now=run is None)
     _print(metrics, as_json)
+
+
+def _arrange(config: FalsifyConfig, reporter: Reporter) -> None:
+    """Where models are opened here: check what Arc 3 is given, and have MLX its BLAS."""
+    if config.adapter is None:
+        return
+    from arcs.arc3.engine import engine_of
+    from arcs.falsification.edited import arc3_config
+
+    arrange_fast_blas(engine_of(arc3_config(config, config.adapter)).name, reporter)
 
 
 def _over_the_latest(

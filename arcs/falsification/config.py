@@ -14,7 +14,9 @@ from arcs.continuing import validated
 OWN = ("features", "fresh", "labels")
 OPTIONAL = ("fresh_labels", "responses", "fresh_responses")
 REPLICATION = tuple(f"replication_{name}" for name in (*OWN, *OPTIONAL))
-PATHS = ("source", *OWN, *OPTIONAL, "replication", *REPLICATION, "gates")
+PATHS = ("source", *OWN, *OPTIONAL, "adapter", "replication", *REPLICATION, "gates")
+EDITED_MODEL = ("model", "backend", "items", "limit", "n_predict")
+"""How the base and the edited model of --adapter are run, as in Arc 3."""
 _FLAGS = {"source": "RUN"}
 
 
@@ -31,6 +33,14 @@ class FalsifyConfig(BaseModel):
     fresh_labels: Path | None = None
     responses: Path | None = None
     fresh_responses: Path | None = None
+    adapter: Path | None = None
+    """A LoRA adapter: the edited model's own states and answers are made here."""
+    model: str | None = None
+    """Its base; None: Arc 3's default."""
+    backend: Literal["auto", "torch", "mlx", "gguf"] | None = None
+    items: Literal["short-answers", "recall"] | None = None
+    limit: int | None = Field(default=None, ge=10)
+    n_predict: int | None = Field(default=None, ge=1)
     columns: tuple[str, ...] = ()
     axis: str | None = None
     pooled: str | None = None
@@ -56,14 +66,28 @@ class FalsifyConfig(BaseModel):
             raise ValueError(f"RUN has features and labels of its own: leave {flag_of(own[0])} out")
         if self.source is not None and (self.axis or self.columns or self.untruncated):
             raise ValueError("--axis, --columns and --untruncated are for --features, not for RUN")
-        if self.source is None:
-            self._whole(OWN, "give RUN, or --features, --fresh and --labels")
+        if self.adapter is not None:
+            self._alone([*own, *(["source"] if self.source is not None else [])])
+        else:
+            stray = [name for name in EDITED_MODEL if getattr(self, name) is not None]
+            if stray:
+                raise ValueError(f"{flag_of(stray[0])} is for --adapter, which is not given")
+        if self.source is None and self.adapter is None:
+            self._whole(OWN, "give RUN, or --adapter, or --features, --fresh and --labels")
         again = [name for name in REPLICATION if getattr(self, name) is not None]
         if self.replication is not None and again:
             raise ValueError(f"--replication is a run: leave {flag_of(again[0])} out")
         if again:
             self._whole(REPLICATION[: len(OWN)], f"{flag_of(again[0])} needs its fellows")
         return self
+
+    def _alone(self, others: list[str]) -> None:
+        if others:
+            raise ValueError(
+                f"--adapter has its features and labels made here: leave {flag_of(others[0])} out"
+            )
+        if self.axis or self.columns or self.untruncated:
+            raise ValueError("--axis, --columns and --untruncated are for --features")
 
     def _whole(self, names: tuple[str, ...], what: str) -> None:
         lacking = [flag_of(name) for name in names if getattr(self, name) is None]

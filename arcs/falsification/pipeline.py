@@ -13,7 +13,7 @@ from arcs.arc3.kept import Kept
 from arcs.arc3.probing import Study
 from arcs.claims import ReasonCode
 from arcs.estimates import GateState
-from arcs.falsification import modes, protocol, steps
+from arcs.falsification import edited, modes, protocol, steps
 from arcs.falsification.config import FalsifyConfig, flag_of
 from arcs.falsification.evidence import (
     Evidence,
@@ -33,7 +33,7 @@ from arcs.runs import METRICS, RunDirectory
 from models.errors import UserError
 
 STEPS = "steps.jsonl"
-MODES = "modes"
+MODES, BASE = "modes", edited.BASE
 SCHEMA = "threearc-falsify-1"
 Found = dict[str, Any]
 
@@ -47,8 +47,10 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
     gates = load_gates(config.gates or DEFAULT_GATES)
     sha256 = protocol.declare(run, gates, config)
     run.extend_manifest(gates=gates.to_json(), gates_file_sha256=sha256)
+    if config.adapter is not None:
+        edited.make(config, run, reporter)
     store = run.json_lines(STEPS)
-    with run.timed("steps"), reporter.bar("steps", len(Step) + 1, "steps") as bar:
+    with run.timed("steps"), reporter.bar("steps", _parts(config), "steps") as bar:
         source = _source(config, run)
         train = source.train()
         axis = source.axis()
@@ -70,6 +72,8 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
         keep(MODES, lambda: {"modes": modes.all_modes(train, fresh, both, found, gates)})
         other = _replication(config)
         keep(Step.REPLICATION, lambda: _replicated(other, source, study, gates))
+        if config.adapter is not None:
+            keep(BASE, lambda: edited.base_beside(run.path, gates, study))
         if other is not None:
             _note_other(run, other, found[Step.REPLICATION])
     faults = [*source.faults(), *_missing(train, fresh, axis, gates)]
@@ -90,6 +94,7 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
         "sets": {"train": _set(train, axis), "fresh": _set(fresh, axis)},
         "steps": [found[step] for step in Step],
         "modes": found[MODES]["modes"],
+        **({BASE: found[BASE]} if BASE in found else {}),
         "claims": {name: one.to_json() for name, one in judged.items()},
         "config": config.model_dump(mode="json"),
         "made_with": {k: v for k, v in run.manifest().items()
@@ -97,6 +102,11 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
     }  # fmt: skip
     run.write_json(METRICS, metrics)
     return metrics
+
+
+def _parts(config: FalsifyConfig) -> int:
+    """All steps, the modes, and the base beside an edited model."""
+    return len(Step) + (1 if config.adapter is None else 2)
 
 
 def _keeper(
@@ -114,6 +124,8 @@ def _keeper(
 def _source(config: FalsifyConfig, run: RunDirectory) -> Source:
     if config.source is not None:
         return FinishedRun(config.source)
+    if config.adapter is not None:
+        return edited.EditedRun(run.path / edited.EDITED, "--adapter")
     awaited = run.manifest().get("awaited", ())
     return Own(_files(config, ""), config.axis, config.untruncated, awaited)
 

@@ -38,6 +38,8 @@ def report(metrics: Found) -> Group:
     axes = next(one for one in metrics["steps"] if one["step"] == Step.AXES.value)
     if axes["axes"]:
         parts.append(_axes(axes))
+    if "base" in metrics:
+        parts.append(_beside(metrics))
     parts += [Text(line) for line in sentences(metrics)]
     parts.append(_verdict(metrics))
     return Group(*parts)
@@ -102,6 +104,48 @@ def _axes(step: Found) -> Table:
             "-" if pair is None or pair["r"] is None
             else f"{pair['r']:+.2f}\n{_short(pair['interval'])}",
         )  # fmt: skip
+    return table
+
+
+def beside(metrics: Found) -> list[tuple[str, str, str]]:
+    """What the edit is compared with: a line each of its base and of the edited model."""
+    base = metrics["base"]
+    rows = [
+        (f"right answers, {name}", _right(base["sets"][name]), _right(metrics["sets"][name]))
+        for name in ("train", "fresh")
+    ]
+    for number, (before, after) in enumerate(
+        zip(base["steps"], metrics["steps"], strict=False), start=1
+    ):
+        named = [{gate["gate"]: gate for gate in step["gates"]} for step in (before, after)]
+        names = dict.fromkeys([*named[0], *named[1]]) or {"not run": None}
+        for name in names:
+            first, second = _shown(named[0].get(name), before), _shown(named[1].get(name), after)
+            rows.append((f"step {number}: {name}", first, second))
+    return rows
+
+
+def _right(one: Found) -> str:
+    return f"{one['right']}/{one['right'] + one['wrong']}"
+
+
+def _shown(gate: Found | None, step: Found) -> str:
+    if gate is None or gate["estimate"] is None:
+        return str(step["reason"] or "-")
+    return f"{gate['estimate']['value']:.3f} {interval_text(gate['estimate']['interval'])}"
+
+
+def _beside(metrics: Found) -> Table:
+    table = _table(
+        f"{metrics['base']['model']['name']}, the base, beside it",
+        "each on its own answers to the same questions, with its own probe; intervals of each "
+        "alone, not of the difference",
+    )
+    table.add_column("", overflow="fold", min_width=16)
+    table.add_column("base", justify="right", overflow="fold", min_width=12)
+    table.add_column("edited", justify="right", overflow="fold", min_width=12)
+    for row in beside(metrics):
+        table.add_row(*(escape(one) for one in row))
     return table
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from arcs.falsification.protocol import NAMES, NOT_RUN, Step
-from arcs.falsification.report import CLAIMS, because, facts_of, sentences
+from arcs.falsification.report import CLAIMS, because, beside, facts_of, sentences
 from arcs.report import generic, parts
 from arcs.report.stored import StoredRun
 from arcs.report.view import Cell, ClaimCard, Number, Plot, Row, Table, View
@@ -19,7 +19,7 @@ def view(run: StoredRun) -> View:
     metrics = run.metrics
     assert metrics is not None  # finished runs only
     gates = tuple(_gates(metrics))
-    tables = (_steps(gates), *_axes(metrics), _modes(metrics))
+    tables = (_steps(gates), *_axes(metrics), *_beside(metrics), _modes(metrics))
     return View(
         title=generic.title_of(run),
         kind=run.kind,
@@ -88,6 +88,16 @@ def _axes(metrics: Json) -> Iterator[Table]:
 
 def _estimate(found: Json) -> Cell:
     return parts.number_cell(Number.of(found["value"], "number", found["interval"], found["n"]))
+
+
+def _beside(metrics: Json) -> Iterator[Table]:
+    """The base of an edited model."""
+    if "base" in metrics:
+        rows = tuple(Row(name, tuple(map(Cell, said))) for name, *said in beside(metrics))
+        yield Table(
+            "base", f"{metrics['base']['model']['name']}, the base, beside it", ("base", "edited"),
+            rows, head="", caption="Each on its own answers; no interval is of the difference.",
+        )  # fmt: skip
 
 
 def _modes(metrics: Json) -> Table:

@@ -6,7 +6,7 @@ Runs of Arc 2 and Arc 3 have readers of their own.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,12 @@ FORMAT = "threearc run"
 MANIFEST = "manifest.json"
 ITEMS = "items.jsonl"
 METRICS = "metrics.json"
-OWN = {"arc2": run_arc2, "arc3": run_arc3}
+Reader = Callable[[Path, Mapping[str, Any], Mapping[str, Any], str | None], Results]
+OWN: Mapping[str, tuple[tuple[str, ...], Reader]] = {
+    "arc2": ((*run_arc2.NEEDED, METRICS), run_arc2.read),
+    "arc3": ((*run_arc3.NEEDED, METRICS), run_arc3.read),
+}
+"""What a finished run has, and its reader."""
 READ = ("arc1", "eval", *OWN)
 """Kinds of runs."""
 
@@ -79,7 +84,7 @@ def read(path: Path) -> Results:
         arc = read_json(first / MANIFEST)["arc"] if folders else "arc1"
         if arc not in READ:
             raise UserError(
-                f"{first}: a run of {arc}; audited are runs of {', '.join(READ[:-1])} and {READ[-1]}"
+                f"{first}: a run of {arc}; runs of {', '.join(READ)} are what can be audited"
             )
         raise UserError(
             f"{first}: the run has no {lacking.get(first, ITEMS)} yet; finish it with threearc "
@@ -102,7 +107,7 @@ def read(path: Path) -> Results:
 def _lacking(folder: Path) -> str | None:
     """The first file that a finished run has and this one has not; None where it has all."""
     arc = str(read_json(folder / MANIFEST)["arc"])
-    needed = (*OWN[arc].NEEDED, METRICS) if arc in OWN else (ITEMS,)
+    needed = OWN[arc][0] if arc in OWN else (ITEMS,)
     return next((name for name in needed if not (folder / name).is_file()), None)
 
 
@@ -118,7 +123,7 @@ def _read(folder: Path, family: str | None) -> Results:
     own = OWN.get(str(run.manifest["arc"]))
     try:
         if own is not None:
-            return own.read(folder, run.manifest, run.metrics, family)
+            return own[1](folder, run.manifest, run.metrics, family)
         return Results(folder, FORMAT, sets=tuple(_sets(run)))
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{folder}: a record of the run lacks {error}; it is damaged") from None
