@@ -65,7 +65,7 @@ def _over_the_latest(
     flags: Mapping[str, Any], out: Path | None, reporter: Reporter, as_json: bool
 ) -> None:
     """Falsify the last run of Arc 3, and put it beside the other arcs' last ones on one page."""
-    from arcs.falsification.latest import latest, rows, table
+    from arcs.falsification.latest import latest, not_audited, rows, table
 
     found = latest()
     falsified: Path | None = None
@@ -83,7 +83,10 @@ def _over_the_latest(
         return
     if metrics is not None:
         _print(metrics, as_json)
-    Console(highlight=False).print(table(listed))
+    console = Console(highlight=False)
+    console.print(table(listed))
+    for line in not_audited(listed):
+        console.print(line, markup=False, soft_wrap=True)
     if falsified is not None and len(paths) > 1:
         page = falsified / PAGE
         write_page(page, page_of(compared(views_of(paths))))

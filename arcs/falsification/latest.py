@@ -15,7 +15,7 @@ from rich.text import Text
 from arcs.audits.catalogue import run_audits
 from arcs.audits.readers import read
 from arcs.audits.report import Report
-from arcs.claims import ReasonCode
+from arcs.claims import ReasonCode, Verdict
 from arcs.evaluate.report import COLOURS
 from arcs.explanations import why
 from arcs.report.generic import claims_in
@@ -69,7 +69,7 @@ def rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
             "run": path.name,
             "kind": run.kind,
             "audit": _audited(path),
-            "claims": [_claim(card) for card in claims_in(run.metrics or {}, main_only=True)],
+            "claims": [_claim(card, run) for card in claims_in(run.metrics or {}, main_only=True)],
         }
         for path in paths
         for run in (StoredRun(path),)
@@ -85,11 +85,7 @@ def _audited(path: Path) -> dict[str, Any]:
     return {"counts": Report(results, run_audits(results)).counts(), "why": None}
 
 
-def _claim(card: ClaimCard) -> dict[str, Any]:
-    settles = dict(card.facts).get("items that would settle it")
-    changes = f"about {settles} items would settle it" if settles else "; ".join(
-        why(ReasonCode(one)) for one in card.reasons
-    )  # fmt: skip
+def _claim(card: ClaimCard, run: StoredRun) -> dict[str, Any]:
     number = card.number
     return {
         "about": card.about,
@@ -97,8 +93,27 @@ def _claim(card: ClaimCard) -> dict[str, Any]:
         "verdict": card.verdict,
         "reasons": list(card.reasons),
         "number": None if number is None else f"{shown(number)} {interval_text(number)}".strip(),
-        "changes": changes,
+        "changes": _changes(card, run),
     }
+
+
+def _changes(card: ClaimCard, run: StoredRun) -> str:
+    """What would change a verdict: items that would settle it, or what decided it.
+
+    Arc 2 gives its reasons in words with rules of their own: where nothing is decided, those that
+    are still open say what is missing.
+    """
+    settles = dict(card.facts).get("items that would settle it")
+    if settles:
+        return f"about {settles} items would settle it"
+    words = (run.metrics or {}).get("words")
+    if words and card.verdict == Verdict.INCONCLUSIVE.value:
+        still = [f"{one['word']}: {one['because']}" for one in words if one["state"] == "open"]
+        return f"open are {'; '.join(still)}" if still else card.explanation
+    known = [one for one in card.reasons if one in list(ReasonCode)]
+    if len(known) < len(card.reasons):
+        return card.explanation or "; ".join(card.reasons)
+    return "; ".join(why(ReasonCode(one)) for one in known)
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> Table:
@@ -125,6 +140,15 @@ def table(found: Sequence[Mapping[str, Any]]) -> Table:
         if not run["claims"]:
             made.add_row(escape(name), "-", "no claim in its metrics")
     return made
+
+
+def not_audited(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each run of an arc that the audits could not read, with the reason."""
+    return [
+        f"{run['run']} was not audited: {run['audit']['why']}."
+        for run in found
+        if run["kind"] in ARCS and run["audit"]["counts"] is None
+    ]
 
 
 def _sentence(text: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,11 +29,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from arcs.arc3 import claims
-from arcs.claims import ReasonCode
+from arcs.claims import ReasonCode, Verdict
 from arcs.estimates import Estimate, Gate, GateState
 from arcs.falsification import command, modes, steps
 from arcs.falsification.config import parse
 from arcs.falsification.finished_run import FinishedRun
+from arcs.falsification.latest import rows
 from arcs.falsification.protocol import Held, Step, combined
 from arcs.falsification.report import report
 from arcs.falsification.rows_file import read_rows
@@ -46,6 +48,7 @@ from tests.support.falsify_bench import Made, finished_run, made, write_lines
 from tests.support.printed import printed, widened
 
 GATES = load_gates()
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture(autouse=True)
@@ -615,7 +618,7 @@ def test_bytes_that_are_no_features_are_one_line(
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"profile": "quick"}, r"^give RUN, or --features, --fresh and --labels"),
+        ({"profile": "quick"}, r"^give RUN, or --adapter, or --features, --fresh and --labels"),
         ({"features": "a"}, r"\(--fresh and --labels not given\)"),
         ({"source": "r", "labels": "a"}, "^RUN has features and labels of its own: leave --labels"),
         ({"source": "r", "axis": "right"}, "^--axis, --columns and --untruncated are for"),
@@ -708,10 +711,19 @@ def test_without_a_name_the_latest_runs_are_one_page(
              "reasons": ["underpowered"], "delta": 0.01, "n_items": 9,
              "interval": {"low": -0.1, "high": 0.1, "level": 0.95}}  # fmt: skip
     (arc1 / "metrics.json").write_text(json.dumps({"claim": claim}))
+    arc2 = finished_run(made(tmp_path / "e", seed=2), Path("runs/arc2-a"), arc="arc2")
+    claim = {"statement": "damping brings it out", "verdict": "INCONCLUSIVE",
+             "reasons": ["frozen"], "explanation": "frozen"}  # its words are no reason codes
+    words = [{"word": "frozen", "state": "open", "because": "57 items are needed"},
+             {"word": "content damage", "state": "excluded", "because": "nothing is lost"}]
+    (arc2 / "metrics.json").write_text(json.dumps({"claim": claim, "words": words}))
     command.start({"profile": "quick"}, out=Path("made"), run=None, as_json=False)
     said = " ".join(capsys.readouterr().out.split())
     assert "arc1-a" in said and "arc3-last" in said and "arc3-old" not in said
     assert "647" in said and "items would settle it" in said
+    (row,) = rows([arc2])
+    assert row["claims"][0]["changes"] == "open are frozen: 57 items are needed"
+    assert "arc2-a was not audited: " in said
     metrics = json.loads(Path("made/metrics.json").read_text())
     assert metrics["config"]["replication"] == str(other.absolute())
     assert verdicts(metrics)["all_five"][0] == "SUPPORTED"
@@ -730,6 +742,25 @@ def test_tables_fit_80_columns(whole: tuple[Path, Any, Made], tmp_path: Path) ->
     mine = made(tmp_path / "mine", rate={"train": 0.5, "fresh": 0.0}).write(labels=("right",))
     bare = falsify(tmp_path / "run", mine.flags())
     assert "Not run: step 2, 3, 4, 5" in printed(report(bare))
+
+
+def test_the_metrics_follow_their_schema(whole: tuple[Path, Any, Made], tmp_path: Path) -> None:
+    _, metrics, _ = whole
+    schema = json.loads((DOCS / "falsify-metrics.schema.json").read_text())
+    jsonschema.validate(metrics, schema)
+    mine = made(tmp_path / "mine", rate={"train": 0.5, "fresh": 0.0}).write(labels=("right",))
+    jsonschema.validate(falsify(tmp_path / "run", mine.flags()), schema)
+    for change in (
+        {"claims": {**metrics["claims"], "all_five": {}}},
+        {"steps": metrics["steps"][:4]},
+        {"registration": {**metrics["registration"], "state": "sworn"}},
+        {"more": 1},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**metrics, **change}, schema)
+    of = schema["$defs"]
+    assert of["Claim"]["properties"]["verdict"]["enum"] == [*Verdict]
+    assert of["Step"]["properties"]["step"]["enum"] == [*Step]
 
 
 def test_the_page_shows_the_claims(whole: tuple[Path, Any, Made]) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -177,6 +178,8 @@ def test_the_protocol_runs_on_the_edited_models_own_answers(
     out = tmp_path / "out"
     command.start(bench.flags(), out=out, run=None, as_json=True)
     metrics = json.loads((out / "metrics.json").read_text())
+    schema = Path(__file__).resolve().parents[2] / "docs" / "falsify-metrics.schema.json"
+    jsonschema.validate(metrics, json.loads(schema.read_text()))
     assert metrics["registration"]["state"] == "preregistered"
     asked = out / edited.EDITED / "responses.jsonl"
     assert (out / FILE).stat().st_mtime_ns < asked.stat().st_mtime_ns
