@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,8 +101,14 @@ class ChatEncoder:
             self.end_of_turn_id = self._find_end_of_turn()
             self.stop_ids = tuple(sorted({*self.stop_ids, self.end_of_turn_id}))
         self.raw = raw if self.template is None else None
-        if self.raw is not None and self.raw.stops_at_line_end:
-            self.stop_ids = tuple(sorted({*self.stop_ids, *line_end_ids(self._tokenizer)}))
+        by_line = self.raw is not None and self.raw.stops_at_line_end
+        self._line_ends = frozenset(line_end_ids(self._tokenizer) if by_line else ())
+        self.end_ids: tuple[int, ...] = tuple(sorted({*self.stop_ids, *self._line_ends}))
+        """What an answer ends with that is no part of it: stop ids, and a raw answer's line end."""
+        self.stop_when: Callable[[tuple[int, ...]], bool] | None = (
+            self._line_is_over if by_line else None
+        )
+        """Given the ids generated so far: is a raw answer over? None where stop ids say it."""
 
     # -- encoding ---------------------------------------------------------------------------
 
@@ -159,10 +165,18 @@ class ChatEncoder:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of generated ids: stop ids are dropped, all other special text is kept."""
         kept = [i for i in ids if i not in self.stop_ids]
-        text = self._tokenizer.decode(
-            kept, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        text = str(
+            self._tokenizer.decode(
+                kept, skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
         )
-        return str(text)
+        return text.rstrip("\n") if self._line_ends else text
+
+    def _line_is_over(self, ids: tuple[int, ...]) -> bool:
+        """Whether a line that is not blank has ended; a base model may begin with blank ones."""
+        if ids[-1] not in self._line_ends:
+            return False
+        return "\n" in self._tokenizer.decode(list(ids)).lstrip()
 
     def describe(self) -> dict[str, Any]:
         """How text becomes ids here, for the manifest."""

@@ -18,7 +18,7 @@ class RawTemplate:
     text: str
     """With :data:`SLOT` where the question stands."""
     stops_at_line_end: bool
-    """A base model has no end of turn: the answer is over where its line is."""
+    """A base model has no end of turn: the answer is over where its first line with text is."""
 
     def render(self, question: str) -> str:
         """The prompt."""

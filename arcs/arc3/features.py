@@ -44,6 +44,7 @@ class Definition:
     ids_source: str
     """``generated``: the ids that the model made; they were never tokenised again."""
     stop_ids: tuple[int, ...]
+    """Ids that end an answer and are no content of it."""
     model_fingerprint: str
     engine: Mapping[str, Any]
     """As the engine describes itself: dtype or quantisation, device, versions."""

@@ -227,7 +227,7 @@ def _definition(
         last_k=min(features.LAST_K, read_geometry(prepared.directory.path).n_layers),
         n_layers=read_geometry(prepared.directory.path).n_layers,
         ids_source="generated",
-        stop_ids=prepared.encoder.stop_ids,
+        stop_ids=prepared.encoder.end_ids,
         model_fingerprint=prepared.fingerprint,
         engine=described,
     )

@@ -77,7 +77,10 @@ def generate(
             if not waiting:
                 continue
             found = model.generate(
-                [one.prompt for one in chunk], max_tokens=budget, stop_ids=encoder.stop_ids
+                [one.prompt for one in chunk],
+                max_tokens=budget,
+                stop_ids=encoder.stop_ids,
+                stop_when=encoder.stop_when,
             )
             for one in found:
                 question = waiting.get(one.item_id)

@@ -22,7 +22,7 @@ from arcs.arc3.config import Arc3Config
 from arcs.arc3.probing import H_LAST, Study
 from arcs.arc3.questions import Question
 from arcs.runs import RunDirectory, canonical_json
-from backends.interface import Float32, HiddenPoint, LanguageModel, Prompt
+from backends.interface import Completion, Float32, HiddenPoint, LanguageModel, Prompt
 from backends.sequences import Position, TokenSequence, position_of
 from evals.humaneval.prompts import CHAT_TEMPLATE
 from evals.items.short_answer import INSTRUCTION
@@ -276,14 +276,20 @@ def answer(
     """
     prompt = asked.prompt
     begun = time.perf_counter()
-    keeps = model.capabilities.hidden_states and sidecar.facts.position == Position.LAST_CONTENT
+    # states are kept up to the stop token alone, and a raw answer is over where its line is
+    by_stop_id = encoder.stop_when is None
+    keeps = (
+        model.capabilities.hidden_states
+        and sidecar.facts.position == Position.LAST_CONTENT
+        and by_stop_id
+    )
     state: Float32 | None = None
     if keeps:
         done, state = model.generate_with_states(
             [prompt], max_tokens=budget, stop_ids=encoder.stop_ids
         )[0]
     else:
-        done = model.generate([prompt], max_tokens=budget, stop_ids=encoder.stop_ids)[0]
+        done = _generate(model, encoder, prompt, budget)
     generated = time.perf_counter()
     empty = done.finish_reason == "stop" and len(done.ids) == 1
     if state is None or empty:
@@ -308,6 +314,15 @@ def answer(
     )
 
 
+def _generate(
+    model: LanguageModel, encoder: ChatEncoder, prompt: Prompt, budget: int
+) -> Completion:
+    found = model.generate(
+        [prompt], max_tokens=budget, stop_ids=encoder.stop_ids, stop_when=encoder.stop_when
+    )
+    return found[0]
+
+
 def _read(
     model: LanguageModel,
     sidecar: Sidecar,
@@ -316,7 +331,7 @@ def _read(
     ids: tuple[int, ...],
 ) -> Float32 | None:
     sequence = TokenSequence("question", prompt, ids, "generated")
-    place = position_of(sequence, Position(sidecar.facts.position), encoder.stop_ids)
+    place = position_of(sequence, Position(sidecar.facts.position), encoder.end_ids)
     if place is None:
         return None
     layers = read_geometry(encoder.directory.path).n_layers
@@ -344,7 +359,7 @@ def try_out(
 
     def without(one: Question) -> float:
         begun = time.perf_counter()
-        model.generate([one.prompt], max_tokens=budget, stop_ids=encoder.stop_ids)
+        _generate(model, encoder, one.prompt, budget)
         return time.perf_counter() - begun
 
     def hedged(one: Question) -> Answered:

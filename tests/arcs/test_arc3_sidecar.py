@@ -134,7 +134,10 @@ def test_a_hedge_stands_before_what_is_said_not_before_thoughts(tiny_directory: 
     encoder = ChatEncoder(tiny_directory("llama"))
 
     def shown(text: str, *, think_open: bool) -> str:
-        said = SimpleNamespace(decode=lambda _: text, stop_ids=encoder.stop_ids)
+        said = SimpleNamespace(
+            decode=lambda _: text, stop_ids=encoder.stop_ids, end_ids=encoder.end_ids,
+            stop_when=None,
+        )  # fmt: skip
         prompt = sidecars.encode(encoder, made(), "What?").prompt
         doubtful = made(replace(FACTS, threshold=1.0))
         asked = sidecars.Asked(prompt, think_open)

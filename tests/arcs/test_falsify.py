@@ -31,10 +31,9 @@ from sklearn.preprocessing import StandardScaler
 from arcs.arc3 import claims
 from arcs.claims import ReasonCode, Verdict
 from arcs.estimates import Estimate, Gate, GateState
-from arcs.falsification import command, modes, steps
+from arcs.falsification import command, latest, modes, steps
 from arcs.falsification.config import parse
 from arcs.falsification.finished_run import FinishedRun
-from arcs.falsification.latest import rows
 from arcs.falsification.protocol import Held, Step, combined
 from arcs.falsification.report import report
 from arcs.falsification.rows_file import read_rows
@@ -712,16 +711,22 @@ def test_without_a_name_the_latest_runs_are_one_page(
              "interval": {"low": -0.1, "high": 0.1, "level": 0.95}}  # fmt: skip
     (arc1 / "metrics.json").write_text(json.dumps({"claim": claim}))
     arc2 = finished_run(made(tmp_path / "e", seed=2), Path("runs/arc2-a"), arc="arc2")
-    claim = {"statement": "damping brings it out", "verdict": "INCONCLUSIVE",
-             "reasons": ["frozen"], "explanation": "frozen"}  # its words are no reason codes
-    words = [{"word": "frozen", "state": "open", "because": "57 items are needed"},
-             {"word": "content damage", "state": "excluded", "because": "nothing is lost"}]
+    claim = {
+        "statement": "damping brings it out",
+        "verdict": "INCONCLUSIVE",
+        "reasons": ["frozen"],
+        "explanation": "frozen",
+    }  # its words are no reason codes
+    words = [
+        {"word": "frozen", "state": "open", "because": "57 items are needed"},
+        {"word": "content damage", "state": "excluded", "because": "nothing is lost"},
+    ]
     (arc2 / "metrics.json").write_text(json.dumps({"claim": claim, "words": words}))
     command.start({"profile": "quick"}, out=Path("made"), run=None, as_json=False)
     said = " ".join(capsys.readouterr().out.split())
     assert "arc1-a" in said and "arc3-last" in said and "arc3-old" not in said
     assert "647" in said and "items would settle it" in said
-    (row,) = rows([arc2])
+    (row,) = latest.rows([arc2])
     assert row["claims"][0]["changes"] == "open are frozen: 57 items are needed"
     assert "arc2-a was not audited: " in said
     metrics = json.loads(Path("made/metrics.json").read_text())

@@ -45,7 +45,8 @@ class Bench:
         self.root, self.model = root, build_tiny("llama", root / "model")
         self.directory: ModelDirectory = prepare(str(self.model), cache=root / "cache")
         lora = LoraConfig(rank=2, alpha=4.0)
-        self.adapter = saved(root / "mine", self.directory, lora, live_adapter(self.directory, lora))
+        weights = live_adapter(self.directory, lora)
+        self.adapter = saved(root / "mine", self.directory, lora, weights)
 
     def flags(self, **more: Any) -> dict[str, Any]:
         return {

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from backends.sequences import Position, TokenSequence, position_of
 from models.chat import ChatEncoder, Message, load_tokenizer
 from models.errors import CapabilityError
 from models.question_answer import QUESTION_ANSWER, RawTemplate, line_end_ids
@@ -31,16 +32,24 @@ def test_a_question_is_rendered_by_the_one_template(base: Any) -> None:
     assert RawTemplate(QUESTION_ANSWER.text, False).sha256 != QUESTION_ANSWER.sha256
 
 
-def test_an_answer_ends_where_its_line_does(base: Any) -> None:
+def test_an_answer_ends_where_its_first_line_with_text_does(base: Any) -> None:
     encoder, plain = ChatEncoder(base, raw=QUESTION_ANSWER), ChatEncoder(base)
     tokenizer = load_tokenizer(base.path)
-    ends = set(encoder.stop_ids) - set(plain.stop_ids)
+    ends = set(encoder.end_ids) - set(plain.stop_ids)
+    assert encoder.stop_ids == plain.stop_ids == plain.end_ids
+    assert plain.stop_when is None and encoder.stop_when is not None
     assert ends == set(line_end_ids(tokenizer))
     for i in range(len(tokenizer)):
         assert ("\n" in tokenizer.decode([i])) == (i in ends), i
-    line = tokenizer.encode(" Rome\n", add_special_tokens=False)
-    assert line[-1] in ends
-    assert encoder.decode(line) == " Rome"
+    for text, over in (("Rome\n", True), ("\n", False), ("\n\n Rome", False), ("\n Rome\n", True),
+                       (" \n", False), ("Rome", False)):  # fmt: skip
+        ids = tuple(tokenizer.encode(text, add_special_tokens=False))
+        assert encoder.stop_when(ids) == over, text
+        assert encoder.decode(ids) == text.rstrip("\n")
+        if over:  # what is read is content
+            asked = TokenSequence("x", (5,), ids, "generated")
+            place = position_of(asked, Position.LAST_CONTENT, encoder.end_ids)
+            assert place is not None and "\n" not in tokenizer.decode([asked.ids[place]])
 
 
 def test_what_needs_a_chat_is_one_line(base: Any) -> None:
@@ -61,5 +70,6 @@ def test_a_chat_template_goes_before_a_raw_one(tiny_directory: Any) -> None:
     mine, plain = ChatEncoder(directory, raw=QUESTION_ANSWER), ChatEncoder(directory)
     assert mine.raw is None
     assert mine.encode_prompt(ASKED) == plain.encode_prompt(ASKED)
-    assert mine.stop_ids == plain.stop_ids
+    assert mine.stop_ids == mine.end_ids == plain.stop_ids
+    assert mine.stop_when is None
     assert mine.describe() == plain.describe()

@@ -20,6 +20,7 @@ from arcs.runs import RunDirectory
 from evals.probing.baselines import SCALARS, Answers
 from models.chat import load_tokenizer
 from models.directory import ModelDirectory
+from models.question_answer import line_end_ids
 
 SMALL: Profile = replace(
     PROFILES["quick"], cv_seeds=2, slow_seeds=1, permutations=20, sweep_permutations=1,
@@ -113,7 +114,7 @@ def written_run(
                 "item_id": question.item_id,
                 "set": question.set,
                 "prompt_sha": question.prompt_sha,
-                "ids": [*ids, encoder.end_of_turn_id or encoder.stop_ids[-1]],
+                "ids": [*ids, encoder.end_of_turn_id or line_end_ids(tokenizer)[0]],
                 "finish_reason": "stop",
                 "near_ties": 0,
             }
