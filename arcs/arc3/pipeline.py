@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from arcs import provenance
+from arcs import provenance, trained_on
 from arcs.arc3 import analysis, beside, features, labelling, responses, sidecar
 from arcs.arc3.config import GGUF, Arc3Config, require_run
 from arcs.arc3.edit import Edit, edit_of, fingerprint_of, name_of
@@ -115,6 +115,8 @@ def prepare_run(config: Arc3Config, run: RunDirectory, reporter: Reporter) -> Pr
             f"--n-predict {config.budget}: with the longest prompt that is "
             f"{prepared.longest + config.budget} tokens, and {directory.name} has {context}"
         )
+    if edit is not None:
+        run.extend_manifest(overlap=_require_apart(edit, config, asked, reporter))
     borrowed = None if config.ids_from is None else _borrowed(config, prepared)
     other = None if config.difficulty is None else _other_model(config, prepared)
     known = run.manifest().get("model", {}).get("verification")
@@ -147,6 +149,26 @@ def _edited(directory: ModelDirectory, edit: Edit | None) -> dict[str, Any]:
         "base": {"name": directory.name, "fingerprint": directory.fingerprint},
         "adapter": {"name": edit.name, "sha256": edit.sha256},
     }
+
+
+def _require_apart(
+    edit: Edit, config: Arc3Config, asked: Sequence[Question], reporter: Reporter
+) -> dict[str, Any]:
+    """For the manifest. Raises UserError where the adapter was trained on what is asked."""
+    before, behind = sidecar.AROUND[config.asked]
+    wordings = {one.item_id: (one.text, f"{before}{one.text}{behind}") for one in asked}
+    dataset = config.asked.replace("-", "_")
+    found = trained_on.recorded_overlap(edit.path, dataset, wordings)
+    if found:
+        named = ", ".join(str(one) for one in found[: trained_on.NAMED])
+        more = ", ..." if len(found) > trained_on.NAMED else ""
+        raise UserError(
+            f"--adapter {edit.path}: {len(found)} of the {len(asked)} questions are among its "
+            f"training prompts ({named}{more}); choose other --items, or train without them"
+        )
+    return trained_on.examine(
+        f"--adapter {edit.path}", found, wordings, allowed=False, say=reporter.say
+    )
 
 
 def _borrowed(config: Arc3Config, prepared: Prepared) -> dict[str, Any]:

@@ -21,9 +21,12 @@ from arcs.falsification.config import parse
 from arcs.falsification.protocol import FILE
 from arcs.falsification.report import report
 from arcs.progress import Reporter
+from arcs.trained_on import KEY, describe
 from backends import open_backend
 from backends.interface import HiddenPoint, LoraConfig
 from backends.lora import load_adapter
+from evals.items.load import built_in
+from evals.items.records import ShortAnswer
 from evals.items.short_answer import Reading
 from models.directory import ModelDirectory
 from models.errors import UserError
@@ -137,7 +140,9 @@ def test_flags_that_do_not_fit_are_one_line(changed: dict[str, Any], message: st
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("what", ["nowhere", "of another model", "without effect"])
+@pytest.mark.parametrize(
+    "what", ["nowhere", "of another model", "without effect", "trained on the questions"]
+)
 def test_an_adapter_that_does_not_fit_is_one_line_and_leaves_nothing(
     cache: Bench, tmp_path: Path, what: str
 ) -> None:
@@ -148,11 +153,15 @@ def test_an_adapter_that_does_not_fit_is_one_line_and_leaves_nothing(
         edit_json(adapter / "threearc_adapter.json", base_fingerprint="0" * 64)
     if what == "without effect":
         edit_json(adapter / "adapter_config.json", lora_alpha=0)
+    if what == "trained on the questions":
+        record = describe([built_in("short_answers", ShortAnswer)[3].prompt], {})
+        edit_json(adapter / "threearc_adapter.json", extra={KEY: record})
     out = tmp_path / "out"
     with pytest.raises(UserError) as caught:
         command.start(cache.flags(adapter=adapter), out=out, run=None, as_json=True)
     assert "\n" not in str(caught.value)
     assert str(adapter) in str(caught.value)
+    assert ("1 of the 60 questions" in str(caught.value)) == (what == "trained on the questions")
     assert not out.exists()
 
 
