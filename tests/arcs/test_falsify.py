@@ -728,6 +728,10 @@ def test_without_a_name_the_latest_runs_are_one_page(
     assert "647" in said and "items would settle it" in said
     (row,) = latest.rows([arc2])
     assert row["claims"][0]["changes"] == "open are frozen: 57 items are needed"
+    claim |= {"verdict": "REFUTED", "explanation": "it is as with random heads"}
+    (arc2 / "metrics.json").write_text(json.dumps({"claim": claim, "words": words}))
+    (row,) = latest.rows([arc2])
+    assert row["claims"][0]["changes"] == "it is as with random heads"
     assert "arc2-a was not audited: " in said
     metrics = json.loads(Path("made/metrics.json").read_text())
     assert metrics["config"]["replication"] == str(other.absolute())
