@@ -25,7 +25,7 @@ from evals.statistics.cross_validation import CrossValidatedAuc, cross_validated
 from evals.statistics.multiplicity import holm
 from evals.statistics.power_auc import n_to_hold
 from evals.statistics.rates import Interval, wilson
-from evals.statistics.thresholds import Threshold, asymmetry_null
+from evals.statistics.thresholds import Threshold, asymmetry_null, best_asymmetry
 
 FloatArray = NDArray[np.float64]
 Rows = NDArray[np.float32]
@@ -91,8 +91,12 @@ def training(study: Study, gates: Gates, grouped: bool) -> dict[str, Any]:
 def _chance(
     made: Trained, side: Side, study: Study, gate: float, share: float
 ) -> dict[str, Any] | None:
-    """How often permuted labels pass the asymmetry gate, the threshold chosen for each."""
-    if made.threshold is None:
+    """How often permuted labels pass the asymmetry gate, the threshold chosen for each.
+
+    That null is over the paper's grid, which ends at 0.05: None where no threshold of it asserts
+    enough, though one of the scores themselves does.
+    """
+    if best_asymmetry(made.oof, side.y, min_p_correct=share) is None:
         return None
     null = asymmetry_null(
         made.oof, side.y, gate=gate, min_p_correct=share,

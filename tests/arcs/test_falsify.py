@@ -42,7 +42,7 @@ from arcs.report.kinds import view_of
 from arcs.reproduction.artifacts import Artifacts
 from evals.statistics.rates import Interval
 from models.errors import UserError
-from tests.support.arc3_bench import SMALL
+from tests.support.arc3_bench import SMALL, side, study
 from tests.support.falsify_bench import Made, finished_run, made, write_lines
 from tests.support.printed import printed, widened
 
@@ -410,6 +410,13 @@ def test_the_gates_that_arc3_prints_are_these() -> None:
     assert [one.threshold for one in claims.PAPER_GATES] == [
         asked.cv_auc, asked.fresh_auc, -asked.fresh_asymmetry, asked.asserted_right,
     ]  # fmt: skip
+
+
+def test_scores_below_the_papers_grid_have_a_threshold_and_no_null() -> None:
+    train = side(4, n=120, rate=0.08, d=60)
+    found = steps.training(study(train, train), GATES, grouped=True)
+    assert found["threshold"] is not None and found["threshold"] < 0.05
+    assert found["chance"] is None and found["state"] != "passed"
 
 
 def test_two_names_of_one_axis_fail_the_sweep(tmp_path: Path) -> None:
