@@ -117,7 +117,7 @@ class ExactBound:
     least: int | None
     """Smallest size of the sum of differences that counts as an effect; None: none does."""
     level: float
-    """An exact two-sided sign-flip p below this is an effect; 0 where none is."""
+    """An exact two-sided sign-flip p below this is an effect; it may lie below every p there is."""
     lowered: bool
     """Whether the nominal level would have spent more than was allowed by now."""
     crossed: float
@@ -151,16 +151,14 @@ def _bound(marginal: FloatArray, inside: FloatArray, level: float, room: float) 
     attained = np.flatnonzero(-np.diff(np.append(marginal, 0.0)) > 0)  # sizes that a sum can have
     nominal = [int(s) for s in attained if s > 0 and marginal[s] < level and level > NO_ALPHA]
     kept = [s for s in nominal if inside[s] <= room]
-    lowered = len(kept) < len(nominal)
-    if not kept:
-        return ExactBound(None, 0.0, lowered, 0.0)
-    least = kept[0]
-    if not lowered:
-        return ExactBound(least, level, False, float(inside[least]))
+    spends = float(inside[kept[0]]) if kept else 0.0
+    if len(kept) == len(nominal):
+        return ExactBound(kept[0] if kept else None, level, False, spends)
     # Between two attained p-values, so that rounding of a p does not decide.
-    smaller = nominal[nominal.index(least) - 1]
-    between = float(marginal[least] + marginal[smaller]) / 2
-    return ExactBound(least, between, True, float(inside[least]))
+    smaller = nominal[len(nominal) - len(kept) - 1]
+    next_p = float(marginal[kept[0]]) if kept else 0.0
+    between = (next_p + float(marginal[smaller])) / 2
+    return ExactBound(kept[0] if kept else None, between, True, spends)
 
 
 def _tails(probability: FloatArray) -> FloatArray:
