@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class Planned:
     """By each look to come, if the difference seen is the true one."""
     no_effect: Decided
 
-    @property
+    @cached_property
     def either(self) -> float:
         """Probability of a false effect in the run's own test or here, together."""
         first = (self.alpha, *self.levels[1:])

@@ -16,10 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.special import ndtr
 from scipy.stats import norm
 
 from evals.statistics.sign_flips import flipped_sums
@@ -88,7 +90,7 @@ class _Path:
     def beyond(self, time: float, edge: float, drift: float = 0.0) -> float:
         """Mass that lies beyond +edge or -edge after ``time``."""
         spread, middle = math.sqrt(time), self.nodes + drift * time
-        tails = norm.sf((edge - middle) / spread) + norm.sf((edge + middle) / spread)
+        tails = ndtr((middle - edge) / spread) + ndtr((-middle - edge) / spread)
         return float(self.mass @ tails)
 
     def bound(self, time: float, deviation: float, allowed: float) -> float | None:
@@ -104,10 +106,17 @@ class _Path:
 
     def after(self, time: float, edge: float, drift: float = 0.0) -> _Path:
         """What is left between the bounds after ``time``."""
-        unit, weights = np.polynomial.legendre.leggauss(NODES)
+        unit, weights = _nodes()
         nodes, spread = unit * edge, math.sqrt(time)
-        moved = norm.pdf((nodes[:, None] - self.nodes[None, :] - drift * time) / spread) / spread
+        steps = (nodes[:, None] - self.nodes[None, :] - drift * time) / spread
+        moved = np.exp(-(steps**2) / 2) / (spread * math.sqrt(2 * math.pi))
         return _Path(nodes, (moved @ self.mass) * weights * edge)
+
+
+@lru_cache(maxsize=1)
+def _nodes() -> tuple[FloatArray, FloatArray]:
+    unit, weights = np.polynomial.legendre.leggauss(NODES)
+    return unit, weights
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ def of_rates(
         p = np.minimum(1.0, 2 * binom.cdf(pairs.min(axis=0), pairs.sum(axis=0), 0.5))
         enough = np.abs(pairs[0] - pairs[1]) >= smallest * n - 1e-9
         shown = (p < level) & enough
-        excluded = np.array([_excludes(int(g), int(b), n, smallest, level) for g, b in pairs.T])
+        z = float(norm.isf(level / 2)) if level > NO_ALPHA else math.inf
+        excluded = np.array([_excludes(int(g), int(b), n, smallest, z) for g, b in pairs.T])
         at = place.reshape(-1)
         seen.look(shown[at], (excluded & ~shown)[at])
     return seen.decided()
@@ -91,12 +92,10 @@ def of_means(
     return seen.decided()
 
 
-def _excludes(gained: int, lost: int, n: int, smallest: float, level: float) -> bool:
-    """Whether Tango's interval at 1 - level lies inside the smallest effect; without solving it."""
-    if level <= NO_ALPHA:
-        return False
-    z = float(norm.isf(level / 2))
-    return tango_score(gained, lost, n, smallest) < -z and tango_score(gained, lost, n, -smallest) > z
+def _excludes(gained: int, lost: int, n: int, smallest: float, z: float) -> bool:
+    """Whether Tango's interval lies inside the smallest effect; without solving for its ends."""
+    above = tango_score(gained, lost, n, smallest)
+    return above < -z and tango_score(gained, lost, n, -smallest) > z
 
 
 class _Seen:
