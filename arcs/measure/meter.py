@@ -105,4 +105,5 @@ class Meter:
 
 
 def reading_of(record: Record) -> MeterReading:
+    """What a record of :meth:`Meter.measure` says."""
     return MeterReading(**{key: value for key, value in record.items() if key != "contrast"})

@@ -152,5 +152,6 @@ def _right(answers: Sequence[Answer]) -> list[bool]:
 
 
 def answer_of(record: Record) -> Answer:
+    """What a record of :meth:`ShortAnswers.measure` says."""
     fields = {key: record[key] for key in Answer.__dataclass_fields__}
     return Answer(**{**fields, "reading": Reading(record["reading"])})

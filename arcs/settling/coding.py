@@ -87,8 +87,10 @@ class Coding:
         for name, condition, quantisation, claim in found:
             why = why_not(claim)
             if why is None:
-                open_ones.append(OpenClaim(name, condition, quantisation, "", claim,
-                                           float(claim["gate"]["smallest_effect"]), None))  # fmt: skip
+                smallest = float(claim["gate"]["smallest_effect"])
+                open_ones.append(
+                    OpenClaim(name, condition, quantisation, "", claim, smallest, None)
+                )
             else:
                 others.append((name, why))
         return cls(run, kind, manifest, metrics, gates, config, tuple(open_ones), tuple(others))
@@ -108,9 +110,8 @@ class Coding:
         """Decoding of the base and of open conditions, and running their code."""
         phases = ((StoredRun(self.run).timing or {}).get("phases") or {}).items()
         arms = {name for claim in self.claims for name in self._first_arms(claim)}
-        wanted = [f"decode {arm}" for arm in arms]
-        decoded = [one["seconds"] for name, one in phases
-                   if any(name == phase or name.startswith(f"{phase} to ") for phase in wanted)]  # fmt: skip
+        wanted = {f"decode {arm}" for arm in arms}  # escalations go on: "decode base to 2048"
+        decoded = [one["seconds"] for name, one in phases if name.split(" to ")[0] in wanted]
         executed = [one["seconds"] for name, one in phases if name.startswith("execute")]
         if not decoded or not self._used:
             return None
@@ -266,7 +267,9 @@ class Coding:
             if manifest[name] != self.manifest[name]:
                 raise UserError(f"{self.run}: {name} was another when it was run, so its items and "
                                 "new ones cannot be pooled; evaluate all of them anew")  # fmt: skip
-        templates = [one["evaluation"]["prompt_template_sha256"] for one in (self.manifest, manifest)]
+        templates = [
+            one["evaluation"]["prompt_template_sha256"] for one in (self.manifest, manifest)
+        ]
         key = "prompt_template_sha256" if templates[0] != templates[1] else differing(
             self._engine(arm), engine)  # fmt: skip
         if key is not None:

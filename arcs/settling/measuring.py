@@ -265,9 +265,7 @@ class Measuring:
         rows: list[Row] = list(StoredRun(path).lines(f"{slug}.jsonl"))
         return rows
 
-    def _sides(
-        self, claim: OpenClaim, pieces: Sequence[Piece]
-    ) -> tuple[list[Row], list[Row]]:
+    def _sides(self, claim: OpenClaim, pieces: Sequence[Piece]) -> tuple[list[Row], list[Row]]:
         """Base and edit, item by item, their ids told apart by the piece they are of."""
         found: tuple[list[Row], list[Row]] = ([], [])
         for place, piece in enumerate(pieces):
@@ -278,7 +276,9 @@ class Measuring:
                 for name in (BASE, claim.condition)
             )  # fmt: skip
             if base.keys() != edited.keys():
-                raise UserError(f"{piece.path}: {claim.condition} and the base hold different items")
+                raise UserError(
+                    f"{piece.path}: {claim.condition} and the base hold different items"
+                )
             found[0].extend(base.values())
             found[1].extend(edited[item] for item in base)
         return found
@@ -290,11 +290,12 @@ class Measuring:
                 raise UserError(f"{self.run}: {key} was another when it was run, so its items and "
                                 "new ones cannot be pooled; measure all of them anew")  # fmt: skip
         first = self.manifest["engine"]
-        key = differing(first, engine)
-        if key is not None:
+        other = differing(first, engine)
+        if other is not None:
             raise UserError(
-                f"{self.run}: {name} was measured with {key} {first.get(key)}, and new items would "
-                f"be with {engine.get(key)}; settle where it was run, or measure all items anew"
+                f"{self.run}: {name} was measured with {other} {first.get(other)}, and new items "
+                f"would be with {engine.get(other)}; settle where it was run, or measure all items "
+                "anew"
             )
 
 

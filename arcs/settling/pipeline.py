@@ -21,7 +21,7 @@ from arcs.progress import Reporter
 from arcs.runs import MANIFEST, METRICS, JsonLines, RunDirectory, canonical_json, read_manifest
 from arcs.settling import coding, measuring
 from arcs.settling.looks import Look, look
-from arcs.settling.plan import Needs, Plan, Planned, Portion, make, needs
+from arcs.settling.plan import Needs, Plan, Planned, Portion, needs
 from arcs.settling.subject import OWN, Piece, Pool, Subject
 from models.errors import UserError
 from models.fingerprint import file_sha256
@@ -83,8 +83,8 @@ def begin(subject: Subject, plan: Plan, asked: Asked) -> RunDirectory:
         was = begun.get("config") or {}
         raise UserError(
             f"{path}: it was planned with --max-items {was.get('max_items') or '-'} and --data "
-            f"{', '.join(was.get('data') or ()) or '-'}, and a plan is not changed once answers may "
-            f"have been seen; go on with: threearc settle {subject.run}"
+            f"{', '.join(was.get('data') or ()) or '-'}, and a plan is not changed once answers "
+            f"may have been seen; go on with: threearc settle {subject.run}"
         )
     if begun.get("plan_sha256") != sha:
         raise UserError(f"{path}: its items or settings are no longer those that were planned "
@@ -276,4 +276,3 @@ def _sentence(
 
 def _said(one: Planned, made: Look) -> str:
     return f"{one.claim.key}: {made.seen.verdict.value} after {made.n_items} items"
-

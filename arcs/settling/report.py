@@ -40,17 +40,19 @@ def planned(subject: Subject, plan: Plan) -> list[str]:
     lacking = [f"{one.claim.key} {missing:,}" for one in plan.claims
                if (missing := plan.missing(one))]  # fmt: skip
     if lacking:
-        lines.append(f"Short of the number that excludes an effect: {', '.join(lacking)} items; more "
-                     f"can be given with --data FILE: {subject.kinds}.")  # fmt: skip
+        lines.append(f"Short of the number that excludes an effect: {', '.join(lacking)} items; "
+                     f"more can be given with --data FILE: {subject.kinds}.")  # fmt: skip
     whole = hours(subject, plan)
     items = sum(len(portion.ids) for look in plan.looks for portion in look)
     took = "time unknown" if whole is None else f"about {_hours(whole)} on this machine"
-    lines.append(f"{items} new items in {len(plan.looks)} looks at most, {took}, if all are needed.")
     lines.append(
-        "The run was not planned as a look. It counts as the first: of alpha it is charged what the "
-        "spending function gives at its share of the items, and no bound was crossed by it, or its "
-        "claim would not be open. Its own test, at the whole alpha, stands apart: a false effect in "
-        "either has the probability given above."
+        f"{items} new items in {len(plan.looks)} looks at most, {took}, if all are needed."
+    )
+    lines.append(
+        "The run was not planned as a look. It counts as the first: of alpha it is charged what "
+        "the spending function gives at its share of the items, and it crossed no bound, or its "
+        "claim would not be open. Its own test, at the whole alpha, stands apart: a false effect "
+        "in either has the probability given above."
     )
     return lines
 
@@ -75,9 +77,9 @@ def _claim(one: Planned, seconds: float | None) -> Iterator[str]:
             f"{_listed(one.levels, '.2g')}"
         )
         yield (
-            f"  decided by the last look with probability {one.as_seen.power:.2f} if the difference "
-            f"is as seen, {one.no_effect.power:.2f} if there is none; a false effect, here or in the "
-            f"run's own test: {one.either:.3f} at most"
+            f"  decided by the last look with probability {one.as_seen.power:.2f} if the "
+            f"difference is as seen, {one.no_effect.power:.2f} if there is none; a false effect, "
+            f"here or in the run's own test: {one.either:.3f} at most"
         )
 
 
@@ -106,7 +108,9 @@ def settled(metrics: Mapping[str, Any]) -> list[str]:
     """What became of every claim, look by look."""
     lines: list[str] = []
     for name, claim in metrics["claims"].items():
-        lines.append(f"{name}: {claim['verdict']} ({', '.join(claim['reasons']).replace('_', ' ')})")
+        lines.append(
+            f"{name}: {claim['verdict']} ({', '.join(claim['reasons']).replace('_', ' ')})"
+        )
         lines.append(f"  {claim['explanation']}")
         for number, look in enumerate(claim["looks"], start=1):
             lines.append(f"  look {number}: {_look(look)}")

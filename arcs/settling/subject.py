@@ -81,9 +81,17 @@ class Seen:
 class Subject(Protocol):
     """A finished run with paired claims."""
 
-    run: Path
-    kind: str
-    gates: Gates
+    @property
+    def run(self) -> Path:
+        """Its directory."""
+
+    @property
+    def kind(self) -> str:
+        """Which command made it."""
+
+    @property
+    def gates(self) -> Gates:
+        """What its claims were held to."""
 
     @property
     def claims(self) -> tuple[OpenClaim, ...]:

@@ -49,7 +49,7 @@ def settled(subject: Scripted, most: int | None = None) -> tuple[Plan, dict[str,
 
 def test_a_large_effect_is_shown_and_no_further_item_is_opened(tmp_path: Path) -> None:
     subject = Scripted(tmp_path / "run", drawn(0.3, 0.02), 30, {OWN: 400})
-    plan, found = settled(subject, 400)
+    _, found = settled(subject, 400)
     claim = found["claims"]["edit"]
     assert claim["verdict"] == "SUPPORTED" and claim["reasons"] == ["effect_shown"]
     assert claim["delta"] > 0.1 and claim["interval"]["low"] > 0
@@ -156,8 +156,8 @@ def test_a_killed_settle_ends_in_the_same_bytes(tmp_path: Path) -> None:
     whole = Scripted(tmp_path / "a" / "run", drawn(0.1, 0.1), 40, {OWN: 60, "more": 20})
     settled(whole)
     again = Scripted(tmp_path / "b" / "run", drawn(0.1, 0.1), 40, {OWN: 60, "more": 20})
-    for look in ("look-2", "look-4"):
-        again.dies_in = look
+    for folder in ("look-2", "look-4"):
+        again.dies_in = folder
         with pytest.raises(KeyboardInterrupt):
             settled(again)
     lines = again.run / "settle" / "looks.jsonl"
@@ -236,14 +236,15 @@ def source(name: str, items: dict[str, str]) -> Source:
 
 
 def test_items_that_were_asked_in_other_words_are_not_new() -> None:
-    own = source(OWN, {f"q{i}": f"Question number {i}: what is {i} times {i + 7}?" for i in range(4)})
+    own = source(
+        OWN, {f"q{i}": f"Question number {i}: what is {i} times {i + 7}?" for i in range(4)}
+    )
     more = source("file", {
         "same": "question  number 0: what is 0 times 7?",
         "near": "Question number 1: what is 1 times 8 ?!",
         "new": "Who wrote the third symphony in E flat major, and when was it first heard?",
     })  # fmt: skip
-    again = source("again", {"again": "Who wrote the third symphony in E flat major, and when was it "
-                             "first heard?"})  # fmt: skip
+    again = source("again", {"again": more.asked["new"][0]})
     found = pools(own, ["q0", "q1"], [more, again], [], lambda _: None)
     assert found[0].items[""] == ("q2", "q3") and found[0].left_out == {USED: 2}
     assert found[1].items[""] == ("new",) and found[1].left_out == {USED: 1, LIKE_USED: 1}
