@@ -139,7 +139,12 @@ class Coding:
 
     def values(self, claim: OpenClaim, piece: Piece) -> list[float]:
         """-1, 0 or 1 an item, at the largest n_predict."""
-        base, edited = (side[self.config.n_predict[-1]] for side in self._sides(claim, piece))
+        base, edited = (
+            sorted(side[self.config.n_predict[-1]], key=lambda one: one.item_id)
+            for side in self._sides(claim, piece)
+        )
+        if [one.item_id for one in base] != [one.item_id for one in edited]:
+            raise UserError(f"{piece.path}: {claim.key} and its base hold different items")
         return [float(e.passed) - float(b.passed) for b, e in zip(base, edited, strict=True)
                 if b.passed is not None and e.passed is not None]  # fmt: skip
 
@@ -264,7 +269,7 @@ class Coding:
     def _check(self, arm: str, engine: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
         """Raise UserError where new items would be answered by another instrument."""
         for name in SAME:
-            if manifest[name] != self.manifest[name]:
+            if manifest.get(name) != self.manifest.get(name):
                 raise UserError(f"{self.run}: {name} was another when it was run, so its items and "
                                 "new ones cannot be pooled; evaluate all of them anew")  # fmt: skip
         templates = [

@@ -15,7 +15,7 @@ from arcs.continuing import continuable
 from arcs.progress import Reporter
 from arcs.runs import METRICS, canonical_json
 from arcs.settling import pipeline, report
-from arcs.settling.measuring import MEASURE, Measuring
+from arcs.settling.measuring import Measuring
 from arcs.settling.pipeline import FOLDER, PLAN, Asked
 from arcs.settling.plan import Plan, make
 from arcs.settling.subject import Subject
@@ -43,6 +43,10 @@ def start(
             said.append("Nothing was written and nothing was run (--dry-run).")
         _print(planned, said, as_json)
         return
+    if isinstance(subject, Measuring):  # it may begin the process anew, so before a word is said
+        from arcs.fast_blas import arrange_fast_blas
+
+        arrange_fast_blas(str(subject.manifest["backend"]), reporter)
     for line in (*report.others(subject), *report.planned(subject, plan)):
         reporter.say(line)
     metrics = _run(subject, plan, asked, run, reporter)
@@ -53,10 +57,6 @@ def start(
 def _run(
     subject: Subject, plan: Plan, asked: Asked, run: Path, reporter: Reporter
 ) -> Mapping[str, Any]:
-    if subject.kind == MEASURE and isinstance(subject, Measuring):
-        from arcs.fast_blas import arrange_fast_blas
-
-        arrange_fast_blas(str(subject.manifest["backend"]), reporter)
     directory = pipeline.begin(subject, plan, asked)
     again = f"threearc settle {shlex.quote(str(run))}"
     with directory, continuable(

@@ -80,7 +80,8 @@ def look(subject: Subject, one: Planned, by_look: Sequence[Sequence[Piece]]) -> 
     if nothing:  # an interval at no level at all says nothing
         seen = replace(seen, interval=None)
     shown = seen.verdict is Verdict.SUPPORTED and bound.least is None
-    if shown or (nothing and seen.verdict is Verdict.REFUTED):
+    # the first look has been concluded from by the run itself, and was left open
+    if shown or ((nothing or not at) and seen.verdict is not Verdict.INVALID):
         seen = _open(seen)
     sources, strata = _sources(subject, one, by_look, 1 - level)
     if seen.verdict is Verdict.REFUTED and strata and not strata.excludes_effect(claim.smallest):

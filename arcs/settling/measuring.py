@@ -286,7 +286,7 @@ class Measuring:
     def _check(self, name: str, engine: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
         """Raise UserError where new items would be read by another instrument."""
         for key in ("chat", "gates"):
-            if manifest[key] != self.manifest[key]:
+            if manifest.get(key) != self.manifest.get(key):
                 raise UserError(f"{self.run}: {key} was another when it was run, so its items and "
                                 "new ones cannot be pooled; measure all of them anew")  # fmt: skip
         first = self.manifest["engine"]
