@@ -94,7 +94,7 @@ def _require(run: Path, kind: str, paths: Sequence[Path]) -> None:
 
 
 def _arms_of_arc1(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What each arm was decoded with (quantisation, engine, adapter), and what it is held against."""
+    """What each arm was decoded with (quantisation, engine, adapter), and is compared with."""
     adapters = {evaluation.BASE: None, TRAINED: manifest["adapter"]["sha256"]}
     if "adapter_sft" in manifest:
         adapters[evaluation.SFT] = manifest["adapter_sft"]["sha256"]
