@@ -120,13 +120,16 @@ def test_strata_of_one_mean_are_as_wide_as_the_pool() -> None:
 
 
 def test_a_p_below_alpha_is_not_enough_at_an_early_look(tmp_path: Path) -> None:
-    """Six gained and none lost: p = 0.031, and early looks ask for far less."""
-    early = set(range(1000, 1006))
-    subject = Scripted(tmp_path / "run", lambda _, n: int(n in early), 30, {OWN: 120})
+    """Twelve gained and two lost: p = 0.013, and early looks ask for far less."""
+    early = {**dict.fromkeys(range(1000, 1012), 1), 1012: -1, 1013: -1}
+    subject = Scripted(tmp_path / "run", lambda _, n: early.get(n, 0), 30, {OWN: 120})
     _, found = settled(subject, 120)
     looks = found["claims"]["edit"]["looks"]
-    assert looks[1]["p_value"] == pytest.approx(0.03125) and looks[1]["delta"] > 0.05
-    assert looks[1]["level"] < 0.01 and looks[1]["verdict"] == "INCONCLUSIVE"
+    assert looks[1]["p_value"] == pytest.approx(0.01294, abs=1e-5) and looks[1]["delta"] > 0.15
+    assert looks[1]["level"] < 0.001 and looks[1]["verdict"] == "INCONCLUSIVE"
+    # the interval is at that level too: it holds 0 where the usual one would not
+    assert looks[1]["interval"]["low"] < 0 < tango_interval(12, 2, 60).low
+    assert [look["verdict"] for look in looks[-2:]] == ["INCONCLUSIVE", "SUPPORTED"]
 
 
 @pytest.mark.slow
