@@ -129,7 +129,6 @@ def test_mistakes_are_one_line(
     wrong.write_text('{"id": "a"}\n')
     for tail, message in (
         ((tmp_path,), "no run here"),
-        ((copied, "--data", tmp_path / "none.jsonl"), "no such file"),
         ((copied, "--data", wrong), "wrong.jsonl, line 1: "),
         ((copied, "--data", wrong, "--data", wrong), "given twice"),
         ((copied, "--data", "small"), "no such file"),
