@@ -35,6 +35,8 @@ def mean_to_show(
     """
     if abs(mean) < smallest:
         return None
+    if deviation <= 0:  # every item moves alike: any further one agrees
+        return n + 1
     z = float(norm.isf(alpha / 2))
 
     def enough(items: int) -> bool:
@@ -50,6 +52,8 @@ def mean_to_exclude(
     deviation: float, n: int, smallest: float, *, alpha: float, power: float
 ) -> int | None:
     """Items in all that exclude a mean as large as ``smallest``, if it is 0 (normal)."""
+    if deviation <= 0:
+        return n + 1
     z = float(norm.isf(alpha / 2))
 
     def enough(items: int) -> bool:

@@ -121,6 +121,8 @@ def test_numbers_of_items_have_the_power_that_is_said() -> None:
     exclude_mean = mean_to_exclude(1.0, 10, 0.2, alpha=0.05, power=0.8)
     assert exclude_mean == pytest.approx((1.96 + 1.2816) ** 2 / 0.04, abs=1)
     assert mean_to_show(0.1, 1.0, 10, 0.2, alpha=0.05, power=0.8) is None
+    assert mean_to_show(0.5, 0.0, 10, 0.2, alpha=0.05, power=0.8) == 11
+    assert mean_to_exclude(0.0, 10, 0.2, alpha=0.05, power=0.8) == 11
     means = of_means((0.0, 1), (exclude_mean or 0,), (0.05,), (0.0, 1.0), 0.2, paths=20_000)
     assert means.excluded[0] == pytest.approx(0.8, abs=0.02)
 
