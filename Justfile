@@ -41,6 +41,10 @@ capsule *args: setup-logs
 verify *args: setup
     @"{{threearc}}" verify "$@"
 
+# Decide what too few items left open: more of them, in looks, alpha spent over the looks.
+settle *args: setup
+    @"{{threearc}}" settle "$@"
+
 # Hedge a frozen model's answers by a probe of its own state.
 sidecar *args: setup
     @"{{threearc}}" sidecar "$@"

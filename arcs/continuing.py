@@ -20,14 +20,20 @@ M = TypeVar("M", bound=BaseModel)
 
 @contextmanager
 def continuable(
-    command: str, directory: RunDirectory, reporter: Reporter, *, begun_now: bool
+    command: str,
+    directory: RunDirectory,
+    reporter: Reporter,
+    *,
+    begun_now: bool,
+    again: str | None = None,
 ) -> Iterator[None]:
     """Say how to go on where work is interrupted or the disk is full; both lose nothing.
 
     A mistake removes a run that was begun now and holds nothing; one given with --run is the
-    caller's, however little is in it. Raises UserError for a full disk, SystemExit 130 for Ctrl-C.
+    caller's, however little is in it. ``again``: the command that goes on, where it is not the
+    usual one. Raises UserError for a full disk, SystemExit 130 for Ctrl-C.
     """
-    again = f"threearc {command} --run {shlex.quote(str(directory.path))}"
+    again = again or f"threearc {command} --run {shlex.quote(str(directory.path))}"
     try:
         yield
     except UserError:

@@ -8,7 +8,8 @@ An arm's stages (``engine.<arm>.<budget>`` of an evaluation's manifest; ``engine
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,17 @@ ROOM = frozenset({"context", "context_per_sequence"})
 """What a larger budget changes; texts do not depend on it (docs/eval.md, --escalate)."""
 
 Engine = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Only:
+    """Items of a set that a run goes on with, and what another run asks of its instrument."""
+
+    items: frozenset[str]
+    """Ids."""
+    check: Callable[[str, Engine, Mapping[str, Any]], None]
+    """Given arm, engine and the run's manifest before anything is decoded or measured; raises
+    UserError where they are not the other run's."""
 
 
 def settings_sha256(arm: str, stages: Sequence[Engine]) -> str:
@@ -61,6 +73,12 @@ def require_same_instrument(run: Path, arms: tuple[str, str], one: Engine, two: 
             f"is compared with it, would be with {two.get(key)}; continue the run where it was "
             "begun, or start a new run with --out"
         )
+
+
+def differing(first: Engine, now: Engine) -> str | None:
+    """What of ``first``, apart from the room for text, ``now`` has otherwise; None: nothing."""
+    return next((key for key in sorted(first) if key not in ROOM and first[key] != now.get(key)),
+                None)  # fmt: skip
 
 
 def _without(engine: Engine, keys: frozenset[str]) -> dict[str, Any]:

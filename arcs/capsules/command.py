@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from arcs.capsules.contents import CAPSULE, make, read, verdicts, write
+from arcs.capsules import metering
+from arcs.capsules.contents import CAPSULE, Capsule, make, read, verdicts, write
 from arcs.progress import Reporter
 from arcs.runs import canonical_json
 from models.errors import UserError
@@ -29,10 +30,11 @@ def capsule(run: Path, out: Path | None, *, as_json: bool) -> None:
         sys.stdout.write(canonical_json(told))
         return
     size = path.stat().st_size
+    held = "readings" if made["kind"] == metering.KIND else "answers with their labels"
     claims = "; ".join(f"{name}: {verdict}" for name, verdict in verdicts(made))
     Console(highlight=False, soft_wrap=True).print(
         Text(
-            f"{path}: {len(made['rows'])} answers with their labels, "
+            f"{path}: {len(made['rows'])} {held}, "
             f"{size / 1e6:.1f} MB, sha-256 {made['content_sha256'][:16]}. {claims}."
         )
     )
@@ -47,33 +49,14 @@ def verify(
     as_json: bool,
 ) -> None:
     """Replay; exits with status 1 where what is promised does not come out."""
-    from arcs.arc3.config import parse
-    from arcs.arc3.engine import engine_of
-    from arcs.capsules import coding, replay
-    from arcs.fast_blas import arrange_fast_blas
+    from arcs.capsules import replay
 
     if not 1 <= sample <= MOST:
         raise UserError(f"--sample {sample}: give 1 to {MOST:,} answers")
     found = read(path)
-    reporter = Reporter(quiet=as_json)
-    if found.kind == coding.KIND:
-        named = [one for one in flags if one not in ("model", "allow_weak_sandbox")]
-        if named:
-            raise UserError(
-                f"--{named[0]}: answers of arc1 are decoded by llama.cpp as in its run; leave it "
-                "out"
-            )
-        weak = bool(flags.get("allow_weak_sandbox"))
-        made = coding.verify(found.document, flags.get("model"), sample, seed, weak, reporter)
-    else:
-        own = found.manifest["config"]
-        if "allow_weak_sandbox" in flags:
-            raise UserError("--allow-weak-sandbox: nothing is executed for a capsule of arc3")
-        config = parse({"model": own["model"], "dtype": own["dtype"], **flags})
-        arrange_fast_blas(engine_of(config).name, reporter)
-        made = replay.verify(found, config, sample, seed, reporter)
+    made = _replayed(found, flags, sample, seed, Reporter(quiet=as_json))
     result = {
-        "schema_version": "threearc-verify-1",
+        "schema_version": "threearc-verify-2",
         "capsule": str(path),
         "content_sha256": found.document["content_sha256"],
         **made,
@@ -86,36 +69,107 @@ def verify(
         sys.exit(1)
 
 
+def _replayed(
+    found: Capsule, flags: Mapping[str, Any], sample: int, seed: int, reporter: Reporter
+) -> dict[str, Any]:
+    """By the kind of run; a flag that would do nothing is a mistake."""
+    from arcs.arc3.config import parse
+    from arcs.arc3.engine import engine_of
+    from arcs.capsules import coding, metering, replay
+    from arcs.fast_blas import arrange_fast_blas
+
+    adapters = tuple(flags.get("adapters", ()))
+    if found.kind in coding.KINDS:
+        _only(flags, ("model", "allow_weak_sandbox", "adapters"),
+              f"answers of {found.kind} are decoded by llama.cpp as in its run")  # fmt: skip
+        weak = bool(flags.get("allow_weak_sandbox"))
+        return coding.verify(
+            found.document, flags.get("model"), adapters, sample, seed, weak, reporter
+        )
+    kept = ("model", "backend", "quant", "dtype")
+    if found.kind == metering.KIND:
+        _only(flags, (*kept, "adapters"), "nothing is executed for a capsule of the meter")
+    else:
+        _only(flags, kept, "a capsule of arc3 is of the frozen base, and nothing is executed")
+    own = found.manifest["config"]
+    given = {name: flags[name] for name in kept if name in flags}
+    config = parse({"model": own["model"], "dtype": own["dtype"], **given})
+    engine = engine_of(config)
+    arrange_fast_blas(engine.name, reporter)
+    if found.kind == metering.KIND:
+        return metering.verify(
+            found.document, flags.get("model"), adapters, engine, sample, seed, reporter
+        )
+    return replay.verify(found, config, sample, seed, reporter)
+
+
+def _only(flags: Mapping[str, Any], known: tuple[str, ...], why: str) -> None:
+    """Raise UserError for a flag that this kind of capsule has no use for."""
+    named = next((one for one in flags if one not in known), None)
+    if named is not None:
+        flag = "adapter" if named == "adapters" else named.replace("_", "-")
+        raise UserError(f"--{flag}: {why}; leave it out")
+
+
 def lines(found: Mapping[str, Any]) -> list[str]:
     """For people."""
-    number, answers, sample = found["number"], found["answers"], found["sample"]
+    sample = found["sample"]
     drawn = f"{sample['n']} of {sample['of']} items, seed {sample['seed']}."
     said = [
         f"Made on {found['made_on']}, replayed on {found['replayed_on']}: {drawn}"
         if "made_on" in found
         else f"Replayed: {drawn}"
     ]
-    if number["stated"] is None:
-        said.append(f"Number: {number['why']}.")
-    else:
-        said.append(
-            f"Number, {_word(number['reproduces'])}: {number['quantity']} {number['stated']:.4f} "
-            f"as stated, {number['recomputed']:.4f} from what the capsule holds (to "
-            f"{number['tolerance']:g})."
-        )
+    said += [_number(one) for one in found["numbers"]]
     if "states" in found:
         said.append(_states(found["states"]))
+    if "readings" in found:
+        said += _readings(found["readings"])
     if "labels" in found:
         said += _labels(found["labels"])
+    if "answers" in found:
+        said += _answers(found["answers"])
+    return said
+
+
+def _number(number: Mapping[str, Any]) -> str:
+    if number["stated"] is None:
+        return f"Number: {number['why']}."
+    return (
+        f"Number, {_word(number['reproduces'])}: {number['quantity']} {number['stated']:.4f} "
+        f"as stated, {number['recomputed']:.4f} from what the capsule holds (to "
+        f"{number['tolerance']:g})."
+    )
+
+
+def _answers(answers: Mapping[str, Any]) -> list[str]:
+    said = []
     if answers.get("engine_differs"):
         said.append(f"The engine differs here in: {', '.join(answers['engine_differs'])}.")
     said.append(f"Answers: {answers['identical']} of {answers['n']} identical, id by id.")
     for one in answers["differing"][:5]:
         ties = "-" if one["near_ties"] is None else one["near_ties"]
-        said.append(f"  {one['item_id']} parts at token {one['from_token']} ({ties} near-ties).")
+        of = f", {one['arm']}," if "arm" in one else ""
+        said.append(f"  {one['item_id']}{of} parts at token {one['from_token']} "
+                    f"({ties} near-ties).")  # fmt: skip
     if len(answers["differing"]) > 5:
         said.append(f"  ... and {len(answers['differing']) - 5} more.")
-    return said
+    return said + _skipped(answers.get("not_replayed", {}))
+
+
+def _readings(found: Mapping[str, Any]) -> list[str]:
+    apart = found["distance"]
+    to = "nothing is promised" if found["tolerance"] is None else f"to {found['tolerance']:g}"
+    return [
+        f"Readings, {_word(found['reproduces'])}: contrasts of {found['n']} readings "
+        f"{apart['median']:.1e} nats per token apart at the median, {apart['largest']:.1e} at most "
+        f"({to}).",
+        *_skipped(found["not_replayed"]),
+    ]
+
+
+def _skipped(not_replayed: Mapping[str, str]) -> list[str]:
+    return [f"  {name} was not replayed: {why}." for name, why in not_replayed.items()]
 
 
 def _states(states: Mapping[str, Any]) -> str:

@@ -22,14 +22,14 @@ from arcs.arc3.probing import H_LAST
 from arcs.arc3.questions import SETS, SetName
 from arcs.arc3.responses import RESPONSES
 from arcs.audits.readers.source import read_json
-from arcs.capsules import coding
+from arcs.capsules import coding, metering
 from arcs.report.generic import claims_in
 from arcs.report.stored import StoredRun
 from arcs.runs import METRICS, canonical_json, read_manifest, write_text_atomically
 from models.errors import UserError
 from models.fingerprint import file_sha256
 
-SCHEMA = "threearc-capsule-1"
+SCHEMA = "threearc-capsule-2"
 CAPSULE = "capsule.json"
 SHA = "content_sha256"
 ARC3 = "arc3"
@@ -53,12 +53,19 @@ class Row:
 
 
 def make(run: Path) -> dict[str, Any]:
-    """The capsule of a finished run of arc1 or arc3. Raises UserError for others, and damage."""
+    """The capsule of a finished run. Raises UserError for other kinds of run, and damage."""
     manifest = read_manifest(run)
     kind = str(manifest.get("arc"))
-    if kind not in (coding.KIND, ARC3):
-        raise UserError(f"{run}: capsules are of runs of arc1 and arc3, not of {kind}")
-    made = coding.contents(run, manifest) if kind == coding.KIND else _states(run)
+    if kind in coding.KINDS:
+        made = coding.contents(run, manifest)
+    elif kind == metering.KIND:
+        made = metering.contents(run, manifest)
+    elif kind == ARC3:
+        made = _states(run)
+    else:
+        raise UserError(
+            f"{run}: capsules are of runs of arc1, arc3, eval and measure meter, not of {kind}"
+        )
     found = {
         "schema_version": SCHEMA,
         "kind": kind,
@@ -134,7 +141,7 @@ class Capsule:
 
     @property
     def kind(self) -> str:
-        """``arc1`` or ``arc3``."""
+        """``arc1``, ``arc3``, ``eval`` or ``measure``."""
         return str(self.document["kind"])
 
     @property

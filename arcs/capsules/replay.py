@@ -57,16 +57,17 @@ def verify(
         "replayed_on": str(engine),
         "sample": {"n": len(chosen), "of": len(capsule.rows), "seed": seed,
                    "items": [one.item_id for one in chosen]},
-        "number": _number(capsule, stated),
+        "numbers": [_number(capsule, stated)],
         "states": _compared(chosen, states, tolerance),
         "answers": _same(chosen, answers),
     }  # fmt: skip
 
 
 def reproduced(found: Mapping[str, Any]) -> bool:
-    """Whether nothing that is promised fails: number, labels, states within their tolerance."""
-    promised = ("number", "labels", "states")
-    return all(found[name]["reproduces"] is not False for name in promised if name in found)
+    """Whether nothing that is promised fails: numbers, labels, states and readings within their
+    tolerance."""
+    promised = [found[name] for name in ("labels", "states", "readings") if name in found]
+    return all(one["reproduces"] is not False for one in (*promised, *found["numbers"]))
 
 
 def _sample(rows: Sequence[Row], n: int, seed: int) -> list[Row]:

@@ -72,11 +72,12 @@ def main(argv: list[str] | None = None) -> None:
         models,
         report,
         reproduce,
+        settle,
         sidecar,
     )
 
     del adapters, arc1, arc2, audit, bench, consistency, data, doctor, evaluate, measure, models
-    del arc3, capsule, data_generate, falsify, judge, report, reproduce, sidecar
+    del arc3, capsule, data_generate, falsify, judge, report, reproduce, settle, sidecar
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status
     except UserError as error:

@@ -14,7 +14,7 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on 
 
 @app.command(epilog="Example: threearc capsule runs/arc3-20260101-120000 --out claim.json")
 def capsule(
-    run: Annotated[Path, typer.Argument(help="A finished run of arc1 or arc3")],
+    run: Annotated[Path, typer.Argument(help="Finished run of arc1, arc3, eval or measure meter")],
     out: Annotated[
         Path | None, typer.Option(help="File to write; default: capsule.json in the run",
                                   show_default=False)
@@ -32,7 +32,8 @@ def capsule(
 Examples:\n
   threearc verify claim.json\n
   threearc verify claim.json --backend mlx --sample 40\n
-  threearc verify claim.json --backend gguf --quant q8_0
+  threearc verify claim.json --backend gguf --quant q8_0\n
+  threearc verify claim.json --adapter my-lora
 """
 )
 def verify(
@@ -52,6 +53,13 @@ def verify(
         str | None,
         typer.Option(help="float32, bfloat16 or float16; default: the run's", show_default=False),
     ] = None,
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="An adapter of the run, known by its hash: replay its arm too; may be repeated",
+            show_default=False,
+        ),
+    ] = None,
     allow_weak_sandbox: Annotated[
         bool | None,
         typer.Option(
@@ -66,7 +74,8 @@ def verify(
 ) -> None:  # fmt: skip
     """Replay a random sample of a capsule here, and say what reproduces, and to what tolerance.
 
-    Ends with status 1 where its number, or states in a dtype that promises them, do not come out.
+    Ends with status 1 where its numbers or labels, or states and readings in a dtype that promises
+    them, do not come out.
     """
     from arcs.capsules.command import verify as start
 
@@ -75,6 +84,7 @@ def verify(
         "backend": backend,
         "quant": quant,
         "dtype": dtype,
+        "adapters": tuple(adapter) if adapter else None,
         "allow_weak_sandbox": allow_weak_sandbox,
     }
     flags = {name: value for name, value in given.items() if value is not None}

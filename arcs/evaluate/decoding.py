@@ -14,7 +14,7 @@ from arcs.escalation import continued, join
 from arcs.evaluate.config import BASE, CONTROL, Condition, EvalConfig
 from arcs.evaluate.fast import TOKENS, changed_texts, spread
 from arcs.evaluate.files import Files, files_of
-from arcs.instrument import require_same_instrument, require_same_stage
+from arcs.instrument import Only, require_same_instrument, require_same_stage
 from arcs.progress import Reporter
 from arcs.runs import JsonLines, RunDirectory
 from backends.interface import Completion
@@ -61,6 +61,8 @@ class Stage:
     """Tokens a sequence."""
     budgets: tuple[int, ...]
     """Rising; the last is decoded to. Longer than the run's own where it was escalated."""
+    only: Only | None = None
+    """What another run asks of the instrument; None: it is no part of one."""
 
     @property
     def budget(self) -> int:
@@ -210,6 +212,8 @@ def reference_of(conditions: Sequence[Condition], condition: Condition) -> Condi
 def _keep_engine(stage: Stage, arm: Arm, engine: Mapping[str, Any]) -> None:
     """Write what decodes this stage to the manifest, or stop where it cannot be compared."""
     run, manifest, first = stage.run, stage.run.manifest(), stage.config.n_predict[-1]
+    if stage.only is not None:
+        stage.only.check(arm.name, engine, manifest)
     if stage.budget != first:
         require_same_stage(run.path, arm.name, manifest[f"engine.{arm.name}.{first}"], engine)
     elif arm.condition.name not in (BASE, CONTROL):

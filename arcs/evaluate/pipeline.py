@@ -21,7 +21,7 @@ from arcs.evaluate.metrics import EvalMetrics
 from arcs.evaluate.prefix import template_prefix
 from arcs.evaluate.quality import fixed_texts, logits_of_both, quality
 from arcs.gates import Gates, load_gates
-from arcs.instrument import settings_sha256
+from arcs.instrument import Only, settings_sha256
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory
 from arcs.sampled import SampledComparison, compare_sampled
@@ -86,15 +86,21 @@ class Prepared:
 
 
 def run_eval(
-    config: EvalConfig, run: RunDirectory, reporter: Reporter, *, with_quality: bool = True
+    config: EvalConfig,
+    run: RunDirectory,
+    reporter: Reporter,
+    *,
+    with_quality: bool = True,
+    only: Only | None = None,
 ) -> dict[str, Any]:
     """Run or continue an evaluation in ``run``; returns what stands in its metrics.json.
 
     ``with_quality``: measure what each quantisation does to the base itself, which no comparison
-    of conditions needs; without it ``quality_against_f16`` is empty.
+    of conditions needs; without it ``quality_against_f16`` is empty. ``only``: as part of another
+    run, these problems of the benchmark.
     """
     with run.timed("prepare"):
-        prepared = prepare_run(config, run, reporter)
+        prepared = prepare_run(config, run, reporter, only)
     arms = tuple(Arm(q, one) for q in config.quantisations for one in prepared.conditions)
     measured: dict[str, Any] = {}
     if with_quality:
@@ -104,7 +110,7 @@ def run_eval(
     budgets, settled = list(config.n_predict), False
     while not settled:
         context = _context(config, prepared, budgets[-1])
-        stage = Stage(config, run, prepared, reporter, context, tuple(budgets))
+        stage = Stage(config, run, prepared, reporter, context, tuple(budgets), only)
         for arm in arms:
             with run.timed(f"decode {arm.name} to {budgets[-1]}") as counts:
                 decode_arm(stage, arm, done[arm.name], counts)
@@ -121,7 +127,9 @@ def run_eval(
     return metrics
 
 
-def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Prepared:
+def prepare_run(
+    config: EvalConfig, run: RunDirectory, reporter: Reporter, only: Only | None = None
+) -> Prepared:
     """Check everything that can be before the first decode. Raises UserError for each mistake."""
     require_free(run.path, RUN_BYTES, "the run")
     require_installed()
@@ -139,6 +147,8 @@ def prepare_run(config: EvalConfig, run: RunDirectory, reporter: Reporter) -> Pr
         )
     benchmark = load_benchmark(config.benchmark)
     chosen, limits = problems.choose(benchmark, config.limit), Limits()
+    if only is not None:
+        chosen = tuple(one for one in chosen if one.task_id in only.items)
     conditions = conditions_of(config)
     for condition in conditions:
         if condition.adapter is not None:

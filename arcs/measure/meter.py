@@ -80,7 +80,7 @@ class Meter:
 
     def summarise(self, records: Sequence[Record], gates: Gates) -> dict[str, Any]:
         """Scores by axis."""
-        found = scores([_reading(record) for record in records], gates.level)
+        found = scores([reading_of(record) for record in records], gates.level)
         return {"axes": {axis: one.to_json() for axis, one in found.items()}}
 
     def compare(
@@ -92,7 +92,7 @@ class Meter:
         trained_on_test: bool = False,
     ) -> dict[str, Any]:
         """Shifts by axis, and the claim about each."""
-        before, after = ([_reading(record) for record in side] for side in (base, edited))
+        before, after = ([reading_of(record) for record in side] for side in (base, edited))
         found, own = shifts(before, after, gates.level), scores(before, gates.level)
         return {
             "axes": {axis: one.to_json() for axis, one in found.items()},
@@ -104,5 +104,6 @@ class Meter:
         }
 
 
-def _reading(record: Record) -> MeterReading:
+def reading_of(record: Record) -> MeterReading:
+    """What a record of :meth:`Meter.measure` says."""
     return MeterReading(**{key: value for key, value in record.items() if key != "contrast"})

@@ -5,7 +5,7 @@ prepare -> base and settings of heads (one open model) -> each adapter (a fresh 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 from arcs import provenance, trained_on
 from arcs.evaluate.config import BASE, Condition
 from arcs.gates import Gates, load_gates
+from arcs.instrument import Only
 from arcs.judging.opening import JudgeOptions, cache_for, check_judge
 from arcs.judging.validity import svr_validity
 from arcs.labels import parse_judge
@@ -68,6 +69,16 @@ class Prepared:
     gates: Gates
     trained_on_test: frozenset[str] = frozenset()
     """Conditions whose adapter was trained on items that are measured."""
+    only: Only | None = None
+    """What another run asks of the engine; None: it is no part of one."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What another run goes on with: its instrument on other items."""
+
+    instrument: Callable[[ChatEncoder], Instrument]
+    only: Only
 
 
 def run_measure(
@@ -75,10 +86,12 @@ def run_measure(
     run: RunDirectory,
     reporter: Reporter,
     asking: JudgeSettings | None = None,
+    part: Part | None = None,
 ) -> dict[str, Any]:
     """Run or continue a measurement in ``run``; returns what stands in its metrics.json.
 
-    ``asking``: how the judge of an instrument that needs one is asked.
+    ``asking``: how the judge of an instrument that needs one is asked. ``part``: what another run
+    goes on with here, in place of the set's own items.
     """
     settings = asking or JudgeSettings(config.judge or LEXICAL, JudgeOptions())
     with run.timed("prepare"):
@@ -86,7 +99,7 @@ def run_measure(
             source = parse_judge(settings.judge)
             check_judge(source, reporter, settings.options)
             cache_for(source, settings.cache)  # a file that cannot be used is said now
-        prepared = prepare_run(config, run, reporter)
+        prepared = prepare_run(config, run, reporter, part)
     found: dict[str, Sequence[Record]] = {}
     groups = [[one for one in prepared.conditions if one.adapter is None]]
     groups += [[one] for one in prepared.conditions if one.adapter is not None]
@@ -105,7 +118,9 @@ def run_measure(
     return metrics
 
 
-def prepare_run(config: MeasureConfig, run: RunDirectory, reporter: Reporter) -> Prepared:
+def prepare_run(
+    config: MeasureConfig, run: RunDirectory, reporter: Reporter, part: Part | None = None
+) -> Prepared:
     """Check everything that can be before a model is opened. Raises UserError for each mistake."""
     require_free(run.path, RUN_BYTES, "the run")
     backend = choose_backend(config.backend)
@@ -121,11 +136,12 @@ def prepare_run(config: MeasureConfig, run: RunDirectory, reporter: Reporter) ->
         if condition.adapter is not None:
             _check_adapter(condition.adapter, directory)
     encoder = ChatEncoder(directory)
-    instrument = _instrument(config, encoder)
+    instrument = _instrument(config, encoder) if part is None else part.instrument(encoder)
     # kept, not asked again: "too large for free memory" is true of a moment, not of the run
     known = run.manifest().get("model", {}).get("verification")
     verification = str(known) if known is not None else verify(directory, say=reporter.say)
-    prepared = Prepared(directory, backend, instrument, conditions, load_gates())
+    only = None if part is None else part.only
+    prepared = Prepared(directory, backend, instrument, conditions, load_gates(), only=only)
     run.extend_manifest(
         model={
             "name": directory.name,
@@ -204,10 +220,11 @@ def _measure_group(
     if waiting:
         with _opened(config, prepared, group[0].adapter, reporter) as model:
             described = {k: v for k, v in model.describe().items() if k not in EDIT}
+            engine = {**described, "processor": provenance.hardware()["processor"]}
+            if prepared.only is not None:
+                prepared.only.check(group[0].name, engine, run.manifest())
             # one engine for the whole run: conditions that are compared, and continuations
-            run.extend_manifest(
-                engine={**described, "processor": provenance.hardware()["processor"]}
-            )
+            run.extend_manifest(engine=engine)
             for one in waiting:
                 with (
                     run.timed(f"measure {one.name}") as counts,

@@ -90,7 +90,7 @@ class ShortAnswers:
 
     def summarise(self, records: Sequence[Record], gates: Gates) -> dict[str, Any]:
         """Accuracy over all questions and by domain."""
-        answers = [_answer(record) for record in records]
+        answers = [answer_of(record) for record in records]
         ties = [record["near_ties"] for record in records]
         domains = by_domain(answers, gates.level)
         return {
@@ -108,7 +108,7 @@ class ShortAnswers:
         trained_on_test: bool = False,
     ) -> dict[str, Any]:
         """The claim that the edit changes the accuracy, and the difference in each domain."""
-        before, after = ([_answer(record) for record in side] for side in (base, edited))
+        before, after = ([answer_of(record) for record in side] for side in (base, edited))
         found = claim_of(bounds(before), bounds(after), _right(before), _right(after),
                          self.n_predict, gates, trained_on_test=trained_on_test)  # fmt: skip
         statistic = found.statistic
@@ -151,6 +151,7 @@ def _right(answers: Sequence[Answer]) -> list[bool]:
     return [answer.right for answer in answers]
 
 
-def _answer(record: Record) -> Answer:
+def answer_of(record: Record) -> Answer:
+    """What a record of :meth:`ShortAnswers.measure` says."""
     fields = {key: record[key] for key in Answer.__dataclass_fields__}
     return Answer(**{**fields, "reading": Reading(record["reading"])})

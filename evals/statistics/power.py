@@ -92,12 +92,12 @@ def n_to_settle(
     as "there are none". None where even :data:`MOST_ITEMS` would not do, because the effect
     lies at the border of what matters. Never below n + 1: this many did not settle it.
     """
-    gain, loss = _assumed_rates(gained, lost, n)
+    gain, loss = assumed_rates(gained, lost, n)
 
     def enough(items: int) -> bool:
         return decision_power(items, gain, loss, smallest_effect, alpha=alpha) >= power
 
-    found = _smallest(enough, MOST_ITEMS)
+    found = smallest_number(enough, MOST_ITEMS)
     return None if found is None else max(found, n + 1)
 
 
@@ -117,12 +117,39 @@ def n_to_exclude(
     not do. For planning where the observed difference lies so near the smallest effect that
     taking it for the truth gives no number.
     """
-    share = sum(_assumed_rates(gained, lost, n)) / 2
+    share = sum(assumed_rates(gained, lost, n)) / 2
 
     def enough(items: int) -> bool:
         return exclusion_power(items, share, share, smallest_effect, alpha=alpha) >= power
 
-    found = _smallest(enough, MOST_ITEMS)
+    found = smallest_number(enough, MOST_ITEMS)
+    return None if found is None else max(found, n + 1)
+
+
+@lru_cache(maxsize=1024)
+def n_to_show(
+    gained: int,
+    lost: int,
+    n: int,
+    smallest_effect: float,
+    *,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> int | None:
+    """Number of items in all that would show an effect of the size seen, if it is the true one.
+
+    At the discordance seen, and never below n + 1; None where even :data:`MOST_ITEMS` would not
+    do: the effect seen is smaller than the one that matters, or lies at its border.
+    """
+    gain, loss = assumed_rates(gained, lost, n)
+    if abs(gain - loss) < smallest_effect:
+        return None
+
+    def enough(items: int) -> bool:
+        shown = mcnemar_power(items, gain, loss, alpha=alpha, smallest_effect=smallest_effect)
+        return shown >= power
+
+    found = smallest_number(enough, MOST_ITEMS)
     return None if found is None else max(found, n + 1)
 
 
@@ -136,18 +163,18 @@ def minimum_detectable_effect(
     of d needs at least the share d of discordant items). In steps of 0.001; None where no
     difference at all can be shown with so few items.
     """
-    discordance = sum(_assumed_rates(gained, lost, n))
+    discordance = sum(assumed_rates(gained, lost, n))
 
     def enough(step: int) -> bool:
         effect = step / 1000
         total = max(discordance, effect)
         return mcnemar_power(n, (total + effect) / 2, (total - effect) / 2, alpha=alpha) >= power
 
-    found = _smallest(enough, 1000)
+    found = smallest_number(enough, 1000)
     return None if found is None else found / 1000
 
 
-def _assumed_rates(gained: int, lost: int, n: int) -> tuple[float, float]:
+def assumed_rates(gained: int, lost: int, n: int) -> tuple[float, float]:
     """Shares of gained and lost items: the observed difference, the discordance shrunk."""
     if n < 1 or min(gained, lost) < 0 or gained + lost > n:
         raise ValueError(f"impossible counts: gained {gained}, lost {lost}, n {n}")
@@ -156,7 +183,7 @@ def _assumed_rates(gained: int, lost: int, n: int) -> tuple[float, float]:
     return (discordance + delta) / 2, (discordance - delta) / 2
 
 
-def _smallest(enough: Callable[[int], bool], most: int) -> int | None:
+def smallest_number(enough: Callable[[int], bool], most: int) -> int | None:
     """Smallest whole number from 1 to ``most`` that is enough, by doubling and bisection."""
     high = 1
     while not enough(high):

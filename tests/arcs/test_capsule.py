@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from models.errors import UserError
 from models.store import prepare
 from tests.support.arc1_bench import Bench as Arc1Bench
 from tests.support.arc3_bench import SMALL, written_run
+from tests.support.eval_bench import Bench as EvalBench
+from tests.support.measure_bench import MeasureBench
 from tests.support.tiny_models import build_tiny
 
 LIMIT = 20
@@ -77,25 +80,31 @@ def test_states_and_number_come_out_again(
     command.capsule(bench.root / "by-hand", path, as_json=False)
     assert "40 answers with" in capsys.readouterr().out
     found = verified(capsys, path, backend="torch")
-    assert found["number"]["reproduces"] and found["number"]["stated"] is not None
-    assert found["number"]["recomputed"] == pytest.approx(found["number"]["stated"], abs=1e-9)
+    assert found["numbers"][0]["reproduces"] and found["numbers"][0]["stated"] is not None
+    assert found["numbers"][0]["recomputed"] == pytest.approx(
+        found["numbers"][0]["stated"], abs=1e-9
+    )
     # batches are others than in the run: rounding, no more (tolerance of docs/falsify.md)
     assert found["states"]["relative_distance"]["largest"] < 1e-5 < found["states"]["tolerance"]
     # what was written by hand is not what the model says
     assert found["answers"]["identical"] == 0 and found["answers"]["differing"][0]["near_ties"] == 0
 
 
-@pytest.mark.parametrize("engine", ["torch", "mlx"])
+@pytest.mark.parametrize("engine", ["torch", "mlx", "gguf"])
 def test_answers_come_out_id_by_id(
     bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str], engine: str
 ) -> None:
-    pytest.importorskip({"torch": "torch", "mlx": "mlx.core"}[engine])
+    pytest.importorskip({"torch": "torch", "mlx": "mlx.core", "gguf": "llama_cpp"}[engine])
     path = tmp_path / "claim.json"
     command.capsule(bench.root / "own", path, as_json=True)
     found = verified(capsys, path, backend=engine)
     assert found["answers"]["identical"] == found["answers"]["n"] == 8
-    assert found["states"]["reproduces"] and found["replayed_on"] == f"{engine} float32"
-    assert found["number"]["stated"] is None and found["number"]["reproduces"] is None  # all wrong
+    assert found["states"]["reproduces"] and found["replayed_on"] == (
+        "gguf f32" if engine == "gguf" else f"{engine} float32"
+    )
+    assert (
+        found["numbers"][0]["stated"] is None and found["numbers"][0]["reproduces"] is None
+    )  # all wrong
 
 
 def test_falsify_reads_the_files_of_a_real_run(bench: Bench) -> None:
@@ -131,7 +140,7 @@ def test_states_of_others_do_not_pass(
     contents.write({**made, "content_sha256": contents._sha(made)}, path)
     found = verified(capsys, path, status=1, backend="torch")
     assert found["states"]["reproduces"] is False and len(found["states"]["outside"]) == 8
-    assert found["number"]["reproduces"] is False
+    assert found["numbers"][0]["reproduces"] is False
     said = " ".join(command.lines(found))
     assert "States, NOT reproduced" in said and "Number, NOT reproduced" in said
 
@@ -186,10 +195,15 @@ def test_answers_of_arc1_come_out_again_with_their_labels(
     path = tmp_path / "claim.json"
     command.capsule(run, path, as_json=True)
     found = verified(capsys, path)
-    assert found["number"]["reproduces"] and found["number"]["n"] == 3
+    assert found["numbers"][0]["reproduces"] and found["numbers"][0]["n"] == 3
     assert found["labels"]["reproduces"] and found["labels"]["n"] == 6  # both arms
     assert found["answers"]["identical"] == found["answers"]["n"] == 3
     assert found["answers"]["engine_differs"] == []
+    assert list(found["answers"]["not_replayed"]) == ["trained"]
+    assert "was not given" in found["answers"]["not_replayed"]["trained"]
+    both = verified(capsys, path, adapters=(run / "adapter",))
+    assert both["answers"]["identical"] == both["answers"]["n"] == 6
+    assert both["answers"]["engine_differs"] == [] and not both["answers"]["not_replayed"]
     with pytest.raises(UserError, match=r"^--backend: answers of arc1 are decoded"):
         command.verify(path, {"backend": "mlx"}, sample=1, seed=0, as_json=True)
     # other labels and other ids are seen
@@ -197,12 +211,76 @@ def test_answers_of_arc1_come_out_again_with_their_labels(
     del made["content_sha256"]
     for row in made["rows"]:
         row["outcome"] = "passed" if row["arm"] == "trained" else row["outcome"]
-        if row["arm"] == "base":
-            row["ids"][-1] += 1
+        row["ids"][-1] += row["arm"] == "base"
     contents.write({**made, "content_sha256": contents._sha(made)}, path)
     found = verified(capsys, path, status=1)
-    assert found["number"]["reproduces"] is False
+    assert found["numbers"][0]["reproduces"] is False
     assert found["labels"]["reproduces"] is False and found["labels"]["same"] == 3
     assert found["answers"]["identical"] == 0
     assert found["answers"]["differing"][0]["from_token"] == len(made["rows"][0]["ids"]) - 1
     assert "base" not in {one["arm"] for one in found["labels"]["differing"]}
+
+
+@pytest.mark.slow
+def test_an_evaluation_comes_out_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("llama_cpp")
+    monkeypatch.setenv("THREEARC_CACHE", "")  # the bench sets it
+    small = EvalBench(tmp_path)
+    edit = tmp_path / "edit"
+    done = small.call_here(small.fresh("run", "--adapter", str(edit), "--n-predict", "4,8",
+                                       "--temper", "L1H1=0.5"))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setenv("THREEARC_CACHE", str(small.cache))
+    path = tmp_path / "claim.json"
+    command.capsule(tmp_path / "run", path, as_json=True)
+    found = verified(capsys, path, adapters=(edit,))
+    assert [one["reproduces"] for one in found["numbers"]] == [True, True]
+    assert (
+        found["labels"]["reproduces"] and found["labels"]["n"] == 12
+    )  # base, edit, control, heads
+    assert found["answers"]["identical"] == found["answers"]["n"] == 6  # base and edit
+    assert found["answers"]["engine_differs"] == []
+    assert set(found["answers"]["not_replayed"].values()) == {
+        "its scaled heads are not made again here"
+    }
+    with pytest.raises(UserError, match="no arm of the capsule was made with it"):
+        command.verify(path, {"adapters": (tmp_path / "zero",)}, sample=1, seed=0, as_json=True)
+
+
+@pytest.mark.slow
+def test_the_meter_comes_out_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcs.measure.pipeline.verify", lambda *_, **__: "not asked")
+    small = MeasureBench(tmp_path)
+    run = small.run(small.flags("meter", limit=3, axes=("hedging",)))
+    monkeypatch.setenv("THREEARC_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "claim.json"
+    command.capsule(run, path, as_json=False)
+    assert "12 readings" in capsys.readouterr().out  # 3 items, 4 conditions
+    found = verified(capsys, path, backend="torch", adapters=(small.live,))
+    assert found["readings"]["n"] == 9 and found["readings"]["reproduces"]
+    assert list(found["readings"]["not_replayed"]) == ["zero"]
+    assert len(found["numbers"]) == 3 and all(one["reproduces"] for one in found["numbers"])
+    if "llama_cpp" in installed():
+        found = verified(capsys, path, backend="gguf")
+        assert found["readings"]["n"] == 3 and found["readings"]["reproduces"]
+        assert found["readings"]["distance"]["largest"] < 1e-4
+    # what another model would read does not pass
+    made = make(run)
+    del made["content_sha256"]
+    for row in made["rows"]:
+        row["contrast"] += 0.01
+    made["rows"][-1]["contrast"] += 1  # of the heads, which come last
+    contents.write({**made, "content_sha256": contents._sha(made)}, path)
+    found = verified(capsys, path, status=1, backend="torch")
+    assert found["readings"]["reproduces"] is False and len(found["readings"]["outside"]) == 6
+    assert [one["reproduces"] for one in found["numbers"]] == [False, True, True]
+    with pytest.raises(UserError, match="--allow-weak-sandbox: nothing is executed"):
+        command.verify(path, {"allow_weak_sandbox": True}, sample=1, seed=0, as_json=True)
+
+
+def installed() -> set[str]:
+    return {name for name in ("llama_cpp",) if importlib.util.find_spec(name) is not None}

@@ -1,0 +1,240 @@
+"""How many items would decide each claim, how many there are, and when they are looked at.
+
+All of it is fixed, written and hashed before a new item is opened. The number of items depends on
+the run's answers only through how often (or how much) its arms differ, never on which way: where
+the edit does nothing, the ways are coin flips whatever that number is, so that looking at it first
+costs no alpha.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from arcs.settling.measuring import whole_steps
+from arcs.settling.subject import OWN, OpenClaim, Piece, Pool, Subject
+from evals.statistics.power import assumed_rates, n_to_exclude, n_to_show
+from evals.statistics.power_means import mean_to_exclude, mean_to_show
+from evals.statistics.sequential import crossing, nominal_levels, spent
+from evals.statistics.sequential_power import Decided, of_means, of_rates
+
+LOOKS = 4
+"""Looks at new items, where there are enough."""
+FEWEST = 8
+"""New items of a look."""
+SPENDING = "O'Brien-Fleming type (Lan & DeMets 1983), two-sided"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Items in all."""
+
+    to_show: int | None
+    """An effect of the size seen, if it is the true one; None: smaller than one that matters."""
+    to_exclude: int | None
+    """An effect that matters, if there is none."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The looks at the items of one group, the run itself being the first."""
+
+    sizes: tuple[int, ...]
+    """Items in all."""
+    fractions: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One claim's part of the plan."""
+
+    claim: OpenClaim
+    needs: Needs
+    schedule: Schedule
+    alpha: float
+    """Over all looks."""
+    levels: tuple[float, ...]
+    """Two-sided, of each look."""
+    allowed: tuple[float, ...]
+    """Alpha spent up to each look."""
+    as_seen: Decided
+    """By each look to come, if the difference seen is the true one."""
+    no_effect: Decided
+
+    @cached_property
+    def either(self) -> float:
+        """Probability of a false effect in the run's own test or here, together."""
+        first = (self.alpha, *self.levels[1:])
+        return sum(crossing(self.schedule.fractions, first))
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Items of one pool that a look opens."""
+
+    source: str
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is fixed beforehand."""
+
+    claims: tuple[Planned, ...]
+    pools: tuple[Pool, ...]
+    looks: tuple[tuple[Portion, ...], ...]
+    """Of new items; the run itself is not among them."""
+
+    def beyond(self, one: Planned) -> int:
+        """Unused items that the plan does not open."""
+        there = sum(pool.count(one.claim.group) for pool in self.pools)
+        return there - (one.schedule.sizes[-1] - one.schedule.sizes[0])
+
+    def missing(self, one: Planned) -> int | None:
+        """Items that the number to exclude asks for beyond those that there are."""
+        if one.needs.to_exclude is None:
+            return None
+        return max(0, one.needs.to_exclude - one.schedule.sizes[-1])
+
+    def to_json(self) -> dict[str, Any]:
+        """What is written and hashed."""
+        return {
+            "spending": SPENDING,
+            "claims": [_claim_json(one) for one in self.claims],
+            "pools": [asdict(one) for one in self.pools],
+            "looks": [[asdict(portion) for portion in look] for look in self.looks],
+        }
+
+
+def make(subject: Subject, pools: Sequence[Pool], most: int | None) -> Plan:
+    """The plan for a run's open claims; ``most``: new items at most (of each axis), whatever
+    number would be planned. No looks where no item is unused."""
+    groups = {claim.group: subject.first_counts[claim.group] for claim in subject.claims}
+    new = {}
+    for group, first in groups.items():
+        there = sum(pool.count(group) for pool in pools)
+        wanted = most
+        if wanted is None:
+            needed = [_excluding(subject, claim, first) for claim in subject.claims
+                      if claim.group == group]  # fmt: skip
+            wanted = there if None in needed else max(n for n in needed if n is not None) - first
+        new[group] = max(0, min(there, wanted))
+    growing = {group: count for group, count in new.items() if count}
+    count = max(1, min(LOOKS, min(growing.values()) // FEWEST)) if growing else 0
+    schedules = {
+        group: Schedule(
+            sizes := (first, *(first + new[group] * k // count for k in range(1, count + 1)
+                               if new[group])),
+            tuple(size / sizes[-1] for size in sizes),
+        )
+        for group, first in groups.items()
+    }  # fmt: skip
+    planned = tuple(_planned(subject, claim, schedules[claim.group]) for claim in subject.claims)
+    looks = tuple(_portions(pools, groups, new, k, count) for k in range(1, count + 1))
+    return Plan(planned, tuple(pools), looks)
+
+
+def needs(values: Sequence[float], claim: OpenClaim, alpha: float, power: float) -> Needs:
+    """Both numbers, from the differences so far."""
+    n = len(values)
+    if claim.unit is not None:
+        mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+        return Needs(
+            mean_to_show(mean, deviation, n, claim.smallest, alpha=alpha, power=power),
+            mean_to_exclude(deviation, n, claim.smallest, alpha=alpha, power=power),
+        )
+    counts = (*_counts(values), n)
+    return Needs(
+        n_to_show(*counts, claim.smallest, alpha=alpha, power=power),
+        n_to_exclude(*counts, claim.smallest, alpha=alpha, power=power),
+    )
+
+
+def _excluding(subject: Subject, claim: OpenClaim, first: int) -> int | None:
+    """Items in all that exclude an effect at the level that the last look will have.
+
+    Of the differences only their sizes are used.
+    """
+    values = [abs(value) for value in subject.values(claim, _first(subject))]
+    level, power = subject.gates.test.alpha / claim.family, subject.gates.test.power
+    found: int | None = first + 1
+    for _ in range(3):  # the last level hardly depends on the number that it gives
+        found = _blind(values, claim, level, power)
+        if found is None:
+            return None
+        step = [first + (found - first) * k // LOOKS for k in range(LOOKS + 1)]
+        fractions = sorted({size / found for size in step})
+        level = nominal_levels(fractions, subject.gates.test.alpha / claim.family)[-1]
+    return found
+
+
+def _blind(sizes: Sequence[float], claim: OpenClaim, level: float, power: float) -> int | None:
+    n = len(sizes)
+    if claim.unit is None:
+        differing = sum(1 for size in sizes if size)
+        half = differing // 2
+        return n_to_exclude(half, differing - half, n, claim.smallest, alpha=level, power=power)
+    deviation = float(np.sqrt(np.mean(np.square(sizes))))  # about no effect
+    return mean_to_exclude(deviation, n, claim.smallest, alpha=level, power=power)
+
+
+def _planned(subject: Subject, claim: OpenClaim, schedule: Schedule) -> Planned:
+    alpha = subject.gates.test.alpha / claim.family
+    values = subject.values(claim, _first(subject))
+    levels = nominal_levels(schedule.fractions, alpha)
+    to_come = schedule.sizes[1:]
+    if claim.unit is None:
+        counts = (*_counts(values), len(values))
+        seen = assumed_rates(*counts)
+        alike = (sum(seen) / 2, sum(seen) / 2)
+        decided = [of_rates(counts, to_come, levels[1:], rates, claim.smallest)
+                   for rates in (seen, alike)]  # fmt: skip
+    else:
+        mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+        decided = [of_means((mean, len(values)), to_come, levels[1:], (truth, deviation),
+                            claim.smallest) for truth in (mean, 0.0)]  # fmt: skip
+    return Planned(
+        claim, needs(values, claim, alpha, subject.gates.test.power), schedule, alpha, levels,
+        tuple(spent(fraction, alpha) for fraction in schedule.fractions), *decided,
+    )  # fmt: skip
+
+
+def _portions(
+    pools: Sequence[Pool], groups: Mapping[str, int], new: Mapping[str, int], k: int, count: int
+) -> tuple[Portion, ...]:
+    found: dict[str, list[tuple[str, str]]] = {}
+    for group in groups:
+        line = [(pool.source, item) for pool in pools for item in pool.items.get(group, ())]
+        for source, item in line[new[group] * (k - 1) // count : new[group] * k // count]:
+            found.setdefault(source, []).append((item, group))
+    return tuple(
+        Portion(source, tuple(item for item, _ in items), tuple(group for _, group in items))
+        for source, items in found.items()
+    )
+
+
+def _claim_json(one: Planned) -> dict[str, Any]:
+    claim = one.claim
+    return {
+        "key": claim.key, "condition": claim.condition, "part": claim.part, "group": claim.group,
+        "stated": dict(claim.stated), "smallest_effect": claim.smallest, "unit": claim.unit,
+        "family": claim.family, "needs": asdict(one.needs), "sizes": list(one.schedule.sizes),
+        "fractions": list(one.schedule.fractions), "alpha": one.alpha,
+        "levels": list(one.levels), "spent": list(one.allowed),
+        "power": {"as_seen": asdict(one.as_seen), "no_effect": asdict(one.no_effect)},
+        "either_run_false": one.either,
+    }  # fmt: skip
+
+
+def _counts(values: Sequence[float]) -> tuple[int, int]:
+    steps = whole_steps(values, None)
+    return sum(step > 0 for step in steps), sum(step < 0 for step in steps)
+
+
+def _first(subject: Subject) -> Piece:
+    return Piece(OWN, subject.run, first=True)

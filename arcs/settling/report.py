@@ -1,0 +1,148 @@
+"""A plan, and what came of it, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from arcs.settling.plan import Plan, Planned
+from arcs.settling.subject import Subject
+
+BORDER = "it is smaller than one that matters, or at its border"
+
+
+def others(subject: Subject) -> list[str]:
+    """One line a claim that needs no settling, or cannot be settled so."""
+    lines = [f"{name}: {why}." for name, why in subject.others]
+    return lines or ([] if subject.claims else [f"{subject.run}: it makes no claims."])
+
+
+def hours(subject: Subject, plan: Plan) -> float | None:
+    """To run every planned item on this machine, by the run's own timing."""
+    seconds = subject.seconds_per_item
+    items = sum(len(portion.ids) for look in plan.looks for portion in look)
+    return None if seconds is None else seconds * items / 3600
+
+
+def planned(subject: Subject, plan: Plan) -> list[str]:
+    """The plan in words."""
+    lines: list[str] = []
+    seconds = subject.seconds_per_item
+    for one in plan.claims:
+        lines += [*_claim(one, seconds), ""]
+    for pool in plan.pools:
+        counts = ", ".join(f"{len(ids)} {group}".strip() for group, ids in pool.items.items())
+        out = "; ".join(f"{count} {why}" for why, count in pool.left_out.items())
+        lines.append(f"Unused items of {pool.title}: {counts or 0}" + (f" ({out})" if out else "")
+                     + ".")  # fmt: skip
+    if not plan.looks:
+        return [*lines, f"No item is left to look at. Give more with --data FILE: {subject.kinds}."]
+    lacking = [f"{one.claim.key} {missing:,}" for one in plan.claims
+               if (missing := plan.missing(one))]  # fmt: skip
+    if lacking:
+        lines.append(f"Short of the number that excludes an effect: {', '.join(lacking)} items; "
+                     f"more can be given with --data FILE: {subject.kinds}.")  # fmt: skip
+    whole = hours(subject, plan)
+    items = sum(len(portion.ids) for look in plan.looks for portion in look)
+    took = "time unknown" if whole is None else f"about {_hours(whole)} on this machine"
+    lines.append(
+        f"{items} new items in {len(plan.looks)} looks at most, {took}, if all are needed."
+    )
+    lines.append(
+        "The run was not planned as a look. It counts as the first: of alpha it is charged what "
+        "the spending function gives at its share of the items, and it crossed no bound, or its "
+        "claim would not be open. Its own test, at the whole alpha, stands apart: a false effect "
+        "in either has the probability given above."
+    )
+    return lines
+
+
+def _claim(one: Planned, seconds: float | None) -> Iterator[str]:
+    claim, stated = one.claim, one.claim.stated
+    unit, scale = ("nats", 1.0) if claim.unit is not None else ("points", 100.0)
+    digits = 3 if claim.unit is not None else 1
+    first = one.schedule.sizes[0]
+    yield (
+        f"{claim.key}: {scale * stated['delta']:+.{digits}f} {unit}, n = {stated['n_items']}, "
+        f"p = {stated['p_value']:.2g}; an effect that matters: {scale * claim.smallest:.3g} {unit}."
+    )
+    show = _needed(one.needs.to_show, first, seconds, BORDER)
+    exclude = _needed(one.needs.to_exclude, first, seconds, "no practical number")
+    yield f"  to show an effect of this size, if it is the true one: {show}"
+    yield f"  to exclude one that matters, if there is none: {exclude}"
+    if len(one.schedule.sizes) > 1:
+        yield (
+            f"  looks at n = {_listed(one.schedule.sizes, 'd')}; alpha {one.alpha:.3g}"
+            f"{_family(claim.family)}, spent by then {_listed(one.allowed, '.2g')}; levels "
+            f"{_listed(one.levels, '.2g')}"
+        )
+        yield (
+            f"  decided by the last look with probability {one.as_seen.power:.2f} if the "
+            f"difference is as seen, {one.no_effect.power:.2f} if there is none; a false effect, "
+            f"here or in the run's own test: {one.either:.3f} at most"
+        )
+
+
+def _needed(n: int | None, first: int, seconds: float | None, otherwise: str) -> str:
+    if n is None:
+        return f"- ({otherwise})"
+    time = "" if seconds is None else f", {_hours(seconds * max(0, n - first) / 3600)}"
+    return f"{n:,} items in all ({max(0, n - first):,} new{time})"
+
+
+def _family(count: int) -> str:
+    return f" (a share of {count} axes)" if count > 1 else ""
+
+
+def _listed(values: Sequence[float], form: str) -> str:
+    return ", ".join(format(value, form) for value in values)
+
+
+def _hours(value: float) -> str:
+    if value < 1 / 60:
+        return "less than a minute"
+    return f"{60 * value:.0f} min" if value < 1 else f"{value:.1f} h"
+
+
+def settled(metrics: Mapping[str, Any]) -> list[str]:
+    """What became of every claim, look by look."""
+    lines: list[str] = []
+    for name, claim in metrics["claims"].items():
+        lines.append(
+            f"{name}: {claim['verdict']} ({', '.join(claim['reasons']).replace('_', ' ')})"
+        )
+        lines.append(f"  {claim['explanation']}")
+        for number, look in enumerate(claim["looks"], start=1):
+            lines.append(f"  look {number}: {_look(look)}")
+        last = claim["looks"][-1]
+        if len(last["sources"]) > 1:
+            lines += [f"  {one['source']}: {_estimate(one)}, n = {one['n_items']}"
+                      for one in last["sources"]]  # fmt: skip
+            lines.append(f"  in strata: {_interval(last['stratified_interval'])}")
+        lines.append("")
+    lines += [f"{one['claim']}: {one['why']}." for one in metrics["not_settled"]]
+    lines.append(
+        f"Plan {metrics['plan_sha256'][:16]}, hashed before new items were opened. Intervals are "
+        "repeated ones, at the level of their look; an estimate that stopped a run early is, on "
+        "average, too large."
+    )
+    return lines
+
+
+def _look(look: Mapping[str, Any]) -> str:
+    lowered = ", lowered by the exact count" if look["level_lowered"] else ""
+    p = "-" if look["p_value"] is None else f"{look['p_value']:.2g}"
+    return (
+        f"n = {look['n_items']}, {_estimate(look)}, p = {p} at level {look['level']:.2g}{lowered} "
+        f"({look['alpha_spent']:.2g} spent): {look['verdict']}"
+    )
+
+
+def _estimate(found: Mapping[str, Any]) -> str:
+    return f"{found['delta']:+.3f} {_interval(found['interval'])}"
+
+
+def _interval(interval: Mapping[str, float] | None) -> str:
+    if interval is None or interval["high"] > 1e6:
+        return "[-]"
+    return f"[{interval['low']:+.3f}, {interval['high']:+.3f}]"

@@ -1,0 +1,140 @@
+"""What settling asks of a finished run, whatever kind it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from arcs.claims import ReasonCode, Verdict
+from arcs.gates import Gates
+from arcs.progress import Reporter
+
+OWN = "own"
+"""Source of the set that the run itself was about."""
+
+
+@dataclass(frozen=True)
+class OpenClaim:
+    """A claim of the run that too few items left undecided."""
+
+    key: str
+    """What it is called: the condition, and quantisation or axis."""
+    condition: str
+    part: str
+    """Quantisation of an evaluation, axis of the meter; empty otherwise."""
+    group: str
+    """Which items it is about: those of an axis, or all (empty)."""
+    stated: Mapping[str, Any]
+    """The run's own claim."""
+    smallest: float
+    """The smallest effect that matters, in units of the differences."""
+    unit: float | None
+    """Of whole steps for the exact test, where differences are no yes and no; else None."""
+    family: int = 1
+    """Claims that share one alpha."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Items of one source that the run has not used."""
+
+    source: str
+    """:data:`OWN`, the name of a shipped set, or a file's absolute path."""
+    title: str
+    sha256: str
+    """Of the whole set."""
+    items: Mapping[str, tuple[str, ...]]
+    """Ids by group, in the order in which they are taken."""
+    left_out: Mapping[str, int]
+    """Why items are not counted -> how many."""
+
+    def count(self, group: str) -> int:
+        """Unused items of a group."""
+        return len(self.items.get(group, ()))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where answers of a claim lie: the run itself, or what was run for it."""
+
+    source: str
+    path: Path
+    first: bool = False
+    group: str = ""
+    """Of its items, where it is not the run itself."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What all items so far say of a claim, at one level."""
+
+    verdict: Verdict
+    reasons: tuple[ReasonCode, ...]
+    interval: Mapping[str, float] | None
+    p_value: float | None
+    sentence: str
+    """For people: why, and the number."""
+
+
+class Subject(Protocol):
+    """A finished run with paired claims."""
+
+    @property
+    def run(self) -> Path:
+        """Its directory."""
+
+    @property
+    def kind(self) -> str:
+        """Which command made it."""
+
+    @property
+    def gates(self) -> Gates:
+        """What its claims were held to."""
+
+    @property
+    def claims(self) -> tuple[OpenClaim, ...]:
+        """Those that too few items left open."""
+
+    @property
+    def others(self) -> Sequence[tuple[str, str]]:
+        """Name of every other claim, and why it needs no settling or cannot be settled so."""
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Names of the run's files that its claims rest on."""
+
+    @property
+    def first_counts(self) -> Mapping[str, int]:
+        """Items of the run, by group."""
+
+    @property
+    def seconds_per_item(self) -> float | None:
+        """As the run took, over the conditions of all open claims; None where it is not known."""
+
+    @property
+    def kinds(self) -> str:
+        """What a file of further items holds, for people."""
+
+    def pools(self, data: Sequence[str], say: Reporter) -> list[Pool]:
+        """Unused items: of the run's own set, then of each of ``data``."""
+
+    def require_same_edits(self) -> None:
+        """Raise UserError where the model or an adapter is no longer the run's."""
+
+    def values(self, claim: OpenClaim, piece: Piece) -> list[float]:
+        """Differences item by item, edited minus base, of complete pairs."""
+
+    def judge(self, claim: OpenClaim, pieces: Sequence[Piece], gates: Gates) -> Seen:
+        """All pieces together, by the rules of the run itself."""
+
+    def go_on(
+        self,
+        pool: Pool,
+        ids: Sequence[str],
+        claims: Sequence[OpenClaim],
+        path: Path,
+        reporter: Reporter,
+    ) -> None:
+        """Run or continue items of a pool in ``path``, under the conditions of ``claims``."""
