@@ -23,6 +23,10 @@ from arcs.arc2.pipeline import axis_of
 from arcs.arc2.selection import points, select
 from arcs.arc2.table import paper_report, report
 from arcs.gates import Gates, load_gates
+from arcs.report.kinds import view_of
+from arcs.report.page import page
+from arcs.report.view import Chart
+from arcs.report.writing import write_report
 from arcs.runs import RunDirectory
 from backends import open_backend
 from backends.interface import Head
@@ -33,9 +37,10 @@ from evals.meter import choose, encode_pair, read_pairs
 from models.chat import ChatEncoder
 from models.errors import UserError
 from models.store import prepare
-from tests.support.arc2_bench import PLANTED, Bench
+from tests.support.arc2_bench import FLAGS, PLANTED, Bench
 from tests.support.planted_heads import VARIED, plant
 from tests.support.printed import printed, widened
+from tests.support.report_links import check_counts, selected
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +163,46 @@ def test_the_report_shows_nulls_words_and_the_claim(planted: tuple[Path, dict[st
     for part in ("SUPPORTED", "corrected", "p alone", "(paper's)", "centred",
                  "no more than random heads", "L2H4"):  # fmt: skip
         assert part in text
+
+
+def test_every_number_of_the_page_leads_to_what_it_counts(
+    planted: tuple[Path, dict[str, Any]],
+) -> None:
+    path, metrics = planted
+    view = view_of(path)
+    assert check_counts(view) >= 40
+    (card,) = view.claims
+    assert card.verdict == metrics["claim"]["verdict"] and card.number is not None
+    assert card.select is not None and len(selected(view, card.select)) == card.number.n
+    swept, heads = (
+        next(one for one in view.figures if isinstance(one, Chart) and one.name == name)
+        for name in ("axis over lambda", "heads")
+    )
+    top = next(one for one in swept.series if one.name == "top")
+    assert [point.x for point in top.points] == [0.0, 0.5, 1.0]
+    assert top.points[0].y.low is not None and top.points[0].y.high is not None
+    ranking = metrics["rankings"]["causal"]
+    assert len(heads.series[0].points) == len(ranking["heads"])
+    assert ranking["critical"] in [value for _, value in heads.levels]
+    ablated = selected(view, {"condition": "L2H4 at 0"})
+    assert len(ablated) == FLAGS["causal_items"]
+    item = next(one for one in view.items if one.id == ablated[0][0])
+    assert item.prompt and [block.title for block in item.blocks] == [
+        "positive continuation", "negative continuation",
+    ]  # fmt: skip
+    assert "items.jsonl" not in " ".join(view.notes)
+    assert write_report(path).read_text().count("<circle") > 20
+
+
+def test_a_run_without_texts_says_so_and_links_nowhere(
+    planted: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    path, _ = planted
+    for name in ("manifest.json", "metrics.json"):
+        (tmp_path / name).write_text((path / name).read_text())
+    view = view_of(tmp_path)
+    assert not view.items and "has no items.jsonl" in view.notes[0]
+    assert 'href="#items?' not in page(view) and 'href="#items?' in page(view_of(path))
 
 
 def test_no_cell_is_cut_at_80_columns(planted: tuple[Path, dict[str, Any]]) -> None:

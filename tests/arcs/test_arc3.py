@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -41,6 +42,9 @@ from arcs.claims import ReasonCode, Verdict
 from arcs.gates import load_gates
 from arcs.judging.opening import JudgeOptions
 from arcs.progress import Reporter
+from arcs.report.kinds import view_of
+from arcs.report.view import Chart
+from arcs.report.writing import write_report
 from arcs.runs import JsonLines, RunDirectory
 from evals.items.recall import recall_items
 from evals.probing.gate import OperatingPoint, operate
@@ -52,6 +56,7 @@ from models.errors import UserError
 from models.store import prepare
 from tests.support.arc3_bench import SIGNAL, SMALL, save_rows, side, study, written_run
 from tests.support.printed import printed, widened
+from tests.support.report_links import check_counts
 from tests.support.tiny_models import build_tiny
 from tests.support.tolerances import tolerance
 
@@ -550,6 +555,25 @@ def test_the_report_fits_80_columns(done: Path) -> None:
                    "planted", "AURC", "another model", "sidecar",
                    "ms behind the last token"):  # fmt: skip
         assert needle in " ".join(text.split()), needle
+
+
+def test_every_number_of_the_page_leads_to_what_it_counts(done: Path) -> None:
+    view, metrics = view_of(done), metrics_of(done)
+    assert check_counts(view) >= 40
+    assert [card.verdict for card in view.claims] == [
+        one["verdict"] for one in metrics["claims"].values()
+    ]
+    assert all(card.select is not None for card in view.claims)
+    roc = next(one for one in view.figures if isinstance(one, Chart) and one.name == "roc")
+    curve = [(point.x, point.y.value) for point in roc.series[0].points]
+    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(curve))
+    primary = next(one for one in metrics["probes"] if one["primary"])
+    assert area == pytest.approx(primary["fresh"]["auc"], abs=1e-12)
+    item = view.items[0]
+    (said,) = item.answers
+    assert item.prompt and said.text is not None and said.states[0].facets["label"]
+    assert "probability of being right" in said.states[0].blocks[0].title
+    write_report(done)
 
 
 def test_no_cell_is_cut_at_80_columns(done: Path) -> None:

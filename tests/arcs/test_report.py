@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from arcs.cli import main
 from arcs.estimates import Estimate, judge_claim
 from arcs.report import command, generic
+from arcs.report.charts import axis
 from arcs.report.compare import compared
 from arcs.report.formats import harmless, to_csv, to_json, to_markdown
 from arcs.report.kinds import view_of
-from arcs.report.page import axis, items_json, link, page, utf16
+from arcs.report.page import items_json, link, page, utf16
 from arcs.report.view import (
     Answer,
     Block,
@@ -133,7 +134,7 @@ def test_what_a_judge_said_stands_at_the_answer_it_was_said_of(tmp_path: Path) -
 
     path = short_answers_run(tmp_path / "free", {"base": ["x"]})  # its files, with others put in
     metrics = json.loads((path / METRICS).read_text())
-    metrics["instrument"] = "chef"
+    metrics["instrument"] = "another"
     metrics["made_with"]["measurement"] = {"n_predict": [4, 8]}
     (path / METRICS).write_text(json.dumps(metrics))
     rows = [

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from arcs.report.view import Select, State, View, as_tuple
 
+COUNTED = frozenset({"outcome", "label", "delivery", "gate"})
+"""Facets by which a rate leads to what it counts; without one of them it leads to all it is of."""
+
 
 def selected(view: View, select: Select) -> list[tuple[str, State]]:
     """Item ids and states that a link shows: all facets on one state."""
@@ -36,10 +39,16 @@ def check_counts(view: View, *, differences: bool = True) -> int:
                 assert behind == number.value, (key, cell, behind)
                 checked += 1
             elif number.unit == "share":
-                n = number.n or 0
-                assert behind == (round(number.value * n) or n), (key, cell, behind)
+                n, counted = number.n or 0, COUNTED & cell.select.keys()
+                expected = (round(number.value * n) if counted else 0) or n
+                assert behind == expected, (key, cell, behind)
                 checked += 1
-            elif number.unit == "points" and differences:
+            elif number.unit in ("number", "nats") and number.n is not None:
+                assert behind == number.n, (key, cell, behind)
+                checked += 1
+            elif number.unit == "points" and differences and "change" in cell.select:
+                if not cell.lines or "−" not in cell.lines[-1]:
+                    continue
                 gained, lost = cell.lines[-1].replace("−", "").replace("+", "").split()
                 assert behind == int(gained) + int(lost), (key, cell, behind)
                 checked += 1
