@@ -132,7 +132,7 @@ def outcomes_table(metrics: Arc1Metrics) -> Table:
         "ending in an exact repetition",
         box=SIMPLE_HEAD,
         pad_edge=False,
-        collapse_padding=crowded,
+        padding=(0, 0) if crowded else (0, 1),
     )
     if crowded:
         table.add_column("n,\narm", no_wrap=True)
