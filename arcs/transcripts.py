@@ -70,13 +70,12 @@ class Said:
         """JSON-able form, without what is empty."""
         found = {**vars(self), "facets": dict(self.facets)}
         kept = ("right", "asserted", "text")
-        return {
-            key: value
-            for key, value in found.items()
-            if key in kept
-            or (key == "changed" and value is not None)
-            or value not in (None, "", {}, False)
-        }
+        return {key: value for key, value in found.items() if key in kept or not _empty(key, value)}
+
+
+def _empty(key: str, value: Any) -> bool:
+    """Zero is a value: a seed, a coverage, a score."""
+    return value is None or value in ("", {}) or (value is False and key != "changed")
 
 
 @dataclass(frozen=True)

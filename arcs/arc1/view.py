@@ -63,7 +63,11 @@ def _own_items(
 
 
 def _claims(metrics: Mapping[str, Any]) -> Iterator[ClaimCard]:
-    """The primary one first, then those at smaller budgets, the largest first."""
+    """The primary one first, then those at smaller budgets, the largest first.
+
+    What a smaller budget says stands in the table as well; it is minor where it says the same.
+    """
+    primary = metrics["claim"]
     for budget in reversed(metrics["budgets"]):
         n = budget["n_predict"]
         about = f"n_predict {n}" + (" (the run's verdict)" if n == metrics["primary_n_predict"]
@@ -71,6 +75,8 @@ def _claims(metrics: Mapping[str, Any]) -> Iterator[ClaimCard]:
         yield generic.card_of(
             budget["claim"],
             about=about,
+            minor=n != metrics["primary_n_predict"]
+            and all(budget["claim"][key] == primary[key] for key in ("verdict", "reasons")),
             select={
                 **OWN,
                 "condition": "trained",
@@ -90,12 +96,16 @@ def _notes(metrics: Mapping[str, Any], trouble: str | None) -> Iterator[str]:
             f"Unfinished answers were continued to n_predict {steps}: they could have changed the "
             "conclusion."
         )
-    for arm, found in metrics["decoding"].items():
-        if found["near_ties"] is not None:
-            yield (
-                f"Near-ties of {arm}: {found['near_ties']:,} of {found['tokens']:,} tokens "
-                "(another engine's or machine's rounding could choose another there)."
-            )
+    counted = [
+        f"{arm} {found['near_ties']:,} of {found['tokens']:,}"
+        for arm, found in metrics["decoding"].items()
+        if found["near_ties"] is not None
+    ]
+    if counted:
+        yield (
+            f"Near-ties among tokens: {', '.join(counted)} (another engine's or machine's rounding "
+            "could choose another there)."
+        )
 
 
 def _rates(metrics: Mapping[str, Any]) -> Table:

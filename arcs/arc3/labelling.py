@@ -140,7 +140,9 @@ def _executed(
             high=True if one.unfinished and one.passed is not None else one.passed,
             detail=one.outcome.value,
             program=programs[one.item_id],
-            output=None if (execution := ran[one.item_id]) is None else execution.detail,
+            output=None
+            if (execution := ran[one.item_id]) is None
+            else execution.detail or execution.status,
         )
         for one in results
     )

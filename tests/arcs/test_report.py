@@ -394,8 +394,8 @@ def test_runs_are_compared_number_by_number_and_answer_by_answer(two: dict[str, 
     assert [cell.number and cell.number.value for cell in row.cells] == [3 / 8, 1.0]
     verdicts = next(table for table in both.tables if table.name == "verdicts")
     assert [[cell.text for cell in row.cells] for row in verdicts.rows] == [
-        [view.claims[place].verdict for view in two.values()] for place in range(2)
-    ]
+        [view.claims[0].verdict for view in two.values()]
+    ]  # at the smaller budget all is the same
     assert [card.minor for card in both.claims] == [False, False, True, True]
     names = [answer.condition for answer in both.items[0].answers]
     assert names == ["arc1-x: base", "arc1-x: trained", "arc1-y: base", "arc1-y: trained"]
