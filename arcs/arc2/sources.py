@@ -297,7 +297,8 @@ class Execution:
             made.append(
                 _plain(completion, self.encoder, seed, _asserted(said), right=result.passed,
                        open=result.unfinished, detail=str(result.outcome),
-                       program=one.extraction.code, output=None if ran is None else ran.detail or ran.status)
+                       program=one.extraction.code,
+                       output=None if ran is None else ran.detail or ran.status)
             )  # fmt: skip
         return made
 
