@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from arcs.arc3 import view_tables as tables
 from arcs.arc3.report import CLAIM_NAMES, notes, told
-from arcs.arc3.sidecar import FACTS, FOLDER
+from arcs.arc3.sidecar import FACTS, FOLDER, TRIED
 from arcs.arc3.transcripts import GATE, SET, USED
 from arcs.report import generic, parts
 from arcs.report.stored import StoredRun
@@ -31,6 +30,7 @@ def view(run: StoredRun) -> View:
     metrics = run.metrics
     assert metrics is not None  # finished runs only
     records = records_of(run)
+    run.document(TRIED)  # so that a damaged one is one line
     asked = metrics["made_with"]["questions"]
     return View(
         title=generic.title_of(run),
@@ -90,9 +90,9 @@ def _tables(metrics: Json, run: StoredRun) -> Iterator[Table]:
         *tables.calibration(metrics),
     )  # fmt: skip
     yield from (one for one in found if one is not None)
-    facts = run.path / FOLDER / FACTS
-    if facts.is_file():
-        yield tables.sidecar(json.loads(facts.read_text(encoding="utf-8")))
+    facts = run.document(f"{FOLDER}/{FACTS}")
+    if facts is not None:
+        yield tables.sidecar(facts)
 
 
 # -- figures --------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def compared(runs: Mapping[str, View]) -> View:
         claims=tuple(_claims(runs)),
         notes=tuple(f"{name}: {note}" for name, view in runs.items() for note in view.notes),
         tables=(
-            _verdicts(runs),
+            *_verdicts(runs),
             *((_settings(runs, differing),) if differing else ()),
             *_numbers(runs),
         ),
@@ -76,7 +76,7 @@ def _claims(runs: Mapping[str, View]) -> Iterator[ClaimCard]:
                 yield replace(card, about=about, select=select, minor=card.minor or place > 0)
 
 
-def _verdicts(runs: Mapping[str, View]) -> Table:
+def _verdicts(runs: Mapping[str, View]) -> Iterator[Table]:
     """A row a claim, a column a run; without what is minor in a run itself."""
     cells: dict[str, dict[str, Cell]] = {}
     for name, view in runs.items():
@@ -90,8 +90,9 @@ def _verdicts(runs: Mapping[str, View]) -> Table:
         Row(label, tuple(found.get(name, Cell(ABSENT)) for name in runs))
         for label, found in cells.items()
     )
-    return Table("verdicts", "Verdicts", tuple(runs), rows, head="claim",
-                 caption="Reasons, number and interval below each.")  # fmt: skip
+    if rows:
+        yield Table("verdicts", "Verdicts", tuple(runs), rows, head="claim",
+                    caption="Reasons, number and interval below each.")  # fmt: skip
 
 
 def _verdict(run: str, card: ClaimCard) -> Cell:

@@ -196,8 +196,8 @@ def hostile_view(text: str) -> View:
     cell = Cell(text, (text,), number, {text or "x": text}, text)
     return View(
         title=text, kind=text, subtitle=text, finished=True,
-        claims=(ClaimCard(text, text, (text,), text, text, number, 0.5, {"a": text},
-                          ((text, text),)),),
+        claims=tuple(ClaimCard(text, text, (text,), text, text, number, 0.5, {"a": text},
+                               ((text, text),), minor) for minor in (False, True)),
         notes=(text,),
         tables=(Table(text, text, (text,), (Row(text, (cell,), text),), text, text),),
         figures=(Plot(text, ((text, number, {"a": text}),), caption=text),
