@@ -1,4 +1,4 @@
-"""``items.jsonl`` of a run whose answers are stored as token ids: the texts, one line an item.
+"""``transcripts.jsonl`` of a run that stores its answers as token ids: texts, one line an item.
 
 Made anew from the stored ids and labels whenever a run concludes, so that it is the same after a
 kill; what shows a run (:mod:`arcs.report.transcripts`) then needs no tokenizer and no model.
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from arcs.runs import write_text_atomically
 from evals.humaneval.problems import Problem
 
-TRANSCRIPTS = "items.jsonl"
+TRANSCRIPTS = "transcripts.jsonl"
 BlockKind = Literal["code", "output", "words"]
 
 

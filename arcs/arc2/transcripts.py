@@ -1,4 +1,4 @@
-"""What was asked and answered at every point of the sweep, for ``items.jsonl``."""
+"""What was asked and answered at every point of the sweep, for ``transcripts.jsonl``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was asked and answered, for ``items.jsonl``, with the probe's scores."""
+"""What was asked and answered, for ``transcripts.jsonl``, with the probe's scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Items of a run that left ``items.jsonl`` (:mod:`arcs.transcripts`), ready to be shown."""
+"""Items of a run that left ``transcripts.jsonl`` (:mod:`arcs.transcripts`), ready to be shown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CHANGES: Mapping[tuple[bool, bool], str] = {
 
 
 def records_of(run: StoredRun) -> tuple[Record, ...]:
-    """The lines of items.jsonl, in the order of the items; none where there is no such file."""
+    """Its lines, in the order of the items; none where there is no such file."""
     return tuple(run.lines(TRANSCRIPTS)) if run.has(TRANSCRIPTS) else ()
 
 

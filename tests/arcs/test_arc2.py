@@ -190,7 +190,7 @@ def test_every_number_of_the_page_leads_to_what_it_counts(
     assert item.prompt and [block.title for block in item.blocks] == [
         "positive continuation", "negative continuation",
     ]  # fmt: skip
-    assert "items.jsonl" not in " ".join(view.notes)
+    assert "transcripts.jsonl" not in " ".join(view.notes)
     assert write_report(path).read_text().count("<circle") > 20
 
 
@@ -201,7 +201,7 @@ def test_a_run_without_texts_says_so_and_links_nowhere(
     for name in ("manifest.json", "metrics.json"):
         (tmp_path / name).write_text((path / name).read_text())
     view = view_of(tmp_path)
-    assert not view.items and "has no items.jsonl" in view.notes[0]
+    assert not view.items and "has no transcripts.jsonl" in view.notes[0]
     assert 'href="#items?' not in page(view) and 'href="#items?' in page(view_of(path))
 
 
@@ -287,6 +287,7 @@ def test_mlx_gives_the_same_verdicts_on_the_same_stored_ids(
 # -- continuation ---------------------------------------------------------------------------------
 
 
+MADE_LAST = ("transcripts.jsonl", "metrics.json")
 KILLS = {
     "an answer of a chunk": ("answers.base.jsonl", 17),
     "the meter": ("meter.base.jsonl", 5),
@@ -305,7 +306,8 @@ def test_a_run_that_was_killed_ends_in_the_same_bytes(
     name, lines = KILLS[hit]
     killed = bench.folder()
     shutil.copytree(run, killed)
-    (killed / "metrics.json").unlink()
+    for made in MADE_LAST:
+        (killed / made).unlink()
     if lines is None:
         (killed / name).unlink()
     else:
@@ -321,7 +323,8 @@ def test_a_run_that_was_killed_ends_in_the_same_bytes(
             path.unlink()
     with RunDirectory.resume(killed) as directory:
         bench.go_on(directory, bench.flags("planted"))
-    assert (killed / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
+    for made in MADE_LAST:
+        assert (killed / made).read_bytes() == (run / made).read_bytes()
 
 
 # -- parts ----------------------------------------------------------------------------------------

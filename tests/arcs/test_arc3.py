@@ -707,10 +707,11 @@ def test_a_run_whose_answers_are_read_is_not_touched(bench: Bench, tmp_path: Pat
 @pytest.mark.slow
 def test_a_run_that_is_taken_back_ends_the_same(bench: Bench, done: Path, tmp_path: Path) -> None:
     """Without the last files, as after a kill in the analysis, and with a torn line."""
-    before = {name: (done / name).read_bytes() for name in ("metrics.json", "labels.json")}
+    made = ("metrics.json", "labels.json", "transcripts.jsonl")
+    before = {name: (done / name).read_bytes() for name in made}
     again = tmp_path / "again"
     shutil.copytree(done, again)
-    for name in ("metrics.json", "labels.json", "features-fresh.safetensors"):
+    for name in (*made, "features-fresh.safetensors"):
         (again / name).unlink()
     rows = (again / "labels.jsonl").read_bytes()
     (again / "labels.jsonl").write_bytes(rows[: len(rows) // 2])
