@@ -15,7 +15,7 @@ from arcs.continuing import continuable
 from arcs.judging.opening import COSTS, JudgeOptions
 from arcs.labels import parse_judge
 from arcs.progress import Reporter
-from arcs.report.writing import write_report
+from arcs.report.writing import write_reports
 from arcs.runs import (
     MANIFEST,
     METRICS,
@@ -156,7 +156,7 @@ def _go(
         sys.stdout.write(canonical_json(metrics.model_dump(mode="json")))
     else:
         render(metrics)
-    page = write_report(directory.path)
+    page = write_reports(directory.path)
     reporter.say(
         f"Everything is in {directory.path} ({page.name}, {METRICS}, items.jsonl, manifest.json)."
     )

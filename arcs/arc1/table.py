@@ -113,31 +113,45 @@ def _verdict(claim: Claim) -> Text:
     return text.append("\n" + ", ".join(claim.reasons).replace("_", " "), style="dim")
 
 
+ROOMY = 5
+"""So many kinds of outcome stand beside each other with room; more only tightly."""
+STACKED = {"time-out": "time-\nout", "no code": "no\ncode", "truncated": "trun-\ncated",
+           "missing": "miss-\ning"}  # fmt: skip
+
+
 def outcomes_table(metrics: Arc1Metrics) -> Table:
     """What became of the items, each kind counted apart, and what n_predict cut off."""
     by_arm: list[tuple[str, list[ArmAtBudget]]] = [("base", [b.base for b in metrics.budgets])]
     by_arm += [(arm, [b.trained for b in o.budgets]) for arm, o in metrics.other_arms.items()]
     by_arm.append(("trained", [b.trained for b in metrics.budgets]))
     kinds = [kind for kind in SHORT if any(one.outcomes[kind] for _, own in by_arm for one in own)]
+    crowded = len(kinds) > ROOMY
     table = Table(
         title="Outcomes",
         caption="fence, think: never closed; cut: stopped by n_predict, of which loops: "
         "ending in an exact repetition",
         box=SIMPLE_HEAD,
         pad_edge=False,
+        padding=(0, 0) if crowded else (0, 1),
     )
-    table.add_column("n", justify="right", no_wrap=True)
-    table.add_column("arm", no_wrap=True)
+    if crowded:
+        table.add_column("n,\narm", no_wrap=True)
+    else:
+        table.add_column("n", justify="right", no_wrap=True)
+        table.add_column("arm", no_wrap=True)
     for name in (*(SHORT[kind] for kind in kinds), "cut", "loops"):
-        table.add_column(name, justify="right", no_wrap=True)
+        head = STACKED.get(name, name) if crowded else name
+        table.add_column(head, justify="right", no_wrap=True)
     for place, budget in enumerate(metrics.budgets):
         for name, own in by_arm:
             arm = own[place]
             counts = (str(arm.outcomes[kind]) for kind in kinds)
             cut = _share(arm.truncated, arm.truncated_share)
+            cut = cut.replace(" ", "\n") if crowded else cut
             loops = "unknown" if arm.loops is None else str(arm.loops)
             n = str(budget.n_predict) if name == "base" else ""
-            table.add_row(n, name, *counts, cut, loops, end_section=name == "trained")
+            label = (f"{budget.n_predict}\n{name}",) if crowded else (n, name)
+            table.add_row(*label, *counts, cut, loops, end_section=name == "trained")
     return table
 
 

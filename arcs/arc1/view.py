@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from arcs.arc1.whole_view import whole_claims, whole_tables
+from arcs.arc1.whole_view import EVALUATION, MAIN, items_beside, whole_claims, whole_tables
 from arcs.report import generic, parts
 from arcs.report.coding import Arm, items_of, problems_of
 from arcs.report.stored import StoredRun
-from arcs.report.view import Cell, ClaimCard, Number, Row, Table, View
+from arcs.report.view import Cell, ClaimCard, Item, Number, Row, Table, View
+from evals.humaneval.problems import Problem
 
+OWN = {EVALUATION: MAIN}
 BASE, TRAINED = Arm("base", "base", None), Arm("trained", "trained", "base")
 
 
@@ -26,8 +29,7 @@ def view(run: StoredRun) -> View:
         "Trained minus base pass@1", rates, "difference",
         "Tango intervals; the band is what does not matter", null=0.0, band=(-smallest, smallest),
     )  # fmt: skip
-    between = [Arm(name, name, "base") for name in metrics.get("other_arms", {})]
-    tables = (rates, _outcomes(metrics), parts.bounds_table("bounds", _bound_rows(budgets)))
+    tables = (_outcomes(metrics), parts.bounds_table("bounds", _bound_rows(budgets)))
     return View(
         title=generic.title_of(run),
         kind=run.kind,
@@ -39,19 +41,33 @@ def view(run: StoredRun) -> View:
         claims=tuple(_claims(metrics)),
         notes=tuple(_notes(metrics, trouble)),
         tables=(
-            *(one for one in tables if one is not None),
+            rates,
             *whole_tables(metrics),
+            *(one for one in tables if one is not None),
             *_training(metrics),
         ),
         figures=((figure,) if figure else ()) + generic.pictures(run),
-        items=items_of(run, (BASE, *between, TRAINED), problems),
+        items=(*_own_items(run, metrics, problems), *items_beside(run, metrics)),
         made_with=generic.made_with(run),
         settings=generic.settings_of(run),
     )  # fmt: skip
 
 
+def _own_items(
+    run: StoredRun, metrics: Mapping[str, Any], problems: Mapping[str, Problem]
+) -> Iterator[Item]:
+    """The benchmark's problems, told apart from the items of other evaluations."""
+    between = [Arm(name, name, "base") for name in metrics.get("other_arms", {})]
+    for one in items_of(run, (BASE, *between, TRAINED), problems):
+        yield replace(one, facets={**OWN, **one.facets})
+
+
 def _claims(metrics: Mapping[str, Any]) -> Iterator[ClaimCard]:
-    """The primary one first, then those at smaller budgets, the largest first."""
+    """The primary one first, then those at smaller budgets, the largest first.
+
+    What a smaller budget says stands in the table as well; it is minor where it says the same.
+    """
+    primary = metrics["claim"]
     for budget in reversed(metrics["budgets"]):
         n = budget["n_predict"]
         about = f"n_predict {n}" + (" (the run's verdict)" if n == metrics["primary_n_predict"]
@@ -59,7 +75,14 @@ def _claims(metrics: Mapping[str, Any]) -> Iterator[ClaimCard]:
         yield generic.card_of(
             budget["claim"],
             about=about,
-            select={"condition": "trained", "n_predict": str(n), "change": ("gained", "lost")},
+            minor=n != metrics["primary_n_predict"]
+            and all(budget["claim"][key] == primary[key] for key in ("verdict", "reasons")),
+            select={
+                **OWN,
+                "condition": "trained",
+                "n_predict": str(n),
+                "change": ("gained", "lost"),
+            },
         )
     yield from whole_claims(metrics)
 
@@ -73,24 +96,28 @@ def _notes(metrics: Mapping[str, Any], trouble: str | None) -> Iterator[str]:
             f"Unfinished answers were continued to n_predict {steps}: they could have changed the "
             "conclusion."
         )
-    for arm, found in metrics["decoding"].items():
-        if found["near_ties"] is not None:
-            yield (
-                f"Near-ties of {arm}: {found['near_ties']:,} of {found['tokens']:,} tokens "
-                "(another engine's or machine's rounding could choose another there)."
-            )
+    counted = [
+        f"{arm} {found['near_ties']:,} of {found['tokens']:,}"
+        for arm, found in metrics["decoding"].items()
+        if found["near_ties"] is not None
+    ]
+    if counted:
+        yield (
+            f"Near-ties among tokens: {', '.join(counted)} (another engine's or machine's rounding "
+            "could choose another there)."
+        )
 
 
 def _rates(metrics: Mapping[str, Any]) -> Table:
     rows = []
     for budget in metrics["budgets"]:
         n = str(budget["n_predict"])
-        edited = {"condition": "trained", "n_predict": n}
+        edited = {**OWN, "condition": "trained", "n_predict": n}
         rows.append(
             Row(
                 f"n_predict {n}",
                 (
-                    parts.rate_cell(budget["base"], {"condition": "base", "n_predict": n}),
+                    parts.rate_cell(budget["base"], {**edited, "condition": "base"}),
                     parts.rate_cell(budget["trained"], edited),
                     parts.difference_cell(budget, edited),
                     parts.p_cell(budget["claim"]["p_value"]),
@@ -116,7 +143,7 @@ def _rates(metrics: Mapping[str, Any]) -> Table:
 def _outcomes(metrics: Mapping[str, Any]) -> Table:
     columns, rows = parts.outcome_rows(
         (f"{arm}, n_predict {budget['n_predict']}", budget[arm],
-         {"condition": arm, "n_predict": str(budget["n_predict"])})
+         {**OWN, "condition": arm, "n_predict": str(budget["n_predict"])})
         for budget in metrics["budgets"]
         for arm in ("base", "trained")
     )  # fmt: skip

@@ -18,6 +18,7 @@ from arcs.gates import load_gates
 from arcs.judging.opening import JudgeOptions
 from arcs.measure.judged import JudgeSettings
 from arcs.progress import Reporter
+from arcs.report.writing import write_report
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
 from backends import choose_backend
 from models.errors import UserError
@@ -141,4 +142,8 @@ def _go(
         sys.stdout.write(canonical_json(metrics))
     else:
         Console(highlight=False).print(report(metrics))
-    reporter.say(f"Everything is in {directory.path} ({METRICS}, *.jsonl by item, manifest.json).")
+    page = write_report(directory.path)
+    reporter.say(
+        f"Everything is in {directory.path} ({page.name}, {METRICS}, *.jsonl by item, "
+        "manifest.json)."
+    )

@@ -37,6 +37,10 @@ class Labelled:
     coverage: float | None = None
     """Share of a checklist's claims that are stated; None without a checklist."""
     detail: str = ""
+    program: str | None = None
+    """Extracted from the text and run; None where nothing was."""
+    output: str | None = None
+    """What running it gave."""
 
     @property
     def key(self) -> tuple[str, int | None]:

@@ -96,17 +96,30 @@ def _file(
         out.unlink(missing_ok=True)
 
 
-def read_gguf(
-    config: Arc2Config, run: RunDirectory, prepared: Prepared, axis: Axis, selection: Selection
-) -> dict[str, Any]:
-    """The stored answers of :func:`sweep_gguf`, compared with lambda 1 in the same storage form."""
-    made = (UNTOUCHED, *points(selection, config.scales, config.controls))
-    found: dict[str, AtPoint] = {}
-    for point in made:
-        answers: tuple[Labelled, ...] = sweep_answers(
+def gguf_answers(
+    config: Arc2Config, run: RunDirectory, prepared: Prepared, selection: Selection
+) -> dict[Point, tuple[Labelled, ...]]:
+    """The stored answers of :func:`sweep_gguf`, labelled; empty where it was not asked for."""
+    if config.gguf is None:
+        return {}
+    return {
+        point: sweep_answers(
             run, prepared.source, prepared.source.prompts, config.decodings, point, WHAT
         )
-        found[point.name] = AtPoint(point, answers, {}, {})
+        for point in (UNTOUCHED, *points(selection, config.scales, config.controls))
+    }
+
+
+def read_gguf(
+    config: Arc2Config,
+    run: RunDirectory,
+    prepared: Prepared,
+    axis: Axis,
+    answers: Mapping[Point, tuple[Labelled, ...]],
+) -> dict[str, Any]:
+    """The answers of :func:`gguf_answers`, compared with lambda 1 in the same storage form."""
+    made = tuple(answers)
+    found = {point.name: AtPoint(point, said, {}, {}) for point, said in answers.items()}
     sweep = Sweep(
         points={BASE: found.pop(UNCHANGED.name), **found},
         disposition=prepared.disposition,

@@ -20,7 +20,9 @@ from arcs.arc2.selection import BASE, RANDOM, TOP, UNCHANGED, Point, Selection, 
 from arcs.arc2.sources import Judged as JudgedSource
 from arcs.arc2.sources import Source
 from arcs.arc2.summaries import summary
+from arcs.arc2.transcripts import COHORTS, SWEEP, TASKS, Answers, transcripts
 from arcs.runs import RunDirectory
+from arcs.transcripts import TRANSCRIPTS, write_transcripts
 from backends.interface import Prompt
 from evals.statistics.bootstrap import bootstrap_mean
 
@@ -41,6 +43,8 @@ def build(
     selection: Selection,
 ) -> dict[str, Any]:
     """Everything that follows from the stored records; nothing is asked of an engine."""
+    from arcs.arc2.gguf_sweep import gguf_answers, read_gguf
+
     manifest, gates = run.manifest(), prepared.gates
     sweep = read_sweep(config, run, prepared, axis, selection)
     ranking = rankings[config.rank_by]
@@ -68,6 +72,19 @@ def build(
         f"that matters: {sweep.smallest_axis:g} {axis.unit}) and keeps the content ({content})"
     )
     level = gates.level
+    tasks = tasks_answers(config, run, prepared, selection)
+    through_gguf = gguf_answers(config, run, prepared, selection)
+    said = {name: at.answers for name, at in sweep.points.items() if name != BASE}
+    every_seed = [one for one in sweep.base.answers if one.seed != config.decodings[0]]
+    write_transcripts(
+        run.path / TRANSCRIPTS,
+        transcripts(
+            prepared,
+            Answers({BASE: (*whole, *every_seed), **said}, tasks,
+                    {point.name: found for point, found in through_gguf.items()}),
+            {COHORTS: cohorts.item_ids, SWEEP: [one.item_id for one in split.swept]},
+        ),
+    )  # fmt: skip
     return {
         "schema_version": SCHEMA,
         "alpha": gates.test.alpha,
@@ -81,12 +98,12 @@ def build(
         "rankings": {name: one.to_json(gates.test.alpha) for name, one in rankings.items()},
         "selection": manifest["selection"],
         "sweep": points_json(sweep),
-        "tasks": tasks_json(config, run, prepared, selection),
+        "tasks": tasks_json(tasks, prepared),
         "evidence": _evidence(found),
         "judge": validity,
         "words": [one.to_json() for one in words],
         "claim": verdict(statement, found, words).to_json(),
-        "gguf": gguf_json(config, run, prepared, axis, selection),
+        "gguf": read_gguf(config, run, prepared, axis, through_gguf) if through_gguf else None,
         "config": config.model_dump(mode="json"),
         "made_with": {
             k: v for k, v in manifest.items() if k not in ("config", "command", "arc", "measures")
@@ -253,17 +270,25 @@ def _by_seed(sweep: Sweep, at: AtPoint) -> dict[str, Any] | None:
     }
 
 
-def tasks_json(
+def tasks_answers(
     config: Arc2Config, run: RunDirectory, prepared: Prepared, selection: Selection
-) -> list[dict[str, Any]] | None:
-    """Python tasks at every point, where they were asked for."""
+) -> dict[str, tuple[Labelled, ...]]:
+    """Answers to the Python tasks at every point; empty where they were not asked for."""
     source = prepared.tasks
     if source is None:
-        return None
-    found = {
-        point.name: sweep_answers(run, source, source.prompts, config.decodings, point, "tasks")
+        return {}
+    return {
+        point.name: sweep_answers(run, source, source.prompts, config.decodings, point, TASKS)
         for point in points(selection, config.scales, config.controls)
     }
+
+
+def tasks_json(
+    found: Mapping[str, Sequence[Labelled]], prepared: Prepared
+) -> list[dict[str, Any]] | None:
+    """What the answers of :func:`tasks_answers` came to."""
+    if not found:
+        return None
     from arcs.arc2.effects import differences, family
 
     base = item_means(found[UNCHANGED.name], right)
@@ -284,17 +309,6 @@ def tasks_json(
         }
         for name, answers in found.items()
     ]
-
-
-def gguf_json(
-    config: Arc2Config, run: RunDirectory, prepared: Prepared, axis: Axis, selection: Selection
-) -> dict[str, Any] | None:
-    """The same sweep through llama.cpp, where it was asked for."""
-    if config.gguf is None:
-        return None
-    from arcs.arc2.gguf_sweep import read_gguf
-
-    return read_gguf(config, run, prepared, axis, selection)
 
 
 def _evidence(found: Any) -> dict[str, Any]:

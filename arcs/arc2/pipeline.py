@@ -486,8 +486,11 @@ def attribute(
             f"{len(labels) - lacking} having are left, and {FOLDS} are needed in each; give more "
             "prompts (--limit; a smaller --sweep-limit leaves more), or other --labels"
         )
+    few = _of_each(labels, config.causal_items)
+    names = [name for name in cohorts.item_ids if found[name] is not None]
+    ablated_on = [] if prepared.causal_pairs else [names[at] for at in few]
     run.extend_manifest(
-        attribution={"answers": len(sequences), "empty_answers": empty,
+        attribution={"answers": len(sequences), "empty_answers": empty, "ablated_on": ablated_on,
                      "last_n": config.last_n, "layers": list(prepared.layers)}
     )  # fmt: skip
     folder = run.path / HEADS
@@ -496,7 +499,6 @@ def attribute(
         if not (folder / _last_file(len(sequences))).exists():
             stages.read_heads(opened(), sequences, folder, reporter, last_n=config.last_n)
     with run.timed("ablations"):
-        few = _of_each(labels, config.causal_items)
         ablated = _ablations(config, run, prepared, opened, [sequences[at] for at in few], reporter)
     with run.timed("attribution"):
         reporter.say("ranking heads, with the null of the largest")

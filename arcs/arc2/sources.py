@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import textwrap
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from arcs.arc1 import evaluation, problems
@@ -25,6 +25,7 @@ from arcs.labels import JudgeSource
 from arcs.measure.judged import JudgeSettings
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
+from arcs.transcripts import Asked, held_to
 from backends.interface import Completion, Prompt
 from evals.benchmarks import load_benchmark
 from evals.coverage import Covered
@@ -63,6 +64,13 @@ class Source(Protocol):
     def prompts(self) -> tuple[Prompt, ...]:
         """One an item, in order."""
 
+    @property
+    def asked(self) -> Mapping[str, Asked]:
+        """By item."""
+
+    def response_id(self, point: str, item_id: str, seed: int | None) -> str | None:
+        """What the kept labels call an answer at a point; None where none are kept."""
+
     def label(
         self, completions: Sequence[Completion], seed: int | None, point: str
     ) -> list[Labelled]:
@@ -92,6 +100,11 @@ def delivered(judge: Judge, questions: Sequence[tuple[str, str, str]]) -> list[L
             for item, asked, text in questions
         ]
     )
+
+
+def meter_context(one: MeterItem) -> str:
+    """The turns before the two continuations, as a person reads them."""
+    return _conversation([Message(turn.role, turn.content) for turn in one.context])
 
 
 def _asserted(label: Label) -> bool | None:
@@ -132,6 +145,15 @@ class ExactMatch:
         items = built_in("short_answers", ShortAnswer)[:limit]
         prompts = tuple(_asked(one.id, encode_question(encoder, one)) for one in items)
         return cls(items, prompts, encoder)
+
+    @property
+    def asked(self) -> Mapping[str, Asked]:
+        """The questions."""
+        return {one.id: Asked(one.prompt, held_to(one)) for one in self.items}
+
+    def response_id(self, point: str, item_id: str, seed: int | None) -> str | None:
+        """Nothing is kept."""
+        return None
 
     def label(
         self, completions: Sequence[Completion], seed: int | None, point: str
@@ -184,6 +206,8 @@ class Execution:
     dataset_sha256: str
     name: str = "execution"
     prompt_style: PromptStyle = "chat"
+    turns: Mapping[str, str] = field(default_factory=dict)
+    """Item -> the conversation that is answered, where it is more than the task."""
 
     @classmethod
     def of(
@@ -227,13 +251,26 @@ class Execution:
                     prompt_sha=hashlib.sha256(ids_text.encode()).hexdigest(),
                 )
             )
+        turns = {one.id: _conversation(_second_turn(one)) for one in records}
         return cls(tuple(items), encoder, run, level, Limits(), reporter, n_predict, "recovery",
-                   items_sha256(records))  # fmt: skip
+                   items_sha256(records), turns=turns)  # fmt: skip
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
         """One an item."""
         return tuple(one.prompt for one in self.items)
+
+    @property
+    def asked(self) -> Mapping[str, Asked]:
+        """The tasks; of a second turn what stands before it as well."""
+        return {
+            one.key: Asked(self.turns.get(one.key, one.problem.prompt), held_to(one.problem))
+            for one in self.items
+        }
+
+    def response_id(self, point: str, item_id: str, seed: int | None) -> str | None:
+        """Nothing is kept."""
+        return None
 
     def label(
         self, completions: Sequence[Completion], seed: int | None, point: str
@@ -256,9 +293,12 @@ class Execution:
             given, results, delivered(LexicalJudge(), questions), strict=True
         ):
             completion = done[one.item.prompt.item_id]
+            ran = evaluation.execution_of(one, executions)
             made.append(
                 _plain(completion, self.encoder, seed, _asserted(said), right=result.passed,
-                       open=result.unfinished, detail=str(result.outcome))
+                       open=result.unfinished, detail=str(result.outcome),
+                       program=one.extraction.code,
+                       output=None if ran is None else ran.detail or ran.status)
             )  # fmt: skip
         return made
 
@@ -293,6 +333,10 @@ def _second_turn(one: RecoveryItem) -> list[Message]:
         Message("assistant", one.first_answer),
         Message("user", feedback),
     ]
+
+
+def _conversation(turns: Sequence[Message]) -> str:
+    return "\n\n".join(f"{one.role}: {one.content}" for one in turns)
 
 
 def _problem(one: RecoveryItem) -> Problem:
@@ -330,6 +374,15 @@ class MeterContexts:
             for one in items
         )
         return cls(items, prompts, encoder, axis)
+
+    @property
+    def asked(self) -> Mapping[str, Asked]:
+        """The contexts."""
+        return {one.id: Asked(meter_context(one)) for one in self.items}
+
+    def response_id(self, point: str, item_id: str, seed: int | None) -> str | None:
+        """Nothing is kept."""
+        return None
 
     def label(
         self, completions: Sequence[Completion], seed: int | None, point: str
@@ -392,21 +445,27 @@ class Judged:
         cache = cache_for(judge, settings.cache)
         return cls(items, prompts, encoder, judge, settings.options, cache, run, reporter)
 
+    @property
+    def asked(self) -> Mapping[str, Asked]:
+        """The questions."""
+        return {one.id: Asked(one.prompt, held_to(one)) for one in self.items}
+
+    def response_id(self, point: str, item_id: str, seed: int | None) -> str | None:
+        """``point/item``, with ``@seed`` behind it where answers are drawn."""
+        return f"{point}/{item_id}" + ("" if seed is None else f"@{seed}")
+
     def label(
         self, completions: Sequence[Completion], seed: int | None, point: str
     ) -> list[Labelled]:
-        """Coverage claim by claim, and delivery; a label that is missing stays missing.
-
-        A response is called ``point/item``, with ``@seed`` behind it where answers are drawn.
-        """
+        """Coverage claim by claim, and delivery; a label that is missing stays missing."""
         items = {one.id: Item.of(one) for one in self.items}
-        drawn = "" if seed is None else f"@{seed}"
         responses = [
             Response(
-                f"{point}/{one.item_id}{drawn}", one.item_id, spoken(self.encoder.decode(one.ids))
+                str(self.response_id(point, one.item_id, seed)), one.item_id,
+                spoken(self.encoder.decode(one.ids)),
             )
             for one in completions
-        ]
+        ]  # fmt: skip
         with open_judge(self.judge, self.reporter, self.options) as judge:
             found = judge_responses(
                 judge, INSTRUMENTS, items, responses, cache=self.cache,

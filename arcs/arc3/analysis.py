@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from arcs.arc3 import claims, probing
 from arcs.arc3.claims import MIN_P_CORRECT
-from arcs.arc3.kept import Kept
+from arcs.arc3.kept import Kept, study_sha256
 from arcs.arc3.probing import Part, Study
+from arcs.arc3.questions import SetName
 from arcs.arc3.table import Side
 from arcs.claims import ReasonCode, Verdict
 from arcs.estimates import JudgedClaim
@@ -25,6 +26,8 @@ from evals.probing import gate
 from evals.probing.kinds import ByKind
 
 FloatArray = NDArray[np.float64]
+SCORES = "scores"
+"""Part that holds the primary probe's score of each used row, by set: out of fold in training."""
 OTHER_STEPS = 6
 
 
@@ -49,6 +52,7 @@ def analyse(
         swept = probing.sweep(study, part, bar)
         cv, fresh_scores = probing.primary_scores(study)
         oof = cv.scores.mean(axis=0)
+        part(SCORES, lambda: {"train": oof.tolist(), "fresh": fresh_scores.tolist()})
         null = part("permutations", lambda: probing.permuted(study))
         bar.advance(1, "permutations")
         compared = probing.all_baselines(study, part, fresh_scores, oof)
@@ -111,6 +115,13 @@ def analyse(
             "gate": separating.to_json(),
         },
     }
+
+
+def scores_of(study: Study, store: JsonLines) -> dict[SetName, list[float]] | None:
+    """What :func:`analyse` kept there of this study; None where no probe could be fitted."""
+    own = study_sha256(study)
+    found = [row["found"] for row in store.records if row["part"] == SCORES and row["study"] == own]
+    return found[-1] if found else None
 
 
 _KEYS = (

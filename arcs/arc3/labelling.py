@@ -52,6 +52,10 @@ class Labelled:
     high: bool | None
     detail: str
     """What the instrument said, e.g. ``unparsed``."""
+    program: str | None = None
+    """Extracted from the text and run; None where nothing was."""
+    output: str | None = None
+    """What running it gave."""
 
     @property
     def open(self) -> bool:
@@ -126,6 +130,8 @@ def _executed(
         given, run.json_lines(EXECUTIONS), level, limits, os.cpu_count() or 1, reporter
     )
     results = evaluation.results(given, executions)[ARM][config.budget]
+    ran = {one.item.key: evaluation.execution_of(one, executions) for one in given}
+    programs = {one.item.key: one.extraction.code for one in given}
     made = tuple(
         Labelled(
             one.item_id,
@@ -133,6 +139,10 @@ def _executed(
             low=False if one.unfinished and one.passed is not None else one.passed,
             high=True if one.unfinished and one.passed is not None else one.passed,
             detail=one.outcome.value,
+            program=programs[one.item_id],
+            output=None
+            if (execution := ran[one.item_id]) is None
+            else execution.detail or execution.status,
         )
         for one in results
     )

@@ -22,11 +22,13 @@ from arcs.arc3.probing import Study
 from arcs.arc3.questions import SETS, Question, SetName, describe, encoder_of, questions
 from arcs.arc3.responses import Response
 from arcs.arc3.table import Difficulty, Side, sides
+from arcs.arc3.transcripts import transcripts
 from arcs.claims import ReasonCode
 from arcs.gates import Gates, load_gates
 from arcs.judging.opening import JudgeOptions, check_judge
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory
+from arcs.transcripts import TRANSCRIPTS, write_transcripts
 from backends.interface import LanguageModel
 from backends.verification import verify
 from models.chat import ChatEncoder
@@ -92,6 +94,14 @@ def run_arc3(
             run.json_lines(ANALYSIS),
         )  # fmt: skip
         compared = _beside(config, study, reporter)
+        gate = results["gate"]
+        write_transcripts(
+            run.path / TRANSCRIPTS,
+            transcripts(
+                found, labels, table, analysis.scores_of(study, run.json_lines(ANALYSIS)),
+                gate["chosen"]["threshold"] if gate and gate["chosen"] else None, config.budget,
+            ),
+        )  # fmt: skip
     run.extend_manifest(labels=labels.identity)
     metrics = _metrics(config, run, found, labels, study, results, compared)
     with run.timed("sidecar"):

@@ -260,6 +260,11 @@ def _lines(metrics: Found, run: Path | None) -> list[str]:
     return lines + _doubtful(metrics)
 
 
+def notes(metrics: Found, run: Path | None) -> list[str]:
+    """What no table says: other engines, the sidecar at work, what is left out or doubtful."""
+    return _compared(metrics) + _tried(metrics, run) + _doubtful(metrics)
+
+
 def _doubtful(metrics: Found) -> list[str]:
     """What the tables leave out, or rest on without right."""
     lines = []
@@ -378,11 +383,12 @@ def _verdict(metrics: Found) -> Panel:
         text.append(f"{label}: ")
         text.append(one["verdict"], style=COLOURS[one["verdict"]])
         kinds = metrics["kinds"] and metrics["kinds"]["fresh"]["kinds"]
-        text.append(f" ({reasons}). Claim: {one['statement']}. {_because(one, kinds)}")
+        text.append(f" ({reasons}). Claim: {one['statement']}. {told(one, kinds)}")
     return Panel(text, title="Verdict", title_align="left")
 
 
-def _because(claim: Found, kinds: int | None) -> str:
+def told(claim: Found, kinds: int | None) -> str:
+    """A claim's number and why it came out so; ``kinds``: of the fresh questions."""
     return because(claim).replace("so few kinds", f"{kinds} kinds")
 
 

@@ -36,6 +36,10 @@ def report(metrics: Mapping[str, Any]) -> Group:
     return Group(*parts)
 
 
+TIGHT = 1000
+"""Items from which counts are so wide that columns stand closer."""
+
+
 def _table(metrics: Mapping[str, Any], quantisation: str, conditions: Mapping[str, Any]) -> Table:
     benchmark = metrics["made_with"]["evaluation"]["dataset"]
     table = Table(
@@ -47,6 +51,7 @@ def _table(metrics: Mapping[str, Any], quantisation: str, conditions: Mapping[st
         box=SIMPLE_HEAD,
         title_justify="left",
         pad_edge=False,
+        collapse_padding=metrics["n_items"] >= TIGHT,
     )
     table.add_column("condition", overflow="fold", min_width=10)
     for n in metrics["n_predict"]:

@@ -25,19 +25,19 @@ def report(document: Mapping[str, Any]) -> Group:
         box=SIMPLE_HEAD,
         title_justify="left",
         pad_edge=False,
+        collapse_padding=True,
     )
-    table.add_column("instrument", overflow="fold", min_width=11)
-    for column in ("n", "kappa", "equal", "planted", "again", "order", "bar"):
+    table.add_column("instrument", no_wrap=True)
+    for column in ("n", "kappa", "equal", "planted", "again,\norder", "bar"):
         table.add_column(column, justify="right", no_wrap=True)
     for one in found:
         table.add_row(
-            one["instrument"],
+            one["instrument"].replace(".", ".\n"),
             str(one["n"]),
             _kappa(one),
             _share(one["agreement"]),
             _counts(one["planted"]),
-            _share(one["repeated"]),
-            _share(one["order"]),
+            f"{_share(one['repeated']) or '-'}\n{_share(one['order']) or '-'}",
             Text("passes", "green") if one["passes"] else Text("fails", "red"),
         )
     lines = [
@@ -80,4 +80,4 @@ def _share(rate: Mapping[str, Any] | None) -> str:
 
 
 def _counts(rate: Mapping[str, Any] | None) -> str:
-    return "" if rate is None else f"{rate['successes']}/{rate['n']}"
+    return "" if rate is None else f"{rate['successes']}\nof {rate['n']}"

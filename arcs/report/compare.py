@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
-from arcs.report.view import Answer, Cell, ClaimCard, Item, Plot, Row, State, Table, Unit, View
+from arcs.report.view import (
+    Answer,
+    Cell,
+    Chart,
+    ClaimCard,
+    Item,
+    Plot,
+    Row,
+    Series,
+    State,
+    Table,
+    Unit,
+    View,
+    interval_text,
+    shown,
+)
 
 RUN = "run"
 """The facet that tells the runs apart."""
@@ -17,6 +33,10 @@ VOLATILE = frozenset({"timing", "command", "metrics"})
 ABSENT = "-"
 FEW = 12
 """Differences that are shown at once; more are folded, so that the numbers stay in sight."""
+
+
+MANY = 40
+"""Rows of a table that is shown at once."""
 
 
 def compared(runs: Mapping[str, View]) -> View:
@@ -33,7 +53,11 @@ def compared(runs: Mapping[str, View]) -> View:
         finished=all(view.finished for view in runs.values()),
         claims=tuple(_claims(runs)),
         notes=tuple(f"{name}: {note}" for name, view in runs.items() for note in view.notes),
-        tables=(*((_settings(runs, differing),) if differing else ()), *_numbers(runs)),
+        tables=(
+            *_verdicts(runs),
+            *((_settings(runs, differing),) if differing else ()),
+            *_numbers(runs),
+        ),
         figures=tuple(_figures(runs)),
         items=_items(runs),
         made_with={name: dict(view.made_with) for name, view in runs.items()},
@@ -41,19 +65,46 @@ def compared(runs: Mapping[str, View]) -> View:
 
 
 def _claims(runs: Mapping[str, View]) -> Iterator[ClaimCard]:
-    """Every run's first claim first."""
+    """Every run's first claim first; the others are minor, a table has them side by side."""
     ranks = zip_longest(*([(name, card) for card in view.claims] for name, view in runs.items()))
-    for rank in ranks:
+    for place, rank in enumerate(ranks):
         for found in rank:
             if found is not None:
                 name, card = found
                 about = f"{name}: {card.about}" if card.about else name
                 select = None if card.select is None else {RUN: name, **card.select}
-                yield replace(card, about=about, select=select)
+                yield replace(card, about=about, select=select, minor=card.minor or place > 0)
 
 
-def _figures(runs: Mapping[str, View]) -> Iterator[Plot]:
-    """The claims' numbers under one another, those of one unit together."""
+def _verdicts(runs: Mapping[str, View]) -> Iterator[Table]:
+    """A row a claim, a column a run; without what is minor in a run itself."""
+    cells: dict[str, dict[str, Cell]] = {}
+    for name, view in runs.items():
+        abouts = Counter(card.about for card in view.claims if not card.minor)
+        for card in view.claims:
+            if not card.minor:
+                own = card.about and abouts[card.about] == 1
+                label = card.about if own else f"{card.about}: {card.statement}".lstrip(": ")
+                cells.setdefault(label, {})[name] = _verdict(name, card)
+    rows = tuple(
+        Row(label, tuple(found.get(name, Cell(ABSENT)) for name in runs))
+        for label, found in cells.items()
+    )
+    if rows:
+        yield Table("verdicts", "Verdicts", tuple(runs), rows, head="claim",
+                    caption="Reasons, number and interval below each.")  # fmt: skip
+
+
+def _verdict(run: str, card: ClaimCard) -> Cell:
+    reasons = ", ".join(card.reasons).replace("_", " ")
+    said = f"{shown(card.number)} {interval_text(card.number)}".strip() if card.number else ""
+    select = None if card.select is None else {RUN: run, **card.select}
+    return Cell(card.verdict, tuple(one for one in (reasons, said) if one), None, select,
+                card.verdict)  # fmt: skip
+
+
+def _figures(runs: Mapping[str, View]) -> Iterator[Plot | Chart]:
+    """The claims' numbers under one another, those of one unit together; then curves."""
     rows: dict[Unit, list[Any]] = {}
     for card in _claims(runs):
         if card.number is not None and card.number.low is not None:
@@ -61,6 +112,38 @@ def _figures(runs: Mapping[str, View]) -> Iterator[Plot]:
     for unit, found in rows.items():
         null = 0.0 if unit in ("points", "nats") else None
         yield Plot("What the claims rest on", tuple(found), null, caption=f"{unit}, with intervals")
+    yield from _charts(runs)
+
+
+def _charts(runs: Mapping[str, View]) -> Iterator[Chart]:
+    """The charts that several runs have, the first curve of each run in one of them."""
+    found: dict[tuple[str, Unit], list[tuple[str, Chart]]] = {}
+    for run, view in runs.items():
+        for one in view.figures:
+            if isinstance(one, Chart):
+                unit = next(point.y.unit for series in one.series for point in series.points)
+                found.setdefault((one.name, unit), []).append((run, one))
+    for charts in found.values():
+        if len(charts) < 2:
+            continue
+        _, first = charts[0]
+        guides = tuple(one for one in first.series if one.kind == "guide")
+        curves = tuple(_curve(run, chart.series[0]) for run, chart in charts)
+        same = all(chart.levels == first.levels for _, chart in charts)
+        band = first.band if all(chart.band == first.band for _, chart in charts) else None
+        yield replace(
+            first, series=(*curves, *guides), levels=first.levels if same else (), band=band,
+            title=first.title if all(c.title == first.title for _, c in charts) else first.name,
+            caption=f"{first.series[0].name} of each run; the other curves stand on its own page.",
+        )  # fmt: skip
+
+
+def _curve(run: str, series: Series) -> Series:
+    points = tuple(
+        one if one.select is None else replace(one, select={RUN: run, **one.select})
+        for one in series.points
+    )
+    return replace(series, name=run, points=points)
 
 
 # -- how they were made ---------------------------------------------------------------------------
@@ -138,16 +221,20 @@ def _numbers(runs: Mapping[str, View]) -> Iterator[Table]:
         keys = dict.fromkeys(key for one in cells.values() for key in one if key[0] == name)
         if not keys:
             continue
+        having = [run for run, found in cells.items() if found.keys() & keys.keys()]
         rows = tuple(
             Row(
                 f"{row}: {column}",
-                tuple(_of(run, found.get((name, row, column))) for run, found in cells.items()),
+                tuple(_of(run, cells[run].get((name, row, column))) for run in having),
             )
             for _, row, column in keys
         )
-        yield Table(name, title, tuple(runs), rows, caption=caption,
-                    folded=all(t.folded for v in runs.values() for t in v.tables
-                               if t.name == name))  # fmt: skip
+        folded = all(t.folded for v in runs.values() for t in v.tables if t.name == name)
+        lacking = len(runs) - len(having)
+        beside = f"Runs without these numbers are left out: {lacking}." if lacking else ""
+        yield Table(name, title, tuple(having), rows,
+                    caption=f"{caption} {beside}".strip(),
+                    folded=folded or len(rows) > MANY)  # fmt: skip
 
 
 def _of(run: str, cell: Cell | None) -> Cell:

@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from arcs.report import generic
+from arcs.report.links import linked_if_there
 from arcs.report.stored import StoredRun
 from arcs.report.view import View
 
 BUILDERS: Mapping[str, tuple[str, str]] = {
     "arc1": ("threearc-arc1-2", "arcs.arc1.view"),
+    "arc2": ("threearc-arc2-1", "arcs.arc2.view"),
+    "arc3": ("threearc-arc3-1", "arcs.arc3.view"),
     "eval": ("threearc-eval-1", "arcs.evaluate.view"),
     "falsify": ("threearc-falsify-1", "arcs.falsification.view"),
     "measure": ("threearc-measure-2", "arcs.measure.view"),
@@ -38,4 +41,4 @@ def view_of(path: Path) -> View:
         note = f"Its transcripts are not shown: metrics.json has schema {found}, not {schema}."
         return replace(view, notes=(*view.notes, note))
     build: Callable[[StoredRun], View] = importlib.import_module(module).view
-    return build(run)
+    return linked_if_there(build(run))

@@ -12,7 +12,7 @@ import base64
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -20,13 +20,13 @@ from urllib.parse import quote, urlencode
 import jinja2
 from markupsafe import Markup
 
+from arcs.report.charts import axis, chart
 from arcs.report.view import (
     Block,
     Facets,
     Item,
-    Number,
-    Plot,
     Select,
+    Table,
     View,
     as_tuple,
     interval_text,
@@ -36,7 +36,6 @@ from arcs.report.view import (
 TEMPLATES = Path(__file__).parent / "templates"
 FACETS_FIRST = ("run", "condition", "n_predict", "outcome", "change", "cut", "label")
 """Filters in this order, others after them by name."""
-_TICKS = (1, 2, 2.5, 5, 10)
 
 
 def page(view: View) -> str:
@@ -66,9 +65,18 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"link": link, "interval": interval_text, "data_url": data_url,
-                            "axis": axis}  # fmt: skip
+                            "axis": axis, "chart": chart, "words": words}  # fmt: skip
     environment.globals["shown"] = shown
     return environment
+
+
+def words(table: Table) -> tuple[bool, ...]:
+    """Which columns hold words, which are read from the left, and no number or verdict."""
+    return tuple(
+        all(cell.number is None and cell.tone is None for cell in column)
+        and any(any(one.isalpha() for one in cell.text) for cell in column)
+        for column in zip(*(row.cells for row in table.rows), strict=True)
+    ) or (False,) * len(table.columns)
 
 
 def _own(text: str) -> Markup:
@@ -85,60 +93,6 @@ def link(select: Select) -> str:
 def data_url(svg: str) -> str:
     """A picture as an address; as an image an SVG can run nothing."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-
-
-# -- figures --------------------------------------------------------------------------------------
-
-
-def axis(plot: Plot) -> Mapping[str, Any]:
-    """Where everything of a plot lies, in percent of its width."""
-    low, high = _range(plot)
-
-    def at(value: float) -> float:
-        return round(100 * (value - low) / (high - low), 3)
-
-    def row(label: str, number: Number, select: Select | None) -> Mapping[str, Any]:
-        ends = None
-        if number.low is not None and number.high is not None:
-            ends = (at(number.low), at(number.high))
-        return {"label": label, "number": number, "select": select, "at": at(number.value),
-                "ends": ends}  # fmt: skip
-
-    unit = plot.rows[0][1].unit
-    return {
-        "rows": [row(*one) for one in plot.rows],
-        "ticks": [(at(tick), shown(Number(tick, unit))) for tick in _ticks(low, high)],
-        "null": None if plot.null is None else at(plot.null),
-        "band": None if plot.band is None else tuple(max(0.0, min(100.0, at(one)))
-                                                     for one in plot.band),
-    }  # fmt: skip
-
-
-_ONE_VALUE = 1e-9
-"""Of the largest value, or of 1."""
-
-
-def _range(plot: Plot) -> tuple[float, float]:
-    values = [one for _, number, _ in plot.rows
-              for one in (number.value, number.low, number.high) if one is not None]  # fmt: skip
-    values += [] if plot.null is None else [plot.null]
-    values += list(plot.band or ())
-    low, high = min(values), max(values)
-    size = max(abs(low), abs(high))
-    # Values that differ by less than the ticks can say are one value.
-    apart = high - low > _ONE_VALUE * max(1.0, size)
-    room = 0.06 * (high - low) if apart else size if size > _ONE_VALUE else 1.0
-    return low - room, high + room
-
-
-def _ticks(low: float, high: float) -> Iterator[float]:
-    """Four to seven round numbers from ``low`` to ``high``."""
-    raw = (high - low) / 5
-    power = 10.0 ** int(f"{raw:e}".split("e")[1])
-    step = next(power * one for one in _TICKS if power * one >= raw)
-    first = -(-low // step)
-    for place in range(int(high // step - first) + 1):
-        yield round((first + place) * step, 12)
 
 
 # -- items ----------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def number_cell(
 ) -> Cell:
     """A number, its interval and what else stands below it; "-" where it is missing."""
     if number is None:
-        return Cell("-", lines, select=select)
+        return Cell("-", lines)
     interval = interval_text(number, sign=sign)
     below = (*((interval,) if interval else ()), *lines)
     return Cell(shown(number, sign=sign), below, number, select)

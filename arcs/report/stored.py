@@ -58,6 +58,10 @@ class StoredRun:
         for number, line in enumerate(raw.split(b"\n")[:-1], start=1):
             yield _object(line, f"{path}, line {number}")
 
+    def document(self, name: str) -> dict[str, Any] | None:
+        """A JSON object; None where there is no such file. Raises UserError where it is damaged."""
+        return self._json(name)
+
     def _json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
         return _object(_read(path), str(path)) if path.exists() else None

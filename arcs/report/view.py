@@ -122,6 +122,53 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Point:
+    """One place of a chart."""
+
+    x: float
+    y: Number
+    select: Select | None = None
+    label: str = ""
+    """Read when it is pointed at; its series and numbers are read anyway."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """Points of a chart that belong together, in the order in which they are joined."""
+
+    name: str
+    points: tuple[Point, ...]
+    kind: Literal["marks", "line", "both", "guide"] = "both"
+    """``guide``: a thin line to compare with, such as chance."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Numbers over another number. ``name`` is the same in every run of a kind."""
+
+    name: str
+    title: str
+    x: str
+    y: str
+    """What stands on either axis; all ``y`` have one unit."""
+    series: tuple[Series, ...]
+    levels: tuple[tuple[str, float], ...] = ()
+    """Horizontal lines: name and place."""
+    band: tuple[float, float] | None = None
+    """What does not matter, along y."""
+    caption: str = ""
+    square: bool = False
+    """Both axes from 0 to 1, as of a ROC curve."""
+
+    def __post_init__(self) -> None:
+        if not any(one.points for one in self.series):
+            raise ValueError(f"{self.name}: a chart without points")
+        units = {point.y.unit for one in self.series for point in one.points}
+        if len(units) > 1:
+            raise ValueError(f"{self.name}: {sorted(units)} on one axis")
+
+
+@dataclass(frozen=True)
 class Picture:
     """A figure that was drawn elsewhere: the text of an SVG file."""
 
@@ -145,6 +192,8 @@ class ClaimCard:
     select: Select | None = None
     facts: tuple[tuple[str, str], ...] = ()
     """Further lines: name and text."""
+    minor: bool = False
+    """Shown when asked for: a table has it as well, or it stands beside the run's question."""
 
 
 @dataclass(frozen=True)
@@ -204,12 +253,16 @@ class View:
     notes: tuple[str, ...] = ()
     """What a reader must know: nothing is left out in silence."""
     tables: tuple[Table, ...] = ()
-    figures: tuple[Plot | Picture, ...] = ()
+    figures: tuple[Plot | Chart | Picture, ...] = ()
     items: tuple[Item, ...] = ()
     made_with: Mapping[str, Any] = field(default_factory=dict)
     """By section; values as in JSON."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Resolved configuration: what comparisons show the differences of."""
+
+
+_LEAST, _MOST = 0.001, 1000.0
+"""Numbers between these have three decimals, so that a column of them lines up."""
 
 
 def as_tuple(value: str | Sequence[str]) -> tuple[str, ...]:
@@ -219,23 +272,25 @@ def as_tuple(value: str | Sequence[str]) -> tuple[str, ...]:
 
 def shown(number: Number | None, *, sign: bool = False) -> str:
     """The value as a person reads it; "-" where it is missing."""
-    return "-" if number is None else _text(number.value, number.unit, sign=sign)
+    return "-" if number is None else _text(number, sign=sign)
 
 
 def interval_text(number: Number | None, *, sign: bool = False) -> str:
     """Its interval in brackets, in the same unit; "" where there is none."""
     if number is None or number.low is None or number.high is None:
         return ""
-    low, high = (_bare(one, number.unit, sign=sign) for one in (number.low, number.high))
+    low, high = (_bare(one, number, sign=sign) for one in (number.low, number.high))
     return f"[{low}, {high}]"
 
 
-def _text(value: float, unit: Unit, *, sign: bool) -> str:
-    suffix = {"share": "%", "points": " pt"}.get(unit, "")
-    return _bare(value, unit, sign=sign) + suffix
+def _text(number: Number, *, sign: bool) -> str:
+    suffix = {"share": "%", "points": " pt"}.get(number.unit, "")
+    return _bare(number.value, number, sign=sign) + suffix
 
 
-def _bare(value: float, unit: Unit, *, sign: bool) -> str:
+def _bare(value: float, of: Number, *, sign: bool) -> str:
+    """``value`` as it stands beside the others ``of`` this number: all with as many decimals."""
+    unit = of.unit
     if unit == "share":
         return f"{100 * value:.1f}"
     if unit == "points":
@@ -246,4 +301,6 @@ def _bare(value: float, unit: Unit, *, sign: bool) -> str:
         return f"{value:.2g}"
     if unit == "count":
         return f"{value:+,.0f}" if sign else f"{value:,.0f}"
-    return f"{value:+.4g}" if sign else f"{value:.4g}"
+    size = max(abs(one) for one in (of.value, of.low, of.high) if one is not None)
+    digits = ".3f" if size == 0 or _LEAST <= size < _MOST else ".4g"
+    return f"{value:{'+' if sign else ''}{digits}}"

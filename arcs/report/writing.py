@@ -6,7 +6,7 @@ from pathlib import Path
 
 from arcs.report.kinds import view_of
 from arcs.report.page import page
-from arcs.runs import write_text_atomically
+from arcs.runs import MANIFEST, METRICS, write_text_atomically
 from models.errors import UserError
 
 REPORT = "report.html"
@@ -20,6 +20,17 @@ def write_report(run: Path) -> Path:
     path = run / REPORT
     write_page(path, page(view_of(run)))
     return path
+
+
+def write_reports(run: Path) -> Path:
+    """The run's page and those of the finished runs within it; returns the first's path.
+
+    Raises UserError as :func:`write_report`.
+    """
+    for found in sorted(run.rglob(METRICS)):
+        if found.parent != run and (found.parent / MANIFEST).is_file():
+            write_report(found.parent)
+    return write_report(run)
 
 
 def write_page(path: Path, text: str) -> None:

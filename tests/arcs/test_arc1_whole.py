@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from arcs.arc1 import evaluations, seeds
 from arcs.arc1.command import mcas_lines
@@ -38,6 +37,8 @@ from evals.statistics.rates import Interval, wilson
 from models.errors import UserError
 from models.registry import find
 from tests.support.arc1_bench import Bench
+from tests.support.printed import printed_by
+from tests.support.report_links import check_counts
 
 # -- recipes ---------------------------------------------------------------------------------------
 
@@ -426,13 +427,13 @@ def test_every_arm_is_evaluated_and_what_a_kill_left_is_gone_on_with(
     assert not metrics.table[1]["cells"]["chef"]["judge_not_valid"]
     assert sft != dpo  # two adapters, and each in its own row
     assert (out / "arms" / "dpo").resolve() == (out / "adapter").resolve()
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    render(metrics, console)
-    text = console.export_text()
+    text = printed_by(lambda console: render(metrics, console))
     assert "SFT alone: HumanEval" in text and "meter, sft: " in text
     assert "held-out (1 records)" in " ".join(text.replace("│", " ").split())
-    assert max(map(len, text.splitlines())) <= 80
     page = view(StoredRun(out))
+    assert check_counts(page) >= 30  # those of the evaluations among them
+    assert {one.facets["evaluation"] for one in page.items} == {"benchmark", *metrics.evaluations}
+    assert len(list((out / "evaluations").glob("*/report.html"))) == len(metrics.evaluations)
     (arms,) = (one for one in page.tables if one.name == "arms")
     (sft_table,) = (one for one in page.tables if one.name == "training")
     assert any(row.detail.endswith(", 1 records") for row in sft_table.rows)

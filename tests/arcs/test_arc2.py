@@ -25,6 +25,10 @@ from arcs.arc2.table import paper_report, report
 from arcs.audits.catalogue import run_audits
 from arcs.audits.readers import read as read_results
 from arcs.gates import Gates, load_gates
+from arcs.report.kinds import view_of
+from arcs.report.page import page
+from arcs.report.view import Chart
+from arcs.report.writing import write_report
 from arcs.runs import RunDirectory
 from backends import open_backend
 from backends.interface import Head
@@ -35,9 +39,10 @@ from evals.meter import choose, encode_pair, read_pairs
 from models.chat import ChatEncoder
 from models.errors import UserError
 from models.store import prepare
-from tests.support.arc2_bench import PLANTED, Bench
+from tests.support.arc2_bench import FLAGS, PLANTED, Bench
 from tests.support.planted_heads import VARIED, plant
 from tests.support.printed import printed, widened
+from tests.support.report_links import check_counts, selected
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +193,46 @@ def test_the_report_shows_nulls_words_and_the_claim(planted: tuple[Path, dict[st
         assert part in text
 
 
+def test_every_number_of_the_page_leads_to_what_it_counts(
+    planted: tuple[Path, dict[str, Any]],
+) -> None:
+    path, metrics = planted
+    view = view_of(path)
+    assert check_counts(view) >= 30
+    (card,) = view.claims
+    assert card.verdict == metrics["claim"]["verdict"] and card.number is not None
+    assert card.select is not None and len(selected(view, card.select)) == card.number.n
+    swept, heads = (
+        next(one for one in view.figures if isinstance(one, Chart) and one.name == name)
+        for name in ("axis over lambda", "heads")
+    )
+    top = next(one for one in swept.series if one.name == "top")
+    assert [point.x for point in top.points] == [0.0, 0.5, 1.0]
+    assert top.points[0].y.low is not None and top.points[0].y.high is not None
+    ranking = metrics["rankings"]["causal"]
+    assert len(heads.series[0].points) == len(ranking["heads"])
+    assert ranking["critical"] in [value for _, value in heads.levels]
+    ablated = selected(view, {"condition": "L2H4 at 0"})
+    assert len(ablated) == FLAGS["causal_items"]
+    item = next(one for one in view.items if one.id == ablated[0][0])
+    assert item.prompt and [block.title for block in item.blocks] == [
+        "positive continuation", "negative continuation",
+    ]  # fmt: skip
+    assert "transcripts.jsonl" not in " ".join(view.notes)
+    assert write_report(path).read_text().count("<circle") > 20
+
+
+def test_a_run_without_texts_says_so_and_links_nowhere(
+    planted: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    path, _ = planted
+    for name in ("manifest.json", "metrics.json"):
+        (tmp_path / name).write_text((path / name).read_text())
+    view = view_of(tmp_path)
+    assert not view.items and "has no transcripts.jsonl" in view.notes[0]
+    assert 'href="#items?' not in page(view) and 'href="#items?' in page(view_of(path))
+
+
 def test_no_cell_is_cut_at_80_columns(planted: tuple[Path, dict[str, Any]]) -> None:
     _, metrics = planted
     printed(report(metrics))
@@ -270,6 +315,7 @@ def test_mlx_gives_the_same_verdicts_on_the_same_stored_ids(
 # -- continuation ---------------------------------------------------------------------------------
 
 
+MADE_LAST = ("transcripts.jsonl", "metrics.json")
 KILLS = {
     "an answer of a chunk": ("answers.base.jsonl", 17),
     "the meter": ("meter.base.jsonl", 5),
@@ -288,7 +334,8 @@ def test_a_run_that_was_killed_ends_in_the_same_bytes(
     name, lines = KILLS[hit]
     killed = bench.folder()
     shutil.copytree(run, killed)
-    (killed / "metrics.json").unlink()
+    for made in MADE_LAST:
+        (killed / made).unlink()
     if lines is None:
         (killed / name).unlink()
     else:
@@ -304,7 +351,8 @@ def test_a_run_that_was_killed_ends_in_the_same_bytes(
             path.unlink()
     with RunDirectory.resume(killed) as directory:
         bench.go_on(directory, bench.flags("planted"))
-    assert (killed / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
+    for made in MADE_LAST:
+        assert (killed / made).read_bytes() == (run / made).read_bytes()
 
 
 # -- parts ----------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from arcs.report.kinds import view_of
 from arcs.runs import RunDirectory
 from backends import open_backend
 from backends.interface import Head
@@ -22,6 +23,7 @@ from models.store import prepare
 from tests.support.answering import Answering, Says
 from tests.support.arc2_bench import PLANTED, Bench
 from tests.support.planted_heads import plant
+from tests.support.report_links import check_counts
 
 QUESTIONS = {one.id: one for one in built_in("short_answers", ShortAnswer)}
 ORDER = {name: place for place, name in enumerate(QUESTIONS)}
@@ -43,13 +45,17 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 def run(
     bench: Bench, says: Says, monkeypatch: pytest.MonkeyPatch, model: str = "quiet", **flags: Any
 ) -> tuple[Path, dict[str, Any]]:
-    """A whole run in which the engine answers what ``says`` gives."""
+    """A whole run in which the engine answers what ``says`` gives, and its page holds together."""
 
     def opened(backend: str, directory: Any, **more: Any) -> Any:
         return Answering(open_backend(backend, directory, **more), ChatEncoder(directory), says)
 
     monkeypatch.setattr("arcs.arc2.pipeline.open_backend", opened)
-    return bench.run(bench.flags(model, **{**LABELS, **flags}))
+    path, found = bench.run(bench.flags(model, **{**LABELS, **flags}))
+    view = view_of(path)
+    assert check_counts(view, differences=not flags.get("seeds")) >= 10
+    assert all(item.prompt for item in view.items)
+    return path, found
 
 
 def words(metrics: dict[str, Any]) -> dict[str, str]:
@@ -103,8 +109,8 @@ def test_exact_match_and_tasks_beside_where_damping_changes_no_answer(
         text = QUESTIONS[item].answers[0] if ORDER[item] % 2 else "zebra"
         return f"{text}. Is that so?" if ORDER[item] % 3 == 0 else f"{text}."
 
-    _, found = run(bench, says, monkeypatch, disposition="curious", tasks="small", tasks_limit=3,
-                   random_draws=2)  # fmt: skip
+    path, found = run(bench, says, monkeypatch, disposition="curious", tasks="small",
+                      tasks_limit=3, random_draws=2)  # fmt: skip
     assert found["axis"]["measure"] == "the prose holds a question"
     assert (found["cohorts"]["lacking"], found["cohorts"]["having"]) == (40, 20)
     assert point(found, "base")["right"] == 30 and point(found, "top-0")["texts_changed"] == 0
@@ -112,6 +118,10 @@ def test_exact_match_and_tasks_beside_where_damping_changes_no_answer(
     assert words(found)["over-hedging"] == "not tested"
     assert found["evidence"]["random_rank_p"] == 1  # both sets do as much: nothing
     assert [(one["right"], one["labelled"]) for one in found["tasks"]] == [(3, 3)] * 5
+    asked = [item for item in view_of(path).items if item.facets["asked"] == "tasks"]
+    assert len(asked) == 3 and all(len(item.answers) == 5 for item in asked)
+    blocks = asked[0].answers[0].states[0].blocks
+    assert [block.title for block in blocks] == ["program that was run", "what running it gave"]
 
 
 def test_with_seeds_hedging_of_everything_is_over_hedging(

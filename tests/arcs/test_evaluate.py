@@ -41,6 +41,7 @@ from backends.lora import save_adapter
 from evals.humaneval.problems import Problem
 from models.errors import UserError
 from tests.support.eval_bench import LORA, Bench
+from tests.support.printed import printed, widened
 from tests.support.report_links import check_counts
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -375,13 +376,10 @@ def test_the_schema_in_the_docs_is_the_schema_of_the_code_and_of_a_result(
 
 
 def test_the_table_is_whole_on_an_ordinary_terminal(metrics: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    console = Console(width=80, record=True, file=open(os.devnull, "w"), highlight=False)  # noqa: SIM115, PTH123
-    console.print(report(metrics))
-    text = console.export_text()
-    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    text = printed(report(metrics))
     assert "against control" in text and "INCONCLUSIVE" in text and "KL to F16" in text
+    wide = widened(metrics, count=1234, number=-0.98765)
+    printed(report({**wide, **{key: metrics[key] for key in ("n_predict", "config")}}))
 
 
 def test_merged_is_another_model_than_runtime(bench: Bench) -> None:

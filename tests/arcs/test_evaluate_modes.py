@@ -7,7 +7,6 @@ leaves: whole lines, and no result.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,6 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("llama_cpp")
 
-from rich.console import Console
 
 from arcs.arc1 import problems
 from arcs.cli.evaluate import _escapes
@@ -36,6 +34,7 @@ from models.chat import ChatEncoder
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.store import prepare
+from tests.support.printed import printed
 from tests.support.report_links import check_counts
 from tests.support.tiny_models import build_tiny
 
@@ -245,16 +244,8 @@ def test_escalated_samples_are_what_the_larger_budget_gives_at_once(
 def test_the_report_of_samples_is_whole_on_an_ordinary_terminal(
     sampled: Mapping[str, Any],
 ) -> None:
-    text = printed(sampled)
-    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    text = printed(report(sampled))
     assert "pass@3" in text and "over problems" in text.replace("\n", " ")
-
-
-def printed(metrics: Mapping[str, Any]) -> str:
-    with Path(os.devnull).open("w") as nowhere:
-        console = Console(width=80, record=True, file=nowhere, highlight=False)
-        console.print(report(metrics))
-        return console.export_text()
 
 
 # Stop strings and log-probabilities ------------------------------------------------------------
@@ -336,7 +327,7 @@ def test_fast_is_measured_recorded_and_said(
     repeatable = tiny.texts("fast", "f16.base.repeatable")
     differing = sum(ids != repeatable[key] for key, ids in tiny.texts("fast").items())
     assert metrics["quantisations"]["f16"]["base"]["fast"]["changed"] == differing
-    said = " ".join(printed(metrics).split())
+    said = " ".join(printed(report(metrics)).split())
     assert "texts depend on what is decoded beside them; of 4 texts" in said
     assert all(one["fast"] is None for one in plain["quantisations"]["f16"].values())
 
@@ -349,7 +340,7 @@ def test_a_continued_fast_run_says_so(tiny: Tiny, fast: Mapping[str, Any]) -> No
     edited = metrics["quantisations"]["f16"]["L0H1=0.3"]["fast"]
     assert edited["sittings"] == 2 and edited["continued"]
     assert not metrics["quantisations"]["f16"]["base"]["fast"]["continued"]
-    assert "It was continued" in " ".join(printed(metrics).split())
+    assert "It was continued" in " ".join(printed(report(metrics)).split())
 
 
 # Room ------------------------------------------------------------------------------------------

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from arcs.judging.report import report
+from evals.judges.instruments import INSTRUMENTS
 from evals.judges.references import references
 from tests.support.command_line import call_here
+from tests.support.printed import printed, widened
 
 
 def _judge(*flags: str) -> subprocess.CompletedProcess[str]:
@@ -29,6 +32,13 @@ def test_the_lexical_judge_passes_and_the_document_says_how(tmp_path: Path) -> N
     assert found["repeated"]["value"] == 1 and found["order"] is None
     assert document["judge"]["kind"] == "lexical" and document["versions"]["numpy"]
     assert document["published"] is None
+    printed(report(document))
+    wide = widened(document, count=1234, number=-0.98765)
+    longest = max(INSTRUMENTS, key=len)
+    wide["instruments"]["delivery"]["instrument"] = longest
+    for one in wide["instruments"].values():
+        one["order"] = one["repeated"] = {"value": 1.0}
+    assert longest.partition(".")[2] in printed(report(wide))
     assert (tmp_path / "labels.sqlite").stat().st_size > 0
 
 
@@ -42,6 +52,7 @@ def test_the_papers_labels_stand_beside_and_decide_nothing(paper_artifacts: Path
     assert "retracted" in retracted["source"] and set(retracted["published_values"]) == {"ASSERT"}
     assert retracted["kappa"] is None  # one value on both sides is no agreement beyond chance
     assert "passes" not in retracted
+    printed(report(document))
 
 
 def test_recorded_labels_below_the_bar_fail_it_in_words(tmp_path: Path) -> None:

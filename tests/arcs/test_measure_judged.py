@@ -27,6 +27,7 @@ from evals.judges.references import references
 from models.errors import UserError
 from tests.support.measure_bench import MeasureBench
 from tests.support.printed import printed, widened
+from tests.support.report_links import check_counts
 
 del evaluate, measure  # importing them registers the commands
 
@@ -98,6 +99,7 @@ def test_chef_is_labelled_at_each_budget_and_survives_a_kill_anywhere(
     assert all("judge_not_valid" not in one["reasons"] for one in claims["coverage"])
     view = view_of(run)
     assert len(view.items) == 4 and all(item.prompt for item in view.items)
+    assert check_counts(view) >= 8
     said = {text for item in view.items for text in item.answers[0].states[1].facets["label"]}
     assert said <= {"coverage=YES", "coverage=NO", "delivery=ASSERT", "delivery=HEDGE"} and said
     assert len(view.items[0].answers[0].states[1].blocks) == 5  # four claims, and delivery
@@ -215,6 +217,7 @@ def test_recovery_is_executed_and_continued(
     claims = metrics["conditions"]["live"]["comparison"]["claims"]
     assert all("judge_not_valid" not in one["reasons"] for one in claims["recovery"])
     assert metrics["judge"] is None and metrics["made_with"]["measurement"]["sandbox"]
+    assert check_counts(view_of(run)) >= 8
     whole = kept(run)
     (run / "metrics.json").unlink()
     (run / "base.jsonl").write_bytes((run / "base.jsonl").read_bytes()[:-9])

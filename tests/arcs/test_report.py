@@ -18,19 +18,23 @@ from hypothesis import strategies as st
 from arcs.cli import main
 from arcs.estimates import Estimate, judge_claim
 from arcs.report import command, generic
+from arcs.report.charts import axis, chart
 from arcs.report.compare import compared
 from arcs.report.formats import harmless, to_csv, to_json, to_markdown
 from arcs.report.kinds import view_of
-from arcs.report.page import axis, items_json, link, page, utf16
+from arcs.report.page import items_json, link, page, utf16
 from arcs.report.view import (
     Answer,
     Block,
     Cell,
+    Chart,
     ClaimCard,
     Item,
     Number,
     Plot,
+    Point,
     Row,
+    Series,
     State,
     Table,
     View,
@@ -133,7 +137,7 @@ def test_what_a_judge_said_stands_at_the_answer_it_was_said_of(tmp_path: Path) -
 
     path = short_answers_run(tmp_path / "free", {"base": ["x"]})  # its files, with others put in
     metrics = json.loads((path / METRICS).read_text())
-    metrics["instrument"] = "chef"
+    metrics["instrument"] = "another"
     metrics["made_with"]["measurement"] = {"n_predict": [4, 8]}
     (path / METRICS).write_text(json.dumps(metrics))
     rows = [
@@ -192,11 +196,14 @@ def hostile_view(text: str) -> View:
     cell = Cell(text, (text,), number, {text or "x": text}, text)
     return View(
         title=text, kind=text, subtitle=text, finished=True,
-        claims=(ClaimCard(text, text, (text,), text, text, number, 0.5, {"a": text},
-                          ((text, text),)),),
+        claims=tuple(ClaimCard(text, text, (text,), text, text, number, 0.5, {"a": text},
+                               ((text, text),), minor) for minor in (False, True)),
         notes=(text,),
         tables=(Table(text, text, (text,), (Row(text, (cell,), text),), text, text),),
-        figures=(Plot(text, ((text, number, {"a": text}),), caption=text),),
+        figures=(Plot(text, ((text, number, {"a": text}),), caption=text),
+                 Chart(text, text, text, text,
+                       (Series(text, (Point(0.0, number, {"a": text}, text),)),),
+                       ((text, 0.5),), caption=text)),
         items=(Item(text, text, (Answer(text, text, (State({"outcome": text, text: text},
                     (Block(text, text),)),), ((0, text),)),), {"domain": text}),),
         made_with={text: {text: [text, {text: text}], "y": text}},
@@ -268,6 +275,36 @@ def test_everything_of_a_plot_lies_within_it(values: list[float], width: float) 
     assert 0 <= drawn["null"] <= 100
     assert 1 <= len(drawn["ticks"]) <= 12
     assert all(-1e-6 <= place <= 100 + 1e-6 for place, _ in drawn["ticks"])
+
+
+@given(
+    values=st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=5),
+    width=st.floats(0, 1e5),
+)
+@example(values=[0.0], width=0.0)
+def test_everything_of_a_chart_lies_within_it(values: list[float], width: float) -> None:
+    points = tuple(
+        Point(float(i), Number(v, "number", v - width, v + width, 0.95))
+        for i, v in enumerate(values)
+    )
+    drawn = chart(Chart("c", "c", "x", "y", (Series("s", points),), (("l", 0.0),), (-1.0, 1.0)))
+    for point in drawn["series"][0]["points"]:
+        low, high = point["ends"]
+        assert 0 <= high <= point["y"] <= low <= 100  # the larger, the nearer the top
+        assert 0 <= point["x"] <= 100
+    assert 0 <= drawn["levels"][0]["y"] <= 100 and drawn["band"][0] <= drawn["band"][1]
+
+
+def test_both_ends_of_a_unit_square_are_ticks() -> None:
+    curve = (Point(0.0, Number(0.0)), Point(0.3, Number(1.0)), Point(1.0, Number(1.0)))
+    drawn = chart(Chart("roc", "ROC", "x", "y", (Series("s", curve, "line"),), square=True))
+    assert drawn["x_ticks"][0] == (0.0, "0") and drawn["x_ticks"][-1] == (100.0, "1")
+    assert [(one["x"], one["y"]) for one in drawn["series"][0]["points"]] == [
+        (0.0, 100.0), (30.0, 0.0), (100.0, 0.0),
+    ]  # fmt: skip
+    mixed = (Point(0.0, Number(0.0)), Point(1.0, Number(1.0, "share")))
+    with pytest.raises(ValueError, match="on one axis"):
+        Chart("c", "c", "x", "y", (Series("s", mixed),))
 
 
 def test_an_address_keeps_what_it_selects() -> None:
@@ -355,6 +392,11 @@ def test_runs_are_compared_number_by_number_and_answer_by_answer(two: dict[str, 
     rates = next(table for table in both.tables if table.name == "pass@1")
     row = next(row for row in rates.rows if row.label == "n_predict 128: trained")
     assert [cell.number and cell.number.value for cell in row.cells] == [3 / 8, 1.0]
+    verdicts = next(table for table in both.tables if table.name == "verdicts")
+    assert [[cell.text for cell in row.cells] for row in verdicts.rows] == [
+        [view.claims[0].verdict for view in two.values()]
+    ]  # at the smaller budget all is the same
+    assert [card.minor for card in both.claims] == [False, False, True, True]
     names = [answer.condition for answer in both.items[0].answers]
     assert names == ["arc1-x: base", "arc1-x: trained", "arc1-y: base", "arc1-y: trained"]
     assert len(both.items) == 8
@@ -367,6 +409,22 @@ def test_an_id_with_another_prompt_is_another_item() -> None:
 
     both = compared({"one": view("2 + 2?"), "two": view("3 + 3?")})
     assert [item.id for item in both.items] == ["q1 (one)", "q1 (two)"]
+
+
+def test_runs_of_several_kinds_stand_in_the_tables_that_they_have() -> None:
+    def view(name: str, value: float) -> View:
+        rows = (Row("r", (Cell("x", number=Number(value)),)),)
+        curve = Series("own", (Point(0.0, Number(value), {"outcome": "right"}),))
+        charts = (Chart("roc", "ROC", "x", "y", (curve, Series("other", curve.points))),)
+        return View(name, "k", "s", True, tables=(Table(name, name, ("c",), rows),),
+                    figures=charts if name == "same" else ())  # fmt: skip
+
+    both = compared({"a": view("same", 0.1), "b": view("same", 0.2), "c": view("alone", 0.3)})
+    columns = {table.name: table.columns for table in both.tables}
+    assert columns["same"] == ("a", "b") and columns["alone"] == ("c",)
+    (chart,) = (one for one in both.figures if isinstance(one, Chart))
+    assert [one.name for one in chart.series] == ["a", "b"]  # the first curve of each
+    assert chart.series[1].points[0].select == {"run": "b", "outcome": "right"}
 
 
 def test_formats_hold_the_same_numbers(two: dict[str, View]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from arcs.report.page import page
-from arcs.report.view import Answer, Block, Item, State, View
+from arcs.report.view import Answer, Block, Chart, Item, Number, Point, Series, State, View
 from arcs.report.writing import write_page, write_report
 from tests.support.stored_runs import HOSTILE, answer, arc1_run, problems
 
@@ -119,7 +119,8 @@ def follow(tab: Any, link: Any) -> None:
     The page listens for the same event and was first, so that it is done when this one resolves.
     """
     tab.evaluate(
-        """link => { window.followed = link.hash === location.hash ? Promise.resolve()
+        """link => { window.followed = link.getAttribute("href") === location.hash
+            ? Promise.resolve()
             : new Promise(done => addEventListener("hashchange", done, {once: true})); }""",
         link,
     )
@@ -241,6 +242,49 @@ def test_labels_are_filters_and_the_judges_words_are_read(opened: Opened, tmp_pa
     assert tab.locator(".facet[open]").count() == 0
     tab.locator(".item > summary").first.click()
     assert tab.inner_text(".item .words") == f"hedging=no {HOSTILE[0]}"
+
+
+def test_a_point_of_a_curve_leads_to_its_answers_beside_the_base(
+    opened: Opened, tmp_path: Path
+) -> None:
+    names = ("base", *(f"top-{scale}" for scale in ("0.9", "0.8", "0.5", "0")))
+    items = tuple(
+        Item(f"q/{i}", "why?", tuple(
+            Answer(name, f"{name} {HOSTILE[i % 4]}", (State({"outcome": "wrong"}),))
+            for name in names
+        ))
+        for i in range(3)
+    )  # fmt: skip
+    points = tuple(
+        Point(place / 4, Number(-place / 9, "nats", -place / 9 - 0.05, 0.05, 0.95, 3),
+              {"condition": name})
+        for place, name in enumerate(names)
+    )  # fmt: skip
+    curves = (Series("top", points), Series("random", points[::4]))
+    figure = Chart("axis", f"axis {HOSTILE[1]}", "lambda", "change", curves,
+                   levels=(("what noise reaches", -0.2),), band=(-0.1, 0.1))  # fmt: skip
+    path = tmp_path / "curves.html"
+    write_page(path, page(View("curves", "arc2", "", True, figures=(figure,), items=items)))
+    tab = opened(path)
+    for width in WIDTHS:
+        tab.set_viewport_size({"width": width, "height": 900})
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        frame = tab.locator(".chart").bounding_box()
+        for one in tab.query_selector_all(".chart circle"):
+            box = one.bounding_box()
+            assert frame["x"] <= box["x"] and box["x"] + box["width"] <= frame["x"] + frame["width"]
+    marks = tab.query_selector_all(".chart a")
+    assert len(marks) == 5 + 2
+    follow(tab, marks[4])  # drawn in the order of the points: lambda 0 of the first curve
+    assert tab.inner_text("#matches").startswith("3 of 3 items, 3 of 15 answers")
+    tab.fill("#filters input[type=search]", "nothing has this")
+    assert tab.inner_text("#matches").startswith("0 of 3 items")
+    follow(tab, marks[4])  # the same address again, which the browser does not tell of
+    assert tab.inner_text("#matches").startswith("3 of 3 items, 3 of 15 answers")
+    tab.locator(".item > summary").first.click()
+    assert tab.locator(".item[open] > .body > .sides h4").all_inner_texts() == ["base", "top-0"]
+    tab.locator(".far > summary").click()
+    assert tab.locator(".far h4").all_inner_texts() == list(names[1:4])
 
 
 def test_thousands_of_items_come_in_pages(opened: Opened, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -24,15 +25,21 @@ def printed(shown: RenderableType) -> str:
     rich cuts a cell with an ellipsis, breaks a long word, or drops what lies beyond the last column
     without a sign; in each case the words are not those of a wider terminal.
     """
-    text = _render(shown, WIDTH)
-    lost = _words(_render(shown, 5 * WIDTH)) - _words(text)
+    return printed_by(lambda console: console.print(shown))
+
+
+def printed_by(show: Callable[[Console], None]) -> str:
+    """The same of what ``show`` prints on a console."""
+    text = _render(show, WIDTH)
+    lost = _words(_render(show, 5 * WIDTH)) - _words(text)
     assert not lost, f"not whole at {WIDTH} columns: {lost}\n{text}"
+    assert max(map(len, text.splitlines())) <= WIDTH
     return text
 
 
-def _render(shown: RenderableType, width: int) -> str:
+def _render(show: Callable[[Console], None], width: int) -> str:
     out = io.StringIO()
-    Console(file=out, width=width, highlight=False).print(shown)
+    show(Console(file=out, width=width, highlight=False))
     return out.getvalue()
 
 

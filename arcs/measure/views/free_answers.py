@@ -8,11 +8,11 @@ from typing import Any
 
 from arcs.evaluate.config import BASE
 from arcs.measure.config import CHEF, MCAS, RECOVERY, conditions_of, parse
-from arcs.measure.views import shared
+from arcs.measure.views import free_tables, shared
 from arcs.measure.views.shared import Record
-from arcs.report import generic, judged
+from arcs.report import generic, judged, parts
 from arcs.report.stored import StoredRun
-from arcs.report.view import Answer, Item, State, View
+from arcs.report.view import Answer, Block, Item, State, View
 from evals.items.records import ChefItem, McasItem, RecoveryItem
 from evals.items.records import Item as SetItem
 from evals.judges.labels import Label
@@ -45,7 +45,21 @@ def free_answers(run: StoredRun, metrics: Mapping[str, Any]) -> View:
     if not known:
         notes = (*notes, shared.CHANGED)
     items = tuple(_item(item_id, said, known.get(item_id)) for item_id, said in answers.items())
-    return replace(found, items=items, notes=notes)
+    if metrics["instrument"] not in SETS:
+        return replace(found, items=items, notes=notes)
+    own = tuple(free_tables.tables(metrics))
+    figure = parts.plot_of("Against the base", own[0], "difference", "points", null=0.0) if (
+        own[0].name == "differences"
+    ) else None  # fmt: skip
+    return replace(
+        found, items=items, notes=notes, claims=tuple(free_tables.claims(metrics)),
+        subtitle=generic.subtitle_of(
+            run, metrics["instrument"], f"{metrics['made_with']['backend']} "
+            f"{metrics['config']['dtype']}", f"{metrics['n_items']} items",
+        ),
+        tables=(*own, *(replace(one, folded=True) for one in found.tables)),
+        figures=((figure,) if figure else ()) + found.figures,
+    )  # fmt: skip
 
 
 def _known(metrics: Mapping[str, Any], answers: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -78,13 +92,16 @@ def _free(
         cut = length > n or (row["finish_reason"] == "length" and length >= n)
         first = n if length > n else min(one for one in budgets if one >= length)
         said = labels.get(f"{condition}/{row['item_id']}@{first}", ())
+        tried = (row.get("tries") or {}).get(str(n))
         facets: dict[str, str | tuple[str, ...]] = {
             "n_predict": str(n),
-            "outcome": "cut" if cut else "finished",
+            "outcome": tried["outcome"] if tried else "cut" if cut else "finished",
+            **({"cut": "unfinished" if cut else "finished"} if tried else {}),
         }
         if said:
             facets["label"] = judged.facet_of(said)
-        states.append(State(facets, tuple(judged.blocks_of(said))))
+        ran = (Block("what running it gave", tried["detail"], "output"),) if tried else ()
+        states.append(State(facets, (*ran, *judged.blocks_of(said))))
     marks: tuple[tuple[int, str], ...] = ()
     if row["finish_reason"] == "length" and budgets:
         marks = ((len(row["text"]), f"n_predict {budgets[-1]} ended here"),)

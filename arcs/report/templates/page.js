@@ -141,7 +141,7 @@
     const chips = make("div", { class: "chips" }), below = make("div");
     const show = (row) => {
       for (const chip of chips.children) chip.setAttribute("aria-pressed", String(chip.row === row));
-      const tags = Object.entries(row.state.f).filter(([name]) => !["n_predict", "outcome"].includes(name));
+      const tags = Object.entries(row.state.f).filter(([name, v]) => !["n_predict", "outcome"].includes(name) && (name !== "condition" || one(v) !== answer.c));
       below.replaceChildren(
         ...(tags.length ? [make("p", { class: "tags" }, tags.map(([name, v]) => `${name}: ${one(v)}`).join(" · "))] : []),
         ...(answer.t === null ? [] : [answerText(answer, one(row.state.f.n_predict))]),
@@ -151,7 +151,7 @@
     for (const row of rows) {
       const n_predict = one(row.state.f.n_predict);
       const chip = make("button", { type: "button", class: hits.has(row) ? "hit" : "", onclick: () => show(row) },
-        [n_predict && `n ${n_predict}:`, saying(row)].filter(Boolean).join(" ") || "answer");
+        [n_predict && `n ${n_predict}:`, saying(row)].filter(Boolean).join(" ") || (answer.t === null ? "reading" : "answer"));
       chip.row = row;
       chips.append(chip);
     }
@@ -162,6 +162,11 @@
     if (first) show(first);
     return box;
   };
+  const apart = (item, hits) => {
+    if (item.a.length < 4 || hits.size === item.rows.length) return [item.a, []];
+    const wanted = new Set([item.a[0], ...[...hits].map((row) => row.answer)]);
+    return [item.a.filter((answer) => wanted.has(answer)), item.a.filter((answer) => !wanted.has(answer))];
+  };
   const body = ({ item, hits }) => {
     const box = make("div", { class: "body" });
     const tags = Object.entries(item.f).map(([name, v]) => `${name}: ${one(v)}`);
@@ -169,19 +174,25 @@
     if (item.p === null) box.append(make("p", { class: "tags" }, "prompt: -"));
     else box.append(make("p", { class: "block-title" }, "prompt"), make("pre", { tabindex: "0" }, ...visible(texts[item.p])));
     for (const each of item.b) box.append(make("details", {}, make("summary", {}, each[0]), block(each)));
-    box.append(make("div", { class: "sides" }, ...item.a.map((answer) => side(item, answer, hits, one([...hits].pop().f.n_predict)))));
+    // of many answers, what was asked for stands beside the first one, which is the base's
+    const budget = one([...hits].pop().f.n_predict), [near, far] = apart(item, hits);
+    const sides = (answers) => make("div", { class: "sides" }, ...answers.map((answer) => side(item, answer, hits, budget)));
+    box.append(sides(near));
+    if (far.length) box.append(make("details", { class: "far" }, make("summary", {}, `${far.length} more answers to it`), sides(far)));
     return box;
   };
   const card = (match) => {
     const { item, hits } = match;
     const says = make("span", { class: "says" });
-    item.a.slice(0, 4).forEach((answer, place) => {
+    const [near, far] = apart(item, hits);
+    near.slice(0, 4).forEach((answer, place) => {
       const rows = item.rows.filter((row) => row.answer === answer);
       const row = rows.filter((each) => hits.has(each)).pop() || rows[rows.length - 1];
       if (!row) return;
-      says.append(place ? " · " : "", make("span", { class: hits.has(row) && (chosen.size || words) ? "hit" : "" }, answer.c), " ", make("b", {}, saying(row) || "-"));
+      says.append(place ? " · " : "", make("span", { class: hits.has(row) && (chosen.size || words) ? "hit" : "" }, answer.c), " ", make("b", {}, saying(row) || one(row.f.change) || "-"));
     });
-    if (item.a.length > 4) says.append(` · and ${item.a.length - 4} more`);
+    const more = far.length + Math.max(0, near.length - 4);
+    if (more) says.append(` · and ${more} more`);
     const box = make("details", { class: "item" }, make("summary", {}, make("span", { class: "id" }, ...visible(item.id)), says));
     box.addEventListener("toggle", () => { if (box.open && box.children.length === 1) box.append(body(match)); });
     return box;
@@ -269,7 +280,7 @@
   // the same link again: the address does not change, the list may have
   document.addEventListener("click", (event) => {
     const link = event.target.closest('a[href^="#items?"]');
-    if (link && link.hash === location.hash) { event.preventDefault(); follow(); }
+    if (link && link.getAttribute("href") === location.hash) { event.preventDefault(); follow(); }
   });
   filters(); draw(); follow();
 })();
