@@ -46,6 +46,7 @@ SHAPES = {
     "Qwen3-1.7B": Shape(2048, 6144, 151_936, 16, 8),
     "Qwen3.5-0.8B": Shape(1024, 3584, 248_320, 8, 2, linear_heads=16),
     "Gemma-4-E2B": Shape(1536, 12_288, 262_144, 8, 1),
+    "Gemma-3-270M": Shape(640, 2048, 262_144, 4, 1),
 }
 """From the models' published configs, unverified here as the registry's counts are. Gemma 4's
 MLP is taken as double-wide and its heads as the wide ones in every layer: an upper bound."""
