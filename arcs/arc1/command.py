@@ -38,7 +38,6 @@ def start(
     *,
     out: Path | None,
     run: Path | None,
-    config: Path | None,
     as_json: bool,
     options: JudgeOptions | None = None,
     cache: Path | None = None,
@@ -54,7 +53,7 @@ def start(
     if run is not None:
         if out is not None:
             raise UserError("--run continues a run and --out begins one: give one of them")
-        settings = _settings_of(run, flags, config)
+        settings = _settings_of(run, flags)
         asking = _asking(settings, paying(run, options), cache)
         directory = RunDirectory.resume(run)
         # one run, one set of versions, one state of the code
@@ -63,7 +62,7 @@ def start(
         _arrange_blas(settings, reporter, directory)
         reporter.say(f"Arc 1, continued in {directory.path}")
     else:
-        settings = resolve(absolute_paths(flags), config)
+        settings = resolve(absolute_paths(flags))
         asking = _asking(settings, options, cache)
         load_benchmark(settings.benchmark)  # a wrong one: before there is a run
         _arrange_blas(settings, reporter)
@@ -118,14 +117,12 @@ def _begin(settings: Arc1Config, out: Path | None) -> RunDirectory:
     return RunDirectory.create(path, first_manifest(settings, sys.argv))
 
 
-def _settings_of(run: Path, flags: Mapping[str, Any], config: Path | None) -> Arc1Config:
+def _settings_of(run: Path, flags: Mapping[str, Any]) -> Arc1Config:
     """The run's own settings; flags given again must agree with them. Writes nothing."""
     stored = read_manifest(run)
     if stored.get("arc") != "arc1" or not isinstance(stored.get("config"), dict):
         raise UserError(f"--run {run}: not an Arc 1 run")
     settings = parse(stored["config"], str(run / MANIFEST))
-    if config is not None:
-        raise UserError("--config: a continued run keeps its own settings; leave it out")
     now = settings.model_dump()
     again = parse({**now, **absolute_paths(flags)}, "settings").model_dump()
     for name, value in again.items():

@@ -1,8 +1,7 @@
-"""What one Arc 1 run is made of: profiles, a TOML file and flags, resolved to one record."""
+"""What one Arc 1 run is made of: a profile, a recipe and flags, resolved to one record."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -236,22 +235,20 @@ class Arc1Config(BaseModel):
         return DpoConfig(own, self.beta)
 
 
-def resolve(flags: Mapping[str, Any], file: Path | None = None) -> Arc1Config:
-    """Defaults, then the profile, then the TOML file, then the flags that were given.
+def resolve(flags: Mapping[str, Any]) -> Arc1Config:
+    """Defaults, then the profile, then the recipe, then the flags that were given.
 
     ``flags`` holds only what the user set. Raises UserError naming the setting at fault.
     """
-    from_file = _read_toml(file) if file is not None else {}
-    profile = flags.get("profile", from_file.get("profile", "standard"))
+    profile = flags.get("profile", "standard")
     if not isinstance(profile, str) or profile not in PROFILES:
         raise UserError(f"profile {profile!r}: unknown; choose from {', '.join(PROFILES)}")
-    own = {**from_file, **flags}
-    named = own.get("recipe")
+    named = flags.get("recipe")
     chosen = {} if named is None else absolute_paths(recipe(named))
-    base = profile_that_gives_way(PROFILES[profile], {**chosen, **own})
-    merged = {**base, **chosen, **own, "profile": profile}
-    config = parse(merged, "settings" if file is None else str(file))
-    _refuse_unused(config, own)
+    base = profile_that_gives_way(PROFILES[profile], {**chosen, **flags})
+    merged = {**base, **chosen, **flags, "profile": profile}
+    config = parse(merged, "settings")
+    _refuse_unused(config, flags)
     return config
 
 
@@ -345,12 +342,3 @@ def _shipped(path: Any) -> Any:
 
 def _absolute(path: Any) -> Any:
     return Path(path).absolute() if isinstance(path, str | Path) else path
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return absolute_paths(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise UserError(f"--config {path}: no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"--config {path}: {error}") from None

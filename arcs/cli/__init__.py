@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from arcs.cli.completion import prepare
+from arcs.cli.config_file import begin, place
 from models.errors import UserError
 
 MEASURED = ("chef", "mcas", "recovery", "short-answers", "meter")
@@ -27,7 +29,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Find out whether a behavioural edit of a small language model is real or an artifact.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -67,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
         doctor,
         evaluate,
         falsify,
+        init,
         judge,
         measure,
         models,
@@ -77,9 +79,14 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     del adapters, arc1, arc2, audit, bench, consistency, data, doctor, evaluate, measure, models
-    del arc3, capsule, data_generate, falsify, judge, report, reproduce, settle, sidecar
+    del arc3, capsule, data_generate, falsify, init, judge, report, reproduce, settle
+    del sidecar
+    begin()
+    prepare(app)
     try:
-        app(args=argv)  # typer reports its own usage errors and exits with their status
+        app(
+            args=argv, prog_name="threearc"
+        )  # typer reports its own usage errors and exits with their status
     except UserError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("error: " + place(" ".join(str(error).split())), file=sys.stderr)
         sys.exit(2)

@@ -9,14 +9,16 @@ import typer
 
 from arcs.cli import app
 from arcs.cli import judge_options as opts
+from arcs.cli.config_file import config_option
 from arcs.cli.numbers import names, whole_numbers
 
 _EXPERIMENT, _TRAINING, _EVALUATION = "Experiment", "Training", "Evaluation"
 _DPO = "Preferences (DPO)"
 
 
-def _option(*names: str, panel: str, help: str) -> Any:
-    return typer.Option(*names, rich_help_panel=panel, help=help, show_default=False)
+def _option(*names: str, panel: str, help: str, hidden: bool = False) -> Any:
+    """``hidden``: left out of --help, which is long; ``threearc init`` lists it."""
+    return typer.Option(*names, rich_help_panel=panel, help=help, show_default=False, hidden=hidden)
 
 
 @app.command(
@@ -54,9 +56,7 @@ def arc1(
         Path | None,
         _option("--run", panel=_EXPERIMENT, help="Continue this run where it was stopped"),
     ] = None,
-    config: Annotated[
-        Path | None, _option("--config", panel=_EXPERIMENT, help="TOML file; flags win over it")
-    ] = None,
+    config: Annotated[Path | None, config_option(_EXPERIMENT)] = None,
     json_output: Annotated[
         bool, _option("--json", panel=_EXPERIMENT, help="Print one JSON document on stdout")
     ] = False,
@@ -97,6 +97,24 @@ def arc1(
     train_limit: Annotated[
         int | None, _option("--train-limit", panel=_TRAINING, help="Train on this many records")
     ] = None,
+    paired_with: Annotated[
+        list[Path] | None,
+        _option(
+            "--paired-with",
+            panel=_TRAINING,
+            help="Of --data, only the record of each prompt in these files, in their order",
+            hidden=True,
+        ),
+    ] = None,
+    held_out_limit: Annotated[
+        int | None,
+        _option(
+            "--held-out-limit",
+            panel=_TRAINING,
+            help="Measure the held-out loss on this many records, and pairs, spread evenly",
+            hidden=True,
+        ),
+    ] = None,
     pairs: Annotated[
         list[Path] | None, _option("--pairs", panel=_DPO, help="Preference pairs, JSONL")
     ] = None,
@@ -114,7 +132,7 @@ def arc1(
     beta: Annotated[float | None, _option("--beta", panel=_DPO, help="Default 0.1")] = None,
     dpo_learning_rate: Annotated[
         float | None,
-        _option("--dpo-learning-rate", panel=_DPO, help="Peak, default 5e-5 (paper: 5e-6)"),
+        _option("--dpo-learning-rate", panel=_DPO, help="Peak, default 5e-5"),
     ] = None,
     dpo_epochs: Annotated[
         int | None, _option("--dpo-epochs", panel=_DPO, help="Epochs, default 2")
@@ -162,6 +180,35 @@ def arc1(
     epochs: Annotated[int | None, _option("--epochs", panel=_TRAINING, help="Epochs")] = None,
     learning_rate: Annotated[
         float | None, _option("--learning-rate", panel=_TRAINING, help="Peak, default 2e-4")
+    ] = None,
+    warmup_ratio: Annotated[
+        float | None,
+        _option(
+            "--warmup-ratio", panel=_TRAINING, help="Share of the steps that warm up", hidden=True
+        ),
+    ] = None,
+    weight_decay: Annotated[
+        float | None,
+        _option("--weight-decay", panel=_TRAINING, help="AdamW's weight decay", hidden=True),
+    ] = None,
+    max_grad_norm: Annotated[
+        float | None,
+        _option("--max-grad-norm", panel=_TRAINING, help="Clip gradients to it", hidden=True),
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None,
+        _option(
+            "--checkpoint-every", panel=_TRAINING, help="Steps between checkpoints", hidden=True
+        ),
+    ] = None,
+    eval_every: Annotated[
+        int | None,
+        _option(
+            "--eval-every",
+            panel=_TRAINING,
+            help="Steps between measurements of the held-out loss",
+            hidden=True,
+        ),
     ] = None,
     micro_batch_size: Annotated[
         int | None, _option("--micro-batch-size", panel=_TRAINING, help="Rows a forward pass")
@@ -263,6 +310,21 @@ def arc1(
     prompt_style: Annotated[
         str | None, _option("--prompt-style", panel=_EVALUATION, help="chat (default) or raw")
     ] = None,
+    kv_dtype: Annotated[
+        str | None,
+        _option(
+            "--kv-dtype", panel=_EVALUATION, help="llama.cpp's KV cache: f16 or f32", hidden=True
+        ),
+    ] = None,
+    width: Annotated[
+        int | None,
+        _option(
+            "--width",
+            panel=_EVALUATION,
+            help="Sequences decoded at a time; texts depend on it",
+            hidden=True,
+        ),
+    ] = None,
     thinking: Annotated[
         bool | None,
         _option("--thinking/--no-thinking", panel=_EVALUATION, help="Qwen's thinking mode"),
@@ -315,10 +377,7 @@ def arc1(
         usd_per_million_output=judge_usd_out, budget_usd=judge_budget,
         below_bar=judge_below_bar,
     )  # fmt: skip
-    start(
-        flags, out=out, run=run, config=config, as_json=json_output,
-        options=asking, cache=judge_cache,
-    )  # fmt: skip
+    start(flags, out=out, run=run, as_json=json_output, options=asking, cache=judge_cache)
 
 
 _APART = (

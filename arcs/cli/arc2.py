@@ -9,6 +9,7 @@ import typer
 
 from arcs.cli import app
 from arcs.cli import judge_options as opts
+from arcs.cli.config_file import Config
 from models.errors import UserError
 
 
@@ -157,6 +158,7 @@ def arc2(
         Path | None,
         typer.Option(help="Continue this run where it was stopped", show_default=False),
     ] = None,
+    config: Config = None,
     paper_tables: Annotated[
         bool,
         typer.Option("--paper-tables", help="What the paper's published sweeps determine; no run"),

@@ -9,6 +9,7 @@ import typer
 
 from arcs.cli import app
 from arcs.cli import judge_options as opts
+from arcs.cli.config_file import Config
 
 
 @app.command(
@@ -109,6 +110,7 @@ def arc3(
         Path | None,
         typer.Option(help="Continue this run where it was stopped", show_default=False),
     ] = None,
+    config: Config = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout")
     ] = False,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from arcs.cli.config_file import Config
 from arcs.cli.data import data
 
 _WHAT, _WHO = "What is made", "Who makes it"
@@ -83,6 +84,7 @@ def generate(
     fresh: Annotated[
         int | None, _option("--fresh", panel=_WHAT, help="Prompts of another generator")
     ] = None,
+    config: Config = None,
     json_output: Annotated[
         bool, _option("--json", panel=None, help="Print one JSON document on stdout")
     ] = False,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from arcs.cli import MEASURED, app
+from arcs.cli.config_file import Config
 from arcs.cli.numbers import whole_numbers
 from models.errors import UserError
 
@@ -83,6 +84,10 @@ def evaluate(
     thinking: Annotated[
         bool | None,
         typer.Option("--thinking/--no-thinking", help="Qwen's thinking mode", show_default=False),
+    ] = None,
+    kv_dtype: Annotated[
+        str | None,
+        typer.Option(help="llama.cpp's KV cache: f16 or f32", show_default=False, hidden=True),
     ] = None,
     width: Annotated[
         int | None,
@@ -168,6 +173,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Continue this run where it was stopped", show_default=False),
     ] = None,
+    config: Config = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout")
     ] = False,
@@ -196,6 +202,7 @@ def evaluate(
         "limit": limit,
         "prompt_style": prompt_style,
         "thinking": thinking,
+        "kv_dtype": kv_dtype,
         "width": width,
         "threads": threads,
         "gpu_layers": gpu_layers,

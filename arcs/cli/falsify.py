@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from arcs.cli import app
+from arcs.cli.config_file import Config
 
 
 @app.command(
@@ -142,6 +143,7 @@ def falsify(
         Path | None,
         typer.Option(help="Continue this run where it was stopped", show_default=False),
     ] = None,
+    config: Config = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout")
     ] = False,

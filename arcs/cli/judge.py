@@ -9,6 +9,7 @@ import typer
 
 from arcs.cli import app
 from arcs.cli import judge_options as opts
+from arcs.cli.config_file import Config
 
 judges = typer.Typer(no_args_is_help=True, help="Judges, and how far they can be believed.")
 app.add_typer(judges, name="judge")
@@ -59,6 +60,7 @@ def validate(
     judge_usd_in: opts.JudgeUsdIn = None,
     judge_usd_out: opts.JudgeUsdOut = None,
     judge_budget: opts.JudgeBudget = None,
+    config: Config = None,
     json_output: Annotated[
         bool, typer.Option("--json", help="Print one JSON document on stdout")
     ] = False,

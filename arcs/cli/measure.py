@@ -9,6 +9,7 @@ import typer
 
 from arcs.cli import app
 from arcs.cli import judge_options as opts
+from arcs.cli.config_file import Config
 from arcs.cli.numbers import whole_numbers
 
 
@@ -100,6 +101,7 @@ def measure(
         Path | None,
         typer.Option(help="Continue this run where it was stopped", show_default=False),
     ] = None,
+    config: Config = None,
     judge_cache: opts.JudgeCache = None,
     judge_threads: opts.JudgeThreads = None,
     judge_max_tokens: opts.JudgeMaxTokens = None,

@@ -124,9 +124,12 @@ def test_too_little_disk_is_found_before_anything_is_written(threearc, tiny_mode
     assert "free" in error_line(threearc("arc1", "--model", tiny_model))
 
 
-def test_unknown_settings_in_a_file_are_errors(threearc, tmp_path):
-    (tmp_path / "s.toml").write_text("rnak = 4\n")
-    assert "rnak" in error_line(threearc("arc1", "--config", "s.toml"))
+def test_paths_are_kept_whole(tmp_path, monkeypatch):
+    from arcs.arc1.config import absolute_paths
+
+    monkeypatch.chdir(tmp_path)
+    made = absolute_paths({"data": ["mine.jsonl"], "adapter": "lora"})
+    assert made == {"data": (tmp_path / "mine.jsonl",), "adapter": tmp_path / "lora"}
 
 
 def test_out_and_run_together_are_refused(threearc):
@@ -199,16 +202,6 @@ def test_a_run_is_not_continued_with_another_state_of_the_code(threearc, tmp_pat
     manifest["code"]["git_commit"] = "0" * 40
     RunDirectory.create(tmp_path / "r", manifest).close()
     assert "commit 000000000000" in error_line(threearc("arc1", "--run", "r"))
-
-
-def test_paths_in_a_settings_file_are_kept_whole(tmp_path, monkeypatch):
-    from arcs.arc1.config import resolve
-
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "s.toml").write_text('data = ["mine.jsonl"]\n')
-    assert resolve({}, tmp_path / "s.toml").data == (tmp_path / "mine.jsonl",)
-    (tmp_path / "t.toml").write_text('adapter = "lora"\n')
-    assert resolve({}, tmp_path / "t.toml").adapter == tmp_path / "lora"
 
 
 @pytest.mark.parametrize("where", ["--out", "--run", "--model"])
