@@ -49,6 +49,10 @@ settle *args: setup
 sidecar *args: setup
     @"{{threearc}}" sidecar "$@"
 
+# Write a TOML file with every option of a command, its default and what it means. (no engine)
+init *args: setup-logs
+    @"{{threearc}}" init "$@"
+
 # A base and its edits, quantised, at several n_predict, in one table.
 eval *args: setup
     @"{{threearc}}" eval "$@"

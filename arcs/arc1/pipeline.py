@@ -182,6 +182,8 @@ def prepare_run(
     largest = config.escalate or config.n_predict[-1]
     _require_context(directory, _context(config, encoder, benchmark, largest), config)
     _require_reference(config, run, directory)
+    if config.adapter is not None:
+        load_adapter(config.adapter, directory)  # before engines are compared, which takes minutes
     require_apart(records, pairs)
     verification = _verification(run, directory, reporter)
     prepared = Prepared(

@@ -37,6 +37,8 @@ class Hub:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.served: list[str] = []
+        self.breaks_after: int | None = None
+        """Bytes of the weights after which the connection ends."""
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -91,11 +93,17 @@ class _Handler(BaseHTTPRequestHandler):
     def file(self, name: str) -> None:
         self.hub.served.append(f"{self.command} {name}")
         raw = (self.hub.folder / name).read_bytes()
-        self.send(raw, {"ETag": f'"{hashlib.sha256(raw).hexdigest()}"', "X-Repo-Commit": COMMIT})
+        headers = {"ETag": f'"{hashlib.sha256(raw).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        breaks = self.hub.breaks_after is not None and name == "model.safetensors"
+        if breaks and self.command == "GET":
+            self.send(raw[: self.hub.breaks_after], headers, of=len(raw))
+            self.close_connection = True
+        else:
+            self.send(raw, headers)
 
-    def send(self, raw: bytes, headers: dict[str, str]) -> None:
+    def send(self, raw: bytes, headers: dict[str, str], of: int | None = None) -> None:
         self.send_response(200)
-        for key, value in {**headers, "Content-Length": str(len(raw))}.items():
+        for key, value in {**headers, "Content-Length": str(of or len(raw))}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
@@ -171,6 +179,20 @@ def test_an_incomplete_copy_is_not_used(hub: Hub, tmp_path: Path) -> None:
     next((tmp_path / "hf").rglob("model.safetensors")).unlink()
     said = run(hub.url, tmp_path, "me/tiny", HF_HUB_OFFLINE="1")
     assert said.startswith("error me/tiny is not (completely) on this disk")
+
+
+@pytest.mark.slow
+def test_a_download_that_breaks_off_is_one_line_and_the_next_try_gets_the_whole(
+    hub: Hub, tmp_path: Path
+) -> None:
+    hub.breaks_after = 1000
+    said = run(hub.url, tmp_path, "me/tiny")
+    assert said.startswith("error could not download me/tiny") and "\n" not in said
+    assert said.endswith("try again (the download resumes), or use a local directory")
+    offline = run(hub.url, tmp_path, "me/tiny", HF_HUB_OFFLINE="1")
+    assert offline.startswith("error me/tiny is not (completely) on this disk")
+    hub.breaks_after = None
+    assert run(hub.url, tmp_path, "me/tiny").startswith(f"made tiny me/tiny@{COMMIT} ")
 
 
 @pytest.mark.parametrize(

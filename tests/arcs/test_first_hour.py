@@ -1,0 +1,124 @@
+"""The mistakes of the first hour, before there is a threearc: installing it; and CI for users."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from arcs.arc1 import pipeline
+from tests.support.command_line import call_here
+from tests.support.tiny_models import build_tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+
+NO_COMPILER = """\
+      *** Configuring CMake...
+      CMake Error at CMakeLists.txt:3 (project):
+        No CMAKE_C_COMPILER could be found.
+        No CMAKE_CXX_COMPILER could be found.
+  ERROR: Failed building wheel for llama-cpp-python
+"""
+KILLED = """\
+      c++: fatal error: Killed signal terminated program cc1plus
+  ERROR: Failed building wheel for llama-cpp-python
+"""
+NO_NETWORK = """\
+WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError("Failed to \
+establish a new connection: [Errno -3] Temporary failure in name resolution")': /simple/numpy/
+ERROR: Could not find a version that satisfies the requirement numpy>=2.0 (from versions: none)
+ERROR: No matching distribution found for numpy>=2.0
+"""
+NO_BUILD = """\
+ERROR: Could not find a version that satisfies the requirement torch>=2.9 (from versions: none)
+ERROR: No matching distribution found for torch>=2.9
+"""
+
+
+def set_up(
+    folder: Path, pip_says: str, version: str = "3.11.7"
+) -> subprocess.CompletedProcess[str]:
+    """``.ci/setup all`` in a copy whose Python has ``version`` and whose pip fails as it says."""
+    (folder / ".ci").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "setup", folder / ".ci" / "setup")
+    for name in ("pyproject.toml", "constraints.txt"):
+        (folder / name).touch()
+    (folder / "said").write_text(pip_says)
+    python = folder / "python"
+    major, minor, _ = version.split(".")
+    python.write_text(
+        "#!/bin/sh\n"
+        f'[ "$1" = -V ] && {{ echo "Python {version}"; exit 0; }}\n'
+        f'[ "$1" = -c ] && exit {int((int(major), int(minor)) < (3, 11))}\n'
+        f'if [ "$2" = venv ]; then mkdir -p .venv/bin && cp "$0" .venv/bin/python; exit 0; fi\n'
+        f'if [ "$4" = --upgrade ] || [ ! -s said ]; then exit 0; fi\n'
+        "cat said; exit 1\n"
+    )
+    python.chmod(0o755)
+    return subprocess.run(
+        ["sh", ".ci/setup", "all"], cwd=folder, check=False, capture_output=True, text=True,
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(python)},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pip_says", "version", "complaint"),
+    [
+        ("", "3.10.13", "needs Python 3.11 or newer"),
+        (NO_COMPILER, "3.11.7", "there is no C++ compiler: on Debian and Ubuntu apt install build"),
+        (KILLED, "3.11.7", "killed, most likely for memory: run again with CMAKE_BUILD_PARALLEL"),
+        (NO_NETWORK, "3.11.7", "the package registry cannot be reached: check the network"),
+        ("ERROR: [Errno 28] No space left on device\n", "3.11.7", "the disk is full"),
+        (NO_BUILD, "3.14.0", "the registry has no torch>=2.9 for Python 3.14.0 here: remove .venv"),
+        ("ERROR: something new\n", "3.11.7", "pip could not install threearc[all]"),
+    ],
+)
+def test_what_keeps_threearc_from_being_installed_is_one_line(
+    tmp_path: Path, pip_says: str, version: str, complaint: str
+) -> None:
+    done = set_up(tmp_path / "clone", pip_says, version)
+    assert done.returncode == 2 and done.stdout == ""
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and complaint in errors[0]
+    assert done.stderr.splitlines()[-1] == errors[0]
+    assert not (tmp_path / "clone" / ".venv" / ".threearc-all").exists()  # the next try installs
+    log = tmp_path / "clone" / ".venv" / "threearc-install.log"
+    assert not pip_says or log.read_text() == pip_says
+
+
+def test_an_installation_that_succeeds_is_not_repeated(tmp_path: Path) -> None:
+    assert set_up(tmp_path / "clone", "").returncode == 0
+    assert (tmp_path / "clone" / ".venv" / ".threearc-all").exists()
+
+
+def test_a_missing_adapter_is_said_before_engines_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compared(*_: object, **__: object) -> Any:
+        raise AssertionError("the engines were compared first, which takes minutes")
+
+    monkeypatch.setattr(pipeline, "verify", compared)
+    model = build_tiny("llama", tmp_path / "tiny", max_position_embeddings=4096)
+    done = call_here("arc1", "--model", model, "--adapter", "nix", "--evaluations", "none",
+                     cwd=tmp_path, THREEARC_CACHE=str(tmp_path / "cache"))  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("nix is not a LoRA adapter: it has no "
+                                                 "adapter_config.json")  # fmt: skip
+
+
+def test_ci_for_users_builds_the_wheel_once_and_uses_it_on_both_systems() -> None:
+    jobs = yaml.safe_load((ROOT / ".github/workflows/users.yml").read_text())["jobs"]
+    for job in jobs.values():
+        assert set(job["strategy"]["matrix"]["os"]) == {"macos-14", "ubuntu-latest"}
+    scripts = {name: "\n".join(step.get("run", "") for step in job["steps"])
+               for name, job in jobs.items()}  # fmt: skip
+    assert ".ci/wheel" in scripts["wheel"] and ".ci/wheel all" in scripts["everything"]
+    assert jobs["everything"]["needs"] == "wheel"
+    script = ROOT / ".ci" / "wheel"
+    assert script.stat().st_mode & 0o111
+    assert "threearc arc1 --profile quick" in script.read_text()
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
