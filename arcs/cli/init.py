@@ -15,7 +15,7 @@ from arcs.cli import app
 Examples:\n
   threearc init\n
   threearc init --arc arc3 --out arc3.toml\n
-  threearc init --arc "data generate"
+  threearc init --arc "data generate" --out data.toml
 """,
 )
 def init(

@@ -13,9 +13,10 @@ import pytest
 import typer.main
 
 from arcs.cli import app, main
-from arcs.cli.config_file import settings_of
+from arcs.cli.config_file import read, settings_of
 from arcs.cli.settings import MODELS, choices_of, fields_of
 from arcs.cli.template import configurable, template
+from models.errors import UserError
 from tests.support.command_line import call_here
 
 EXPERIMENTS = ("arc1", "arc2", "arc3", "eval", "measure", "falsify")
@@ -109,31 +110,41 @@ def test_flags_win_over_the_file_and_the_file_over_the_profile(asked: Any, tmp_p
     assert (config.instrument, config.n_predict) == ("short-answers", (24,))
 
 
-@pytest.mark.parametrize(
-    ("command", "content", "complaint"),
-    [
-        ("arc1", "rnak = 4", "s.toml: rnak: threearc arc1 has no such option; did you mean rank?"),
-        ("arc3", "zzzz = 4", "zzzz: threearc arc3 has no such option; threearc init --arc arc3"),
-        ("arc1", 'rank = "4"', "rank: give a whole number, not '4'"),
-        ("arc1", "rank = 4.5", "rank: give a whole number, not 4.5"),
-        ("arc1", "rank = true", "rank: give a whole number, not True"),
-        ("arc1", "rank = [4]", "rank: give a whole number, not [4]"),
-        ("arc1", 'alpha = "x"', "alpha: give a number, not 'x'"),
-        ("arc2", 'allow_weak_sandbox = "no"', "allow_weak_sandbox: give true or false, not 'no'"),
-        ("eval", "model = true", "model: give text in quotes, not True"),
-        ("eval", "adapter = [[1]]", "adapter: give text in quotes"),
-        ("arc1", "[arc1]\nrank = 4", "arc1: a table; options stand at the top of the file"),
-        ("arc1", "learning-rate = 1\nlearning_rate = 2", "learning_rate stands there twice"),
-        ("arc1", 'run = "runs/a"', "run: give it as a flag, --run"),
-        ("arc1", "rank = ", "--config s.toml: not TOML (Invalid value (at line 1"),
-        ("arc1", "rank = 0", "error: s.toml: rank: Input should be greater than or equal to 1"),
-        ("arc2", "top-k = 0", "error: s.toml: --top-k: Input should be greater than or equal"),
-        ("arc3", 'position = "last"', "error: s.toml: --position 'last': give last_content"),
-        ("eval", "n_predict = [5, 5]", "error: s.toml: each n_predict must be given once"),
-        ("measure", 'instrument = "meters"', "error: s.toml: INSTRUMENT 'meters': give meter"),
-        ("falsify", 'source = "r"\nseed = -1', "error: s.toml: --seed"),
-    ],
-)  # fmt: skip
+FILES = [
+    ("arc1", "rnak = 4", "s.toml: rnak: threearc arc1 has no such option; did you mean rank?"),
+    ("arc3", "zzzz = 4", "zzzz: threearc arc3 has no such option; threearc init --arc arc3 lists"),
+    ("arc1", 'rank = "4"', "rank: give a whole number, not '4'"),
+    ("arc1", "rank = 4.5", "rank: give a whole number, not 4.5"),
+    ("arc1", "rank = true", "rank: give a whole number, not True"),
+    ("arc1", "rank = [4]", "rank: give a whole number, not [4]"),
+    ("arc1", 'alpha = "x"', "alpha: give a number, not 'x'"),
+    ("arc2", 'allow_weak_sandbox = "no"', "allow_weak_sandbox: give true or false, not 'no'"),
+    ("eval", "model = true", "model: give text in quotes, not True"),
+    ("eval", "adapter = [[1]]", "adapter: give text in quotes"),
+    ("arc1", "[arc1]\nrank = 4", "arc1: a table; options stand at the top of the file"),
+    ("arc1", "learning-rate = 1\nlearning_rate = 2", "learning_rate stands there twice"),
+    ("arc1", 'run = "runs/a"', "run: give it as a flag, --run"),
+    ("arc1", "rank = ", "s.toml: not TOML (Invalid value (at line 1"),
+]
+VALUES = [
+    ("arc1", "rank = 0", "error: s.toml: rank: Input should be greater than or equal to 1"),
+    ("arc3", 'position = "last"', "error: s.toml: --position 'last': give last_content"),
+    ("eval", "n_predict = [5, 5]", "error: s.toml: each n_predict must be given once"),
+    ("measure", 'instrument = "meters"', "error: s.toml: INSTRUMENT 'meters': give meter"),
+]
+
+
+@pytest.mark.parametrize(("command", "content", "complaint"), FILES)
+def test_what_a_file_cannot_say_is_refused(
+    command: str, content: str, complaint: str, commands: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "s.toml").write_text(content + "\n")
+    with pytest.raises(UserError) as refused:
+        read(tmp_path / "s.toml", settings_of(commands[command]), command)
+    assert complaint in str(refused.value) and str(refused.value).startswith("--config ")
+
+
+@pytest.mark.parametrize(("command", "content", "complaint"), [FILES[0], *VALUES])
 def test_mistakes_in_a_file_are_one_line(
     command: str, content: str, complaint: str, tmp_path: Path
 ) -> None:
