@@ -88,7 +88,7 @@ def read(path: Path, settings: Mapping[str, Setting], command: str) -> dict[str,
         if key in values:
             raise UserError(f"--config {path}: {key} stands there twice, once with a dash")
         try:
-            values[key] = _given(settings[key], value)
+            values[key] = _given(settings[key], value, command)
         except ValueError as error:
             raise UserError(f"--config {path}: {written}: {error}, not {value!r}") from None
     return values
@@ -120,11 +120,13 @@ def _unknown(key: str, value: Any, settings: Mapping[str, Setting], command: str
     return f"threearc {command} has no such option; {hint}"
 
 
-def _given(setting: Setting, value: Any) -> Any:
+def _given(setting: Setting, value: Any, command: str) -> Any:
     """Raises ValueError that says what is expected."""
+    from arcs.cli.settings import takes_list
+
     if setting.several:
         return [_one(setting.kind, one) for one in (value if isinstance(value, list) else [value])]
-    if setting.kind is str and isinstance(value, list):
+    if isinstance(value, list) and takes_list(command, setting.key):
         # as on the command line, where commas stand between; an empty one is there called none
         return ",".join(_one(str, one) for one in value) or "none"
     return _one(setting.kind, value)

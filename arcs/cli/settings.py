@@ -70,6 +70,14 @@ def choices_of(command: str, key: str) -> tuple[str, ...]:
     return () if field is None else tuple(map(str, _words(field.annotation)))
 
 
+def takes_list(command: str, key: str) -> bool:
+    """Whether a setting holds several values, which the command line takes with commas between."""
+    _, field = fields_of(command).get(key, (None, None))
+    return field is not None and any(
+        get_origin(one) in (tuple, list) for one in (field.annotation, *get_args(field.annotation))
+    )
+
+
 def _words(annotation: Any) -> tuple[Any, ...]:
     """``tuple[Literal["a", "b"], ...] | None`` -> a, b."""
     if get_origin(annotation) is Literal:

@@ -96,6 +96,17 @@ def test_an_adapter_for_another_model_is_refused(threearc, tiny_model, tmp_path)
     assert "other" in line and "tiny" in line
 
 
+def test_a_missing_adapter_is_said_before_engines_are_compared(threearc, tiny_model, monkeypatch):
+    import arcs.arc1.pipeline as pipeline
+
+    def compared(*_: object, **__: object) -> None:
+        raise AssertionError("the engines were compared first, which takes minutes")
+
+    monkeypatch.setattr(pipeline, "verify", compared)
+    line = error_line(threearc("arc1", "--model", tiny_model, "--adapter", "nix"))
+    assert line.endswith("nix is not a LoRA adapter: it has no adapter_config.json")
+
+
 def test_no_isolation_available_names_the_switch(threearc, tiny_model, monkeypatch):
     import arcs.arc1.pipeline as pipeline
 

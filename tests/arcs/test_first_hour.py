@@ -5,14 +5,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-
-from arcs.arc1 import pipeline
-from tests.support.command_line import call_here
-from tests.support.tiny_models import build_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -93,21 +88,6 @@ def test_what_keeps_threearc_from_being_installed_is_one_line(
 def test_an_installation_that_succeeds_is_not_repeated(tmp_path: Path) -> None:
     assert set_up(tmp_path / "clone", "").returncode == 0
     assert (tmp_path / "clone" / ".venv" / ".threearc-all").exists()
-
-
-def test_a_missing_adapter_is_said_before_engines_are_compared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def compared(*_: object, **__: object) -> Any:
-        raise AssertionError("the engines were compared first, which takes minutes")
-
-    monkeypatch.setattr(pipeline, "verify", compared)
-    model = build_tiny("llama", tmp_path / "tiny", max_position_embeddings=4096)
-    done = call_here("arc1", "--model", model, "--adapter", "nix", "--evaluations", "none",
-                     cwd=tmp_path, THREEARC_CACHE=str(tmp_path / "cache"))  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].endswith("nix is not a LoRA adapter: it has no "
-                                                 "adapter_config.json")  # fmt: skip
 
 
 def test_ci_for_users_builds_the_wheel_once_and_uses_it_on_both_systems() -> None:
