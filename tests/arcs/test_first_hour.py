@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,16 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 
 NO_COMPILER = """\
+      *** scikit-build-core 1.1.2 using CMake 4.4.5 (wheel)
       *** Configuring CMake...
-      CMake Error at CMakeLists.txt:3 (project):
-        No CMAKE_C_COMPILER could be found.
-        No CMAKE_CXX_COMPILER could be found.
+        Could not find the compiler specified in the environment variable CC:
+        gcc.
+      CMake Error: CMAKE_C_COMPILER not set, after EnableLanguage
+      CMake Error: CMAKE_CXX_COMPILER not set, after EnableLanguage
+      *** CMake configuration failed
   ERROR: Failed building wheel for llama-cpp-python
 """
+"""As pip said it where there was none."""
 KILLED = """\
       c++: fatal error: Killed signal terminated program cc1plus
   ERROR: Failed building wheel for llama-cpp-python
@@ -88,6 +93,19 @@ def test_what_keeps_threearc_from_being_installed_is_one_line(
 def test_an_installation_that_succeeds_is_not_repeated(tmp_path: Path) -> None:
     assert set_up(tmp_path / "clone", "").returncode == 0
     assert (tmp_path / "clone" / ".venv" / ".threearc-all").exists()
+
+
+def test_every_file_of_the_packages_goes_into_the_wheel() -> None:
+    """What .ci/wheel checks on the wheel itself, for each kind of file."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for top in ("models", "backends", "evals", "arcs"):
+        assert f"{top}*" in settings["packages"]["find"]["include"]
+        files = {one for one in (ROOT / top).rglob("*")
+                 if one.is_file() and "__pycache__" not in one.parts}  # fmt: skip
+        code = {one for one in files if one.suffix == ".py"}
+        assert not [one for one in code if not (one.parent / "__init__.py").exists()]
+        globs = settings["package-data"].get(top, [])
+        assert files - code <= {one for glob in globs for one in (ROOT / top).glob(glob)}
 
 
 def test_ci_for_users_builds_the_wheel_once_and_uses_it_on_both_systems() -> None:
