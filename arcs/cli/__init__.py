@@ -84,9 +84,8 @@ def main(argv: list[str] | None = None) -> None:
     begin()
     prepare(app)
     try:
-        app(
-            args=argv, prog_name="threearc"
-        )  # typer reports its own usage errors and exits with their status
+        # typer reports its own usage errors and exits with their status
+        app(args=argv, prog_name="threearc")
     except UserError as error:
         print("error: " + place(" ".join(str(error).split())), file=sys.stderr)
         sys.exit(2)

@@ -124,6 +124,8 @@ def _given(setting: Setting, value: Any, command: str) -> Any:
     """Raises ValueError that says what is expected."""
     from arcs.cli.settings import takes_list
 
+    if setting.several and value == []:  # the default's records, or records of one's own?
+        raise ValueError("give at least one, or leave it out")
     if setting.several:
         return [_one(setting.kind, one) for one in (value if isinstance(value, list) else [value])]
     if isinstance(value, list) and takes_list(command, setting.key):

@@ -117,6 +117,7 @@ FILES = [
     ("arc1", "rank = 4.5", "rank: give a whole number, not 4.5"),
     ("arc1", "rank = true", "rank: give a whole number, not True"),
     ("arc1", 'profile = ["quick"]', "profile: give text in quotes, not ['quick']"),
+    ("arc1", "data = []", "data: give at least one, or leave it out, not []"),
     ("arc1", "rank = [4]", "rank: give a whole number, not [4]"),
     ("arc1", 'alpha = "x"', "alpha: give a number, not 'x'"),
     ("arc2", 'allow_weak_sandbox = "no"', "allow_weak_sandbox: give true or false, not 'no'"),
