@@ -31,7 +31,8 @@ class RecordedJudge:
             lines = path.read_text(encoding="utf-8-sig").split("\n")
             version = file_sha256(path)
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--judge recorded:{path}: cannot be read ({error})") from None
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"--judge recorded:{path}: cannot be read ({reason})") from None
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 self._read(line, number)

@@ -324,6 +324,22 @@ def test_peft_settings_that_cannot_be_read_are_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("older", [{}, {"enable_lora": None, "merge_weights": False}])
+def test_settings_as_peft_wrote_them_in_its_first_year_are_read(
+    llama: ModelDirectory, tmp_path: Path, older: dict[str, object]
+) -> None:
+    path = saved(tmp_path / "a", llama, CONFIG, live_adapter(llama, CONFIG))
+    now = load_adapter(path, llama)
+    whole = json.loads((path / CONFIG_FILE).read_text())
+    first = ("base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode", "lora_alpha",
+             "init_lora_weights", "lora_dropout", "modules_to_save", "peft_type", "r",
+             "target_modules", "task_type")  # fmt: skip
+    settings = {**{key: whole[key] for key in first if key in whole}, **older}
+    (path / CONFIG_FILE).write_text(json.dumps(settings))
+    then = load_adapter(path, llama)
+    assert then[0] == now[0] and then[1].keys() == now[1].keys()
+
+
 def test_pickled_weights_are_not_read_and_said(llama: ModelDirectory, tmp_path: Path) -> None:
     path = saved(tmp_path / "a", llama, CONFIG, live_adapter(llama, CONFIG))
     (path / WEIGHTS_FILE).rename(path / "adapter_model.bin")
