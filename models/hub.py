@@ -34,8 +34,9 @@ def download(
 ) -> tuple[Path, str]:
     """Return (snapshot directory, resolved commit) of ``repo`` at ``revision``.
 
-    Resumes an interrupted download. Offline, only what is already on disk is used. Raises
-    UserError when the model is gated, missing, or cannot be fetched.
+    Files that have arrived are kept; the hub client begins one that broke off again. Offline, only
+    what is already on disk is used. Raises UserError when the model is gated, missing, or cannot
+    be fetched.
     """
     try:
         if not offline:
@@ -132,5 +133,5 @@ def _explain(error: Exception, repo: str, revision: str, offline: bool) -> str:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
     return (
         f"could not download {repo}: {type(error).__name__}: {reason}; check the network and try"
-        " again (the download resumes), or use a local directory"
+        " again (files that have arrived are kept), or use a local directory"
     )

@@ -188,7 +188,7 @@ def test_a_download_that_breaks_off_is_one_line_and_the_next_try_gets_the_whole(
     hub.breaks_after = 1000
     said = run(hub.url, tmp_path, "me/tiny")
     assert said.startswith("error could not download me/tiny") and "\n" not in said
-    assert said.endswith("try again (the download resumes), or use a local directory")
+    assert said.endswith("try again (files that have arrived are kept), or use a local directory")
     offline = run(hub.url, tmp_path, "me/tiny", HF_HUB_OFFLINE="1")
     assert offline.startswith("error me/tiny is not (completely) on this disk")
     hub.breaks_after = None
