@@ -79,8 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     del adapters, arc1, arc2, audit, bench, consistency, data, doctor, evaluate, measure, models
-    del arc3, capsule, data_generate, falsify, init, judge, report, reproduce, settle
-    del sidecar
+    del arc3, capsule, data_generate, falsify, init, judge, report, reproduce, settle, sidecar
     begin()
     prepare(app)
     try:
