@@ -74,10 +74,11 @@ def main(argv: list[str] | None = None) -> None:
         reproduce,
         settle,
         sidecar,
+        sweep,
     )
 
     del adapters, arc1, arc2, audit, bench, consistency, data, doctor, evaluate, measure, models
-    del arc3, capsule, data_generate, falsify, judge, report, reproduce, settle, sidecar
+    del arc3, capsule, data_generate, falsify, judge, report, reproduce, settle, sidecar, sweep
     try:
         app(args=argv)  # typer reports its own usage errors and exits with their status
     except UserError as error:

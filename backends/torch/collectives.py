@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -22,6 +23,11 @@ LOOPBACK = {"linux": "lo", "darwin": "lo0"}
 def meeting_place(processes: int) -> TCPStore:
     """Where the others find the first process; its ``port`` is free."""
     return TCPStore(HOST, 0, processes, is_master=True, timeout=WAIT, wait_for_workers=False)
+
+
+def found_place(port: int, processes: int) -> TCPStore:
+    """The first process's meeting place."""
+    return TCPStore(HOST, port, processes, is_master=False, timeout=WAIT)
 
 
 def join(store: TCPStore, rank: int, processes: int, device: torch.device) -> PartialState:
@@ -59,8 +65,6 @@ def summed(vector: Tensor) -> Tensor:
 @contextmanager
 def _environment(values: Mapping[str, object]) -> Iterator[None]:
     """accelerate reads who we are from there; what later code sees of it is as before."""
-    import sys
-
     given = {name: str(value) for name, value in values.items()}
     if sys.platform in LOOPBACK:  # gloo would look the host's name up, which may lead nowhere
         given.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK[sys.platform])

@@ -33,9 +33,7 @@ def main(argv: list[str]) -> None:
             return
         pipe.send((True, None))
         pipe.recv()  # join
-        store = collectives.TCPStore(
-            collectives.HOST, port, processes, is_master=False, timeout=collectives.WAIT
-        )
+        store = collectives.found_place(port, processes)
         collectives.join(store, rank, processes, member.device)
         pipe.send((True, None))
         serve(pipe, member)
