@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from arcs.cli import main
 from arcs.runs import METRICS
 from arcs.sweep import executors, plan, running
 from arcs.sweep.grid import Cell, cells_of, to_toml
@@ -142,6 +143,25 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
+@pytest.fixture
+def mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """The one line of ``threearc sweep ARGV``, which ends with status 2 and prints nothing."""
+    monkeypatch.chdir(tmp_path)
+
+    def said(*argv: str) -> str:
+        with pytest.raises(SystemExit) as end:
+            main(["sweep", *argv])
+        assert end.value.code == 2
+        out, err = capsys.readouterr()
+        (line,) = err.splitlines()
+        assert out == "" and line.startswith("error: ")
+        return str(line)
+
+    return said
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -156,13 +176,10 @@ def write(folder: Path, text: str) -> Path:
     ],
 )  # fmt: skip
 def test_an_impossible_cell_is_one_line_before_any_work(
-    tmp_path: Path, text: str, words: str
+    tmp_path: Path, mistake: Callable[..., str], text: str, words: str
 ) -> None:
     write(tmp_path, text)
-    done = call_here("sweep", "sweep.toml", "--out", "made", cwd=tmp_path)
-    assert done.returncode == 2 and done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ") and words in line
+    assert words in mistake("sweep.toml", "--out", "made")
     assert [one.name for one in tmp_path.iterdir()] == ["sweep.toml"]
 
 
@@ -301,12 +318,12 @@ def test_the_resolved_file_runs_the_same_again(tmp_path: Path, whole: Path) -> N
     ],
 )
 def test_wrong_flags_are_one_line(
-    tmp_path: Path, prepared: Prepared, argv: tuple[str, ...], words: str
+    tmp_path: Path, mistake: Callable[..., str], argv: tuple[str, ...], words: str
 ) -> None:
     write(tmp_path, SEEDS)
-    prepared(Task("arc1-seed0", "arc1", (), str(tmp_path / "other"), "", ""))
-    done = sweep(tmp_path, *argv)
-    assert done.returncode == 2 and words in done.stderr.splitlines()[-1]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "manifest.json").write_text('{"arc": "arc1", "config": {}}')
+    assert words in mistake(*argv)
 
 
 # -- parts ----------------------------------------------------------------------------------------
@@ -352,9 +369,48 @@ def test_only_commands_that_begin_runs_are_swept() -> None:
     from arcs.sweep.options import sweepable
     from models.errors import UserError
 
-    call_here("--version")  # registers the commands
+    with pytest.raises(SystemExit):
+        main(["--version"])  # registers the commands
     commands = sweepable()
     assert {"arc1", "arc2", "arc3", "eval", "measure", "falsify"} <= commands.keys()
     assert "sweep" not in commands and "report" not in commands
     with pytest.raises(UserError, match="cell one: --paper-tables reads no settings"):
         plan.check([Cell("one", "arc2", {"paper_tables": True})], commands, Path("nowhere"))
+
+
+class Cluster:
+    """Stands for ray: machines with so much of each resource."""
+
+    def __init__(self, *machines: Mapping[str, float]) -> None:
+        self.machines = machines
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": one} for one in self.machines] + [
+            {"Alive": False, "Resources": {"CPU": 1000.0, "GPU": 1000.0}}
+        ]
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"GPU": sum(one.get("GPU", 0.0) for one in self.machines)}
+
+
+def test_a_run_over_ray_takes_one_machine_and_a_gpu_a_process_unless_told() -> None:
+    from models.errors import UserError
+
+    cluster = Cluster({"CPU": 8.0, "GPU": 4.0}, {"CPU": 16.0})
+    given = executors.Resources
+    assert executors._needs(cluster, given(), 2) == (8.0, 2.0)
+    assert executors._needs(Cluster({"CPU": 2.0}), given(), 1) == (2.0, 0.0)
+    assert executors._needs(cluster, given(cpus=1.0, gpus=0.5), 2) == (1.0, 0.5)
+    executors._require_room(cluster, "one", 8.0, 4.0)
+    with pytest.raises(UserError, match="cell one: no machine of the Ray cluster has 16 CPUs and "
+                       "1 GPUs; lower"):  # fmt: skip
+        executors._require_room(cluster, "one", 16.0, 1.0)  # Ray would wait for ever
+
+
+def test_a_machine_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
+    gone = tmp_path / "elsewhere"
+    task = Task("one", "arc1", (), str(gone / "cells/one"), str(gone / "logs/one.log"), "/")
+    outcome = executors.run_on_node(task)
+    assert outcome.state == "failed" and outcome.line is not None
+    assert f"does not see {gone}: over Ray the sweep must be in a folder" in outcome.line
+    assert not gone.exists()
