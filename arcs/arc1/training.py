@@ -328,7 +328,13 @@ def _require_room(
     # two checkpoints, one being written, and the adapter
     needs = 3 * (estimate.lora + estimate.optimizer) + estimate.lora
     require_free(trainer.run.path, needs, "training")
-    require_fits(estimate, free_memory(trainer.backend, trainer.config.processes))
+    processes = trainer.config.processes
+    try:
+        require_fits(estimate, free_memory(trainer.backend, processes))
+    except UserError as error:
+        if processes == 1:
+            raise
+        raise UserError(f"in each of {processes} processes {error}, or lower --processes") from None
 
 
 def _say_batch(trainer: Trainer, settings: TrainConfig, count: int, noun: str) -> None:

@@ -99,7 +99,7 @@ def run_on_node(task: Task) -> Outcome:
             f"{platform.node()} does not see {Path(task.log).parent.parent}: over Ray the sweep "
             "must be in a folder that all machines share; put it there with --out",
         )  # fmt: skip
-    return run_cell(task)
+    return run_cell(task, has_terminal=False)
 
 
 @contextmanager

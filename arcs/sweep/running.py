@@ -58,11 +58,13 @@ def command_of(task: Task) -> list[str]:
     return [task.arc, *given, f"--out={task.folder}"]
 
 
-def run_cell(task: Task, say: Callable[[str], None] | None = None) -> Outcome:
+def run_cell(
+    task: Task, say: Callable[[str], None] | None = None, *, has_terminal: bool = True
+) -> Outcome:
     """Run or continue the cell to its end.
 
     A process that an interrupted sweep left at work in it is waited for. KeyboardInterrupt lets
-    the process end first.
+    the process end first; ``has_terminal``: Ctrl-C there has interrupted it as well.
     """
     folder, log = Path(task.folder), Path(task.log)
     _wait_until_free(folder, task.name, say)
@@ -72,9 +74,10 @@ def run_cell(task: Task, say: Callable[[str], None] | None = None) -> Outcome:
     command = [sys.executable, "-P", "-m", "arcs.cli", *command_of(task)]
     try:
         with log.open("ab") as stream:
-            code = _ended(subprocess.Popen(
+            process = subprocess.Popen(
                 command, cwd=task.cwd, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
-            ))  # fmt: skip
+            )
+        code = _ended(process, has_terminal)
     except OSError as error:
         return Outcome("failed", None, f"cannot be started in {task.cwd} ({error.strerror})")
     if code == 0 and (folder / METRICS).is_file():
@@ -93,12 +96,13 @@ def _wait_until_free(folder: Path, name: str, say: Callable[[str], None] | None)
             time.sleep(POLL_SECONDS)
 
 
-def _ended(process: subprocess.Popen[bytes]) -> int:
+def _ended(process: subprocess.Popen[bytes], has_terminal: bool) -> int:
     """Its exit status. When interrupted, it is let end, then asked to, then made to."""
     try:
         return process.wait()
     except KeyboardInterrupt:
-        # the terminal has interrupted it as well; over Ray nobody has
+        if not has_terminal:
+            process.send_signal(signal.SIGINT)
         for following in (signal.SIGINT, signal.SIGKILL):
             try:
                 process.wait(timeout=20)

@@ -39,9 +39,13 @@ def join(store: TCPStore, rank: int, processes: int, device: torch.device) -> Pa
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
     with _environment({**names, "LOCAL_WORLD_SIZE": processes,
                        "OMP_NUM_THREADS": torch.get_num_threads()}):  # fmt: skip
-        return PartialState(
+        PartialState._reset_state()  # a state of one process would make every sum its own
+        state = PartialState(
             cpu=on_cpu, store=store, rank=rank, world_size=processes, timeout=WAIT,
         )  # fmt: skip
+    if (state.num_processes, state.process_index) != (processes, rank):
+        raise RuntimeError(f"accelerate made no group of {processes}: {state}")
+    return state
 
 
 def leave(state: PartialState) -> None:

@@ -170,7 +170,7 @@ class Team:
     ) -> None:
         from backends.torch import collectives
 
-        self._store = collectives.meeting_place(processes)
+        self._store: Any = collectives.meeting_place(processes)
         self._state: Any = None
         self._pipes: list[Connection] = []
         self._members: list[subprocess.Popen[bytes]] = []
@@ -193,6 +193,7 @@ class Team:
                 cwd=_ROOT,  # so that -m finds this very package
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                stdout=2,  # ours is the user's, who may have asked for one document on it
             )
         )
         theirs.close()
@@ -244,7 +245,7 @@ class Team:
             from backends.torch import collectives
 
             collectives.leave(self._state)
-            self._state = None
+        self._state = self._store = None
         for member in self._members:
             try:
                 member.wait(timeout=20)

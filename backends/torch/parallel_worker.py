@@ -39,6 +39,9 @@ def main(argv: list[str]) -> None:
         serve(pipe, member)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the first process has ended, or needs us no more
+    except RuntimeError:  # of torch, in an exchange
+        if not _closed(pipe):
+            raise
 
 
 def serve(pipe: Connection, model: TorchModel) -> None:
@@ -64,6 +67,16 @@ def _answered(pipe: Connection, work: Callable[[], Any]) -> Any:
     except UserError as error:
         pipe.send((False, str(error)))
         return None
+
+
+def _closed(pipe: Connection) -> bool:
+    """Whether the first process has ended, as far as it shows within some seconds."""
+    try:
+        if pipe.poll(5):
+            pipe.recv()
+    except (EOFError, OSError):
+        return True
+    return False
 
 
 def _attach(

@@ -208,7 +208,7 @@ class Prepared:
         self.interrupted_in: str | None = None
         self.asked: list[str] = []
 
-    def __call__(self, task: Task, say: object = None) -> Outcome:
+    def __call__(self, task: Task, say: object = None, **_: object) -> Outcome:
         self.asked.append(task.name)
         if task.name == self.interrupted_in:
             raise KeyboardInterrupt
