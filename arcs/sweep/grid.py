@@ -63,14 +63,14 @@ def cells_of(document: Mapping[str, Any], commands: Commands) -> tuple[Cell, ...
         for arc, values in _grid(_table(document, "grid"), commands):
             settings = {**common, **own.get(arc, {}), **values}
             found.append((arc, _name(arc, values), settings))
+            if len(found) > MOST:
+                raise UserError(f"grid: more than {MOST:,} cells")
     for number, row in enumerate(_rows(document), start=1):
         arc, name, given = _row(row, f"runs {number}", commands)
         settings = {**common, **own.get(arc, {}), **given}
         found.append((arc, name or _name(arc, given), settings))
     if not found:
         raise UserError("no cell: give [grid] with arc = [...] and axes, or [[runs]]")
-    if len(found) > MOST:
-        raise UserError(f"{len(found):,} cells; at most {MOST:,}")
     _require_used(own, {arc for arc, _, _ in found})
     for arc, _, settings in found:
         for key in settings:
@@ -109,16 +109,23 @@ def _split(
     own: dict[str, dict[str, Any]] = {}
     for key, value in table.items():
         if not isinstance(value, dict):
-            common[_key(key)] = value
+            common[key] = value
         elif key in commands:
-            own[key] = {_key(inner): one for inner, one in value.items()}
+            own[key] = _keys(value, f"{section}.{key}")
         else:
             raise UserError(f"[{section}.{key}]: no arc; {unknown(key, commands)}")
-    return common, own
+    return _keys(common, section), own
 
 
-def _key(key: str) -> str:
-    return key.replace("-", "_")
+def _keys(table: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Hyphens as underscores."""
+    made: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name in made:
+            raise UserError(f"{where}: {name} is given twice, with - and with _")
+        made[name] = value
+    return made
 
 
 def _table(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -145,7 +152,7 @@ def _row(
         raise UserError(
             f"{where}: name = {name!r}: letters, digits, '.', '_' and '-' (at most 100)"
         )
-    given = {_key(key): value for key, value in row.items() if key not in (ARC, NAME)}
+    given = _keys({key: value for key, value in row.items() if key not in (ARC, NAME)}, where)
     for key in given:
         _require_option(key, arc, commands, {}, section=where)
     return arc, name, given

@@ -111,6 +111,8 @@ def test_names_that_would_be_equal_are_numbered() -> None:
         ('[[runs]]\nseed = 1', "runs 1: give arc = one of arc1, eval"),
         ('[[runs]]\narc = "arc1"\nname = "../x"', "name = '../x': letters"),
         ('[[runs]]\narc = "arc1"\nsede = 1', "runs 1: of arc1, sede: unknown; did you mean seed?"),
+        ('[grid]\narc = "arc1"\nn-predict = [1]\nn_predict = [2]', "is given twice"),
+        ('[grid]\narc = "arc1"\nseed = [1,2,3]\nrank = [%s]' % ("1," * 4000), "more than 10,000"),
         ('runs = 3', "write each as [[runs]]"),
     ],
 )  # fmt: skip
