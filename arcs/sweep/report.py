@@ -13,7 +13,6 @@ from rich.text import Text
 from arcs.evaluate.report import COLOURS
 from arcs.report.view import Number, interval_text, shown
 from arcs.sweep.results import (
-    adjusted_p,
     number_of,
     seeds_text,
     sentences,
@@ -42,7 +41,6 @@ def _parts(metrics: Mapping[str, Any]) -> Iterator[RenderableType]:
 
 
 def _cells(metrics: Mapping[str, Any]) -> Grid:
-    adjusted = adjusted_p(metrics)
     table = Grid(box=SIMPLE_HEAD, pad_edge=False, title="Cells")
     for name in ("cell", "claim", "verdict", "effect", "p", "Holm"):
         justify: Any = "right" if name in ("effect", "p", "Holm") else "left"
@@ -61,9 +59,9 @@ def _cells(metrics: Mapping[str, Any]) -> Grid:
                 Text("" if place else row["name"]),
                 Text(one["about"] or _short(one["statement"])),
                 Text(one["verdict"], style=COLOURS.get(one["verdict"], "")).append(reasons),
-                Text(f"{shown(number, sign=True)} {interval_text(number, sign=True)}".strip()),
+                Text(f"{shown(number)} {interval_text(number)}".strip()),
                 Text(_p(one["p_value"])),
-                Text(_p(adjusted.get((row["name"], one["about"], one["statement"])))),
+                Text(_p(one["p_adjusted"])),
             )
         if len(claims) > FEW:
             table.add_row("", Text(f"and {len(claims) - FEW} more on the page"))
@@ -79,7 +77,7 @@ def _seeds(groups: Sequence[Mapping[str, Any]]) -> Grid:
         numbers = (value_of(one, key) for key in ("mean", "least", "most"))
         table.add_row(
             Text(one["cells"][0]), Text(one["about"] or _short(one["statement"])),
-            Text(seeds_text(one)), *(Text(shown(number, sign=True)) for number in numbers),
+            Text(seeds_text(one)), *(Text(shown(number)) for number in numbers),
             Text(verdicts_text(one)),
         )  # fmt: skip
     return table

@@ -17,6 +17,7 @@ from arcs.sweep.running import Outcome
 from evals.statistics.multiplicity import holm
 
 SCHEMA = "threearc-sweep-1"
+INVALID = "INVALID"
 CELLS = "cells"
 """The folder of the cells' runs, within the sweep's."""
 
@@ -123,15 +124,24 @@ def _spread(
     }
 
 
-def multiplicity(rows: Sequence[Mapping[str, Any]], alpha: float) -> dict[str, Any]:
-    """How many claims the sweep makes, and Holm's correction over the p of those that have one."""
+def multiplicity(rows: Sequence[dict[str, Any]], alpha: float) -> dict[str, Any]:
+    """How many claims the sweep makes, and Holm's correction over the p of those that have one.
+
+    Each claim gets its ``p_adjusted``. An INVALID one is of no family: its instrument failed, and
+    its p means nothing, however small.
+    """
     every = list(_all_claims(rows))
-    tested = [(cell, place, one) for cell, place, one in every if one["p_value"] is not None]
+    valid = [entry for entry in every if entry[2]["verdict"] != INVALID]
+    tested = [(cell, place, one) for cell, place, one in valid if one["p_value"] is not None]
     adjusted = holm({f"{cell} {place}": one["p_value"] for cell, place, one in tested}, alpha)
+    for cell, place, one in every:
+        found = adjusted.get(f"{cell} {place}")
+        one["p_adjusted"] = None if found is None else found.adjusted
     return {
         "claims": len(every),
+        "invalid": len(every) - len(valid),
         "with_p": len(tested),
-        "without_p": len(every) - len(tested),
+        "without_p": len(valid) - len(tested),
         "cells_without_result": sum(row["state"] != "finished" for row in rows),
         "method": "holm",
         "alpha": alpha,
@@ -150,9 +160,7 @@ def multiplicity(rows: Sequence[Mapping[str, Any]], alpha: float) -> dict[str, A
     }
 
 
-def _all_claims(
-    rows: Sequence[Mapping[str, Any]],
-) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+def _all_claims(rows: Sequence[dict[str, Any]]) -> Iterator[tuple[str, int, dict[str, Any]]]:
     for row in rows:
         for place, one in enumerate(row["claims"]):
             yield row["name"], place, one
@@ -170,15 +178,20 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
         f"{found['claims']} claims were made, each held to its own level: the more claims, the "
         "more of them look significant by chance."
     )
+    if found["invalid"]:
+        lines.append(
+            f"{found['invalid']} of them are INVALID: their instrument failed, and no p of theirs "
+            "counts."
+        )
     if found["with_p"]:
         kept = sum(one["rejected"] for one in found["holm"])
         raw = sum(one["p"] <= found["alpha"] for one in found["holm"])
         lines.append(
-            f"Holm over the p of {found['with_p']} of them, alpha {found['alpha']:g}: {kept} "
+            f"Holm over the p of {found['with_p']} claims, alpha {found['alpha']:g}: {kept} "
             f"remain significant, of {raw} before the correction."
         )
     if found["without_p"]:
-        lines.append(f"{found['without_p']} have no p: they rest on intervals, uncorrected.")
+        lines.append(f"{found['without_p']} claims have no p: they rest on intervals, uncorrected.")
     lost = [
         f"{one['cell']} ({one['about']})" if one["about"] else one["cell"]
         for one in found["holm"]
@@ -192,14 +205,6 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
 
 
 # -- for tables -----------------------------------------------------------------------------------
-
-
-def adjusted_p(metrics: Mapping[str, Any]) -> dict[tuple[str, str, str], float]:
-    """Holm's p by cell, about and statement."""
-    return {
-        (one["cell"], one["about"], one["statement"]): one["adjusted"]
-        for one in metrics["multiplicity"]["holm"]
-    }
 
 
 def number_of(claim: Mapping[str, Any]) -> Number | None:

@@ -9,13 +9,12 @@ from typing import Any
 from arcs.report import generic
 from arcs.report.compare import compared
 from arcs.report.kinds import view_of
-from arcs.report.parts import number_cell, p_cell
+from arcs.report.parts import MISSING, number_cell, p_cell
 from arcs.report.stored import StoredRun
 from arcs.report.view import Cell, Row, Table, View
 from arcs.runs import MANIFEST
 from arcs.sweep.results import (
     CELLS,
-    adjusted_p,
     number_of,
     seeds_text,
     sentences,
@@ -55,11 +54,12 @@ def view(run: StoredRun) -> View:
 
 
 def _cell_table(metrics: Mapping[str, Any]) -> Table:
-    adjusted = adjusted_p(metrics)
     rows = []
     for row in metrics["cells"]:
         if row["state"] != "finished":
-            rows.append(Row(row["name"], (Cell("failed", (str(row["line"]),)), *[Cell("-")] * 3)))
+            rows.append(Row(row["name"], (Cell("failed", (str(row["line"]),)), *[MISSING] * 3)))
+        elif not row["claims"]:
+            rows.append(Row(row["name"], (Cell("no claim"), *[MISSING] * 3)))
         for place, one in enumerate(row["claims"]):
             label = row["name"] if len(row["claims"]) == 1 else f"{row['name']}, {place + 1}"
             reasons = ", ".join(one["reasons"]).replace("_", " ")
@@ -67,9 +67,9 @@ def _cell_table(metrics: Mapping[str, Any]) -> Table:
                 label,
                 (
                     Cell(one["verdict"], (reasons,) if reasons else (), tone=one["verdict"]),
-                    number_cell(number_of(one), sign=True),
+                    number_cell(number_of(one)),
                     p_cell(one["p_value"]),
-                    p_cell(adjusted.get((row["name"], one["about"], one["statement"]))),
+                    p_cell(one["p_adjusted"]),
                 ),
                 detail=one["about"] or one["statement"],
             ))  # fmt: skip
@@ -87,7 +87,7 @@ def _seed_table(groups: Sequence[Mapping[str, Any]]) -> Table:
             f"{one['cells'][0]}, {place}",
             (
                 Cell(seeds_text(one)),
-                *(number_cell(value_of(one, key), sign=True) for key in ("mean", "least", "most")),
+                *(number_cell(value_of(one, key)) for key in ("mean", "least", "most")),
                 Cell(verdicts_text(one)),
             ),
             detail=one["about"] or one["statement"],

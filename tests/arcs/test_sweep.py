@@ -270,6 +270,8 @@ def test_a_failed_cell_is_shown_and_tried_again_and_the_rest_kept(
         "arc1-seed2": pytest.approx(2 * raw["arc1-seed2"]),
         "arc1-seed1": pytest.approx(raw["arc1-seed1"]),
     }
+    adjusted = {one["name"]: one["claims"][0]["p_adjusted"] for one in metrics["cells"]}
+    assert adjusted == {one["cell"]: one["adjusted"] for one in found["holm"]}
     again = call_here("report", "s", "--format", "md", cwd=tmp_path).stdout
     assert "| arc1-seed0 " in again and "## Over seeds" in again
 
@@ -339,7 +341,8 @@ def test_claims_without_a_p_are_counted_apart(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / MANIFEST).write_text('{"arc": "measure", "config": {}}')
     claim = {"statement": "a moves", "verdict": "SUPPORTED", "delta": 0.2, "reasons": ["x"]}
-    (folder / METRICS).write_text(json.dumps({"claims": {"a": claim}}))
+    artifact = {"statement": "b moves", "verdict": "INVALID", "delta": 0.3, "p_value": 4.9e-6}
+    (folder / METRICS).write_text(json.dumps({"claims": {"a": claim, "b": artifact}}))
     grid = (Cell("one", "measure", {}), Cell("two", "measure", {"seed": 1}))
     found = results(
         grid, {"one": {}, "two": {"seed": 1}},
@@ -347,10 +350,12 @@ def test_claims_without_a_p_are_counted_apart(tmp_path: Path) -> None:
         tmp_path, 0.05,
     )  # fmt: skip
     numbers = found["multiplicity"]
-    assert (numbers["claims"], numbers["with_p"], numbers["without_p"]) == (1, 0, 1)
+    # a p of 4.9e-6 is no evidence where the instrument failed
+    counts = [numbers[key] for key in ("claims", "invalid", "with_p", "without_p")]
+    assert counts == [2, 1, 0, 1]
     assert numbers["cells_without_result"] == 1 and numbers["holm"] == []
     assert found["cells"][1]["claims"] == [] and found["cells"][1]["line"] == "killed by SIGKILL"
-    (seeds,) = found["over_seeds"]
+    seeds, _ = found["over_seeds"]
     assert (seeds["without_result"], seeds["mean"], seeds["n_values"]) == (1, 0.2, 1)
 
 
