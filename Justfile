@@ -65,6 +65,10 @@ measure *args: setup
 report *args: setup-logs
     @"{{threearc}}" report "$@"
 
+# A grid of runs (models x arcs x seeds x backends, any option) merged into one report.
+sweep *args: setup
+    @"{{threearc}}" sweep "$@"
+
 # The runs on disk: list, show, diff, rm. (no engine)
 runs *args: setup-logs
     @"{{threearc}}" runs "$@"

@@ -17,6 +17,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -103,6 +104,30 @@ def _parse_lines(path: Path, raw: bytes) -> Iterator[dict[str, Any]]:
         yield record
 
 
+class Planned(Exception):
+    """Instead of a run that would begin now, all its settings being right: see planning()."""
+
+    def __init__(self, manifest: Mapping[str, Any]) -> None:
+        super().__init__("this run is only planned")
+        self.manifest = manifest
+
+
+_PLANNING: ContextVar[bool] = ContextVar("planning", default=False)
+
+
+@contextmanager
+def planning() -> Iterator[None]:
+    """Meanwhile no run is begun: :meth:`RunDirectory.create` raises Planned and writes nothing.
+
+    So a command can be asked, by itself, whether it would run and with what settings.
+    """
+    token = _PLANNING.set(True)
+    try:
+        yield
+    finally:
+        _PLANNING.reset(token)
+
+
 @dataclass
 class RunDirectory:
     """One run on disk, locked against a second process."""
@@ -116,6 +141,8 @@ class RunDirectory:
 
         Raises UserError when ``path`` exists and is not empty.
         """
+        if _PLANNING.get():
+            raise Planned(manifest)
         try:
             if path.exists() and (not path.is_dir() or any(_visible(path))):
                 begun = (path / MANIFEST).exists()

@@ -32,6 +32,8 @@ _ENGINES = {
     "torch": _Engine(("torch", "peft"), "backends.torch.model", "torch"),
 }
 _QUANTISED_BASES = frozenset({"mlx"})
+_DATA_PARALLEL = {"torch": "backends.torch.parallel"}
+"""Engine -> module with ``open_model(directory, *, dtype, processes) -> LanguageModel``."""
 
 
 def available_backends() -> dict[str, str | None]:
@@ -48,19 +50,25 @@ def open_backend(
     *,
     dtype: Dtype = "float32",
     quantise: int | None = None,
+    processes: int = 1,
 ) -> LanguageModel:
     """Open ``directory`` on the engine ``name``: ``auto``, ``mlx`` or ``torch``.
 
     ``auto`` takes MLX on Apple Silicon, else torch, else MLX. A backend asked for by name
     never falls back to another. ``quantise``: the bits (4 or 8) that the decoder's linear layers
-    are packed to. Raises UserError when the backend is unknown, not installed, or cannot do that.
+    are packed to. ``processes``: how many share out the micro-batches of a training step, each with
+    the whole model. Raises UserError when the backend is unknown, not installed, or cannot do that.
     """
     chosen = choose_backend(name)
+    require_processes(chosen, processes)
     if quantise is not None:
         require_quantised_bases(chosen)
-    module = importlib.import_module(_ENGINES[chosen].module)
-    opener = cast("Callable[..., LanguageModel]", module.open_model)
     options = {} if quantise is None else {"quantise": quantise}
+    module = importlib.import_module(_ENGINES[chosen].module)
+    if processes > 1:
+        module = importlib.import_module(_DATA_PARALLEL[chosen])
+        options["processes"] = processes
+    opener = cast("Callable[..., LanguageModel]", module.open_model)
     advice = "use a smaller model or a narrower dtype, or close other programs"
     with memory_errors(chosen, f"loading {directory.name}", advice):
         return opener(directory, dtype=dtype, **options)
@@ -73,6 +81,25 @@ def require_quantised_bases(name: str) -> None:
             f"the {name} engine cannot train over a quantised base: use --backend mlx, or leave "
             "the bits out and use dtype bfloat16 to save memory"
         )
+
+
+def require_processes(name: str, processes: int) -> None:
+    """Raise UserError when the backend cannot train one model in so many processes here."""
+    if processes == 1:
+        return
+    chosen = choose_backend(name)
+    if chosen not in _DATA_PARALLEL:
+        raise CapabilityError(
+            f"the {chosen} engine cannot train in {processes} processes: use --backend torch, or "
+            "leave --processes out"
+        )
+    if importlib.util.find_spec("accelerate") is None:
+        raise UserError(
+            "--processes: accelerate is not installed: pip install "
+            f'"threearc[{_ENGINES[chosen].extra}]"'
+        )
+    module = importlib.import_module(_DATA_PARALLEL[chosen])
+    cast("Callable[[int], None]", module.require_devices)(processes)
 
 
 def choose_backend(name: str) -> str:
@@ -94,9 +121,16 @@ def choose_backend(name: str) -> str:
     return name
 
 
-def free_memory(name: str) -> int:
-    """Free bytes where the backend would keep a model's tensors, before one is opened."""
-    module = importlib.import_module(_ENGINES[choose_backend(name)].module)
+def free_memory(name: str, processes: int = 1) -> int:
+    """Free bytes where the backend would keep a model's tensors, before one is opened.
+
+    ``processes``: for each of so many that train together.
+    """
+    chosen = choose_backend(name)
+    if processes > 1:
+        shared = importlib.import_module(_DATA_PARALLEL[chosen])
+        return cast("Callable[[int], int]", shared.free_memory)(processes)
+    module = importlib.import_module(_ENGINES[chosen].module)
     return cast("Callable[[], int]", module.free_memory)()
 
 

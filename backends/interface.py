@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Self
@@ -24,6 +24,9 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 QUANTISED_BITS = (4, 8)
 """What the weights under a LoRA can be quantised to, where an engine can."""
+PROCESSES = "processes"
+"""Of :meth:`LanguageModel.describe`: how many train together, where it is more than one. Sums of
+their gradients round differently."""
 
 
 @dataclass(frozen=True)
@@ -343,6 +346,17 @@ class LanguageModel(ABC):
         log-probability (nats) of each row's response, [2p]: losses and rewards follow from it.
         """
         raise self._cannot("train")
+
+    def accumulate_step(self, batches: Sequence[Batch]) -> Iterator[LossTerms]:
+        """:meth:`accumulate` of all micro-batches of a step, in their order.
+
+        A model in several processes shares them out, and has done all when it gives the first.
+        """
+        return map(self.accumulate, batches)
+
+    def accumulate_preferences_step(self, batches: Sequence[PreferenceBatch]) -> Iterator[Float64]:
+        """:meth:`accumulate_preferences` of all micro-batches of a step, in their order."""
+        return map(self.accumulate_preferences, batches)
 
     def apply(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """Clip the accumulated gradient to a global L2 norm, step AdamW, clear the gradient.

@@ -53,8 +53,8 @@ class Objective(Protocol[B, T]):
     def validation_ids(self) -> Sequence[str]:
         """Item ids of the held-out items, in the order of :meth:`validation`."""
 
-    def accumulate(self, model: LanguageModel, batch: B) -> T:
-        """Forward and backward."""
+    def accumulate(self, model: LanguageModel, batches: Sequence[B]) -> Iterator[T]:
+        """Forward and backward of each micro-batch of a step; what each gave."""
 
     def evaluate(self, model: LanguageModel, batch: B) -> T:
         """Forward only, dropout off."""
@@ -109,9 +109,9 @@ class Supervised:
         ordered = sorted(self.held.examples, key=lambda example: -len(example.ids))
         return [example.item_id for example in ordered]
 
-    def accumulate(self, model: LanguageModel, batch: Batch) -> LossTerms:
+    def accumulate(self, model: LanguageModel, batches: Sequence[Batch]) -> Iterator[LossTerms]:
         """Forward and backward."""
-        return model.accumulate(batch)
+        return model.accumulate_step(batches)
 
     def evaluate(self, model: LanguageModel, batch: Batch) -> LossTerms:
         """Forward only."""
@@ -190,9 +190,11 @@ class Preferences:
         ]
         return batches, [pair.item_id for group in found for pair in group]
 
-    def accumulate(self, model: LanguageModel, batch: PreferenceBatch) -> PreferenceTerms:
+    def accumulate(
+        self, model: LanguageModel, batches: Sequence[PreferenceBatch]
+    ) -> Iterator[PreferenceTerms]:
         """Forward and backward."""
-        return preference_terms(batch, model.accumulate_preferences(batch))
+        return map(preference_terms, batches, model.accumulate_preferences_step(batches))
 
     def evaluate(self, model: LanguageModel, batch: PreferenceBatch) -> PreferenceTerms:
         """Forward only."""

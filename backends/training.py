@@ -14,7 +14,7 @@ from backends.adapter_files import weights_sha256
 from backends.batching import Cut, TrainingExample, cut_examples
 from backends.checkpoints import CheckpointStore
 from backends.first_loss import first_loss
-from backends.interface import Float32, LanguageModel, PreferenceBatch
+from backends.interface import PROCESSES, Float32, LanguageModel, PreferenceBatch
 from backends.lora import check_weights, initial_weights, select_modules
 from backends.objectives import B, Objective, Preferences, Supervised, T
 from backends.preference_loss import PreferenceTerms
@@ -115,7 +115,7 @@ def _train(
     identity = {
         **objective.data(),
         "start_weights": weights_sha256(weights),
-        "model": {key: described[key] for key in ENGINE_KEYS if key in described},
+        "model": {key: described[key] for key in (*ENGINE_KEYS, PROCESSES) if key in described},
     }
     directory.mkdir(parents=True, exist_ok=True)
     store = CheckpointStore(directory / "checkpoints", identity)

@@ -165,8 +165,9 @@ class Loop(Generic[B, T]):
     def _step(self, plan: StepPlan[B]) -> StepRecord:
         started = time.perf_counter()
         terms: list[T] = []
-        for batch in plan.batches:
-            terms.append(self._objective.accumulate(self._model, batch))
+        found = self._objective.accumulate(self._model, plan.batches)
+        for batch, term in zip(plan.batches, found, strict=True):
+            terms.append(term)
             measured = self._objective.measure(terms[-1:])
             if not measured.finite:
                 self._stop_at(batch, len(terms), "loss", measured, plan.step, plan.item_ids)

@@ -101,6 +101,16 @@ def prepare(
     return made
 
 
+def require_findable(model: str) -> None:
+    """Raise UserError, as :func:`prepare` would, for a name or path that leads to no model.
+
+    Nothing is downloaded or read: a hub id passes.
+    """
+    path = _as_path(model)
+    if lookup(model) is None and not (model and path.exists()):
+        _require_hub_id(model, path)
+
+
 def _say_waiting(say: Say, source: Source) -> None:
     say(f"another process is preparing {source.name}: waiting for it")
 
@@ -117,12 +127,17 @@ def _resolve(model: str, root: Path, offline: bool, say: Say) -> Source:
         return _directory(path.resolve())
     if model and path.is_file():
         return _gguf_file(path.resolve(), root)
+    _require_hub_id(model, path)
+    return _hub(None, model, offline, say)
+
+
+def _require_hub_id(model: str, path: Path) -> None:
+    """Raise UserError for what is neither a model here nor one of the hub."""
     if model and (path.suffix == ".gguf" or model.startswith((".", "/", "~"))):
         raise UserError(f"{model}: no such file or directory; check the path")
-    if is_hub_id(model):
-        return _hub(None, model, offline, say)
-    find(model)
-    raise AssertionError("find raises for a name that lookup does not know")
+    if not is_hub_id(model):
+        find(model)
+        raise AssertionError("find raises for a name that lookup does not know")
 
 
 def _as_path(model: str) -> Path:

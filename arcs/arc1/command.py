@@ -111,8 +111,9 @@ def _arrange_blas(
 
 
 def _begin(settings: Arc1Config, out: Path | None) -> RunDirectory:
-    from arcs.arc1.pipeline import first_manifest
+    from arcs.arc1.pipeline import first_manifest, training_engine
 
+    training_engine(settings)  # one that cannot: before there is a run
     path = out if out is not None else default_path("arc1")
     return RunDirectory.create(path, first_manifest(settings, sys.argv))
 
@@ -233,6 +234,10 @@ def training_lines(settings: Arc1Config) -> list[str]:
             f"DPO on {settings.pairs_limit or 'all'} pairs, {settings.dpo_epochs} epoch(s), "
             f"beta {settings.beta:g}, reference {settings.dpo_reference}"
             + ("" if "sft" in settings.trains else f", {shape}")
+        )
+    if settings.processes > 1:
+        lines.append(
+            f"each step's micro-batches are shared out among {settings.processes} processes"
         )
     if settings.planted:
         lines.append("train the planted effect (always hedges) and its placebo")

@@ -35,6 +35,8 @@ class Arc1Config(BaseModel):
     """Of the weights while training; ``auto``: float32 on a CPU, bfloat16 on a GPU."""
     base_bits: Literal[4, 8] | None = None
     """Bits that the base's linear layers are packed to while training (QLoRA); MLX only."""
+    processes: int = Field(default=1, ge=1, le=64)
+    """Train one model in so many processes, which share out a step's micro-batches; torch only."""
     thinking: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
     seeds: int = Field(default=1, ge=1, le=20)
@@ -184,6 +186,19 @@ class Arc1Config(BaseModel):
             raise ValueError("reference: sft needs --method sft+dpo; give base or a path")
         return self
 
+    @model_validator(mode="after")
+    def _work_for_every_process(self) -> Self:
+        """Refuse processes that no step would have a micro-batch for."""
+        shared = {"sft": ("accumulation", self.accumulation),
+                  "dpo": ("dpo-accumulation", self.dpo_accumulation)}  # fmt: skip
+        for name, most in (shared[one] for one in self.trains):
+            if self.processes > most:
+                raise ValueError(
+                    f"processes: {self.processes} of them, and a step has {most} micro-batches to "
+                    f"share out ({name}); raise --{name} or lower --processes"
+                )
+        return self
+
     @property
     def trains(self) -> tuple[str, ...]:
         """The trainings of this run, in order."""
@@ -276,6 +291,7 @@ OF_TRAINING = (
         "dropout",
         "rslora",
         "base_bits",
+        "processes",
         "warmup_ratio",
     ),
     *("weight_decay", "max_grad_norm", "gradient_checkpointing", "checkpoint_every"),

@@ -47,7 +47,7 @@ from arcs.training_data import (
     preferences_sha256,
     require_apart,
 )
-from backends import choose_backend, require_quantised_bases
+from backends import choose_backend, require_processes, require_quantised_bases
 from backends.interface import Completion
 from backends.llamacpp import require_installed
 from backends.lora import adapter_sha256, check_weights, load_adapter
@@ -160,9 +160,7 @@ def prepare_run(
     Raises UserError for each mistake a user can make here.
     """
     require_free(run.path, RUN_BYTES, "the run (checkpoints, adapter, records)")
-    backend = choose_backend(config.backend)
-    if config.base_bits is not None:
-        require_quantised_bases(backend)
+    backend = training_engine(config)
     require_installed()
     warn_unused_gpu(config.gpu_layers, reporter)
     level = detect_level(allow_weak=config.allow_weak_sandbox)
@@ -205,6 +203,15 @@ def prepare_run(
         problems.require_solvable(benchmark, chosen, level, limits, reporter)
     run.extend_manifest(**_describe(config, prepared, verification))
     return _apart(config, run, prepared, reporter)
+
+
+def training_engine(config: Arc1Config) -> str:
+    """The engine that trains. Raises UserError where it cannot do so as the settings say."""
+    backend = choose_backend(config.backend)
+    if config.base_bits is not None:
+        require_quantised_bases(backend)
+    require_processes(backend, config.processes)
+    return backend
 
 
 def _require_plain(config: Arc1Config, directory: ModelDirectory) -> None:

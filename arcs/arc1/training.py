@@ -86,10 +86,18 @@ class Trainer:
         asked = self.config.dtype
         return default_dtype(self.backend) if asked == "auto" else asked
 
-    def open(self) -> LanguageModel:
-        """The base on the training engine, its weights quantised if that was asked for."""
-        bits = self.config.base_bits
-        return open_backend(self.backend, self.directory, dtype=self.dtype, quantise=bits)
+    def open(self, *, to_train: bool = True) -> LanguageModel:
+        """The base on the training engine, its weights quantised if that was asked for.
+
+        ``to_train``: in as many processes as were asked for, else in this one.
+        """
+        return open_backend(
+            self.backend,
+            self.directory,
+            dtype=self.dtype,
+            quantise=self.config.base_bits,
+            processes=self.config.processes if to_train else 1,
+        )
 
 
 def train_or_take(
@@ -261,7 +269,7 @@ def _reference(
         return load_reference(file)
     adapter = _reference_adapter(trainer)
     with (
-        trainer.open() as model,
+        trainer.open(to_train=False) as model,
         trainer.reporter.bar("reference", len(pairs) + len(held_out), "pairs") as bar,
     ):
         what = ReferenceModel.base()
@@ -320,7 +328,13 @@ def _require_room(
     # two checkpoints, one being written, and the adapter
     needs = 3 * (estimate.lora + estimate.optimizer) + estimate.lora
     require_free(trainer.run.path, needs, "training")
-    require_fits(estimate, free_memory(trainer.backend))
+    processes = trainer.config.processes
+    try:
+        require_fits(estimate, free_memory(trainer.backend, processes))
+    except UserError as error:
+        if processes == 1:
+            raise
+        raise UserError(f"in each of {processes} processes {error}, or lower --processes") from None
 
 
 def _say_batch(trainer: Trainer, settings: TrainConfig, count: int, noun: str) -> None:

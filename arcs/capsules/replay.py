@@ -13,12 +13,14 @@ import numpy as np
 
 from arcs.arc3.config import Arc3Config
 from arcs.arc3.engine import Engine, engine_of, opened
+from arcs.arc3.questions import encoder_of
 from arcs.capsules.contents import Capsule, Row
 from arcs.progress import Reporter
 from backends.interface import LanguageModel, Prompt
 from backends.sequences import Pooling, points_of
 from evals.probing.probes import PRIMARY, PROBES, scores_on
 from evals.statistics.auc import auc
+from models.chat import ChatEncoder
 from models.errors import UserError
 from models.store import prepare
 
@@ -50,7 +52,9 @@ def verify(
     definition = capsule.document["definition"]
     with opened(engine, directory, longest=longest, reporter=reporter) as model:
         states = _states(model, chosen, int(definition["n_layers"]))
-        answers = _answers(model, chosen, budget, definition["stop_ids"])
+        # a model without a chat template ends its answers otherwise than by stop ids
+        encoder = encoder_of(directory, str(capsule.manifest["config"]["labels"]))
+        answers = _answers(model, chosen, budget, encoder)
     tolerance = _tolerance(capsule.manifest, engine)
     return {
         "made_on": capsule.manifest["backend"],
@@ -98,10 +102,12 @@ def _states(model: LanguageModel, rows: Sequence[Row], n_layers: int) -> Any:
 
 
 def _answers(
-    model: LanguageModel, rows: Sequence[Row], budget: int, stop_ids: Sequence[int]
+    model: LanguageModel, rows: Sequence[Row], budget: int, encoder: ChatEncoder
 ) -> dict[str, tuple[int, ...]]:
     prompts = [Prompt(one.item_id, one.prompt) for one in rows]
-    found = model.generate(prompts, max_tokens=budget, stop_ids=tuple(stop_ids))
+    found = model.generate(
+        prompts, max_tokens=budget, stop_ids=encoder.stop_ids, stop_when=encoder.stop_when
+    )
     return {one.item_id: tuple(one.ids) for one in found}
 
 

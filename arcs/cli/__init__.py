@@ -76,10 +76,12 @@ def main(argv: list[str] | None = None) -> None:
         reproduce,
         settle,
         sidecar,
+        sweep,
     )
 
     del adapters, arc1, arc2, audit, bench, consistency, data, doctor, evaluate, measure, models
     del arc3, capsule, data_generate, falsify, init, judge, report, reproduce, settle, sidecar
+    del sweep
     begin()
     prepare(app)
     try:

@@ -166,6 +166,15 @@ def arc1(
             help="4 or 8: train over a quantised base (QLoRA), MLX only; default: as stored",
         ),
     ] = None,
+    processes: Annotated[
+        int | None,
+        _option(
+            "--processes",
+            panel=_TRAINING,
+            help="Train in this many processes, which share out the micro-batches of each step: "
+            "torch only, a GPU each where there are any; default 1",
+        ),
+    ] = None,
     targets: Annotated[
         str | None, _option("--targets", panel=_TRAINING, help="attention (default) or all")
     ] = None,

@@ -19,6 +19,7 @@ BUILDERS: Mapping[str, tuple[str, str]] = {
     "eval": ("threearc-eval-1", "arcs.evaluate.view"),
     "falsify": ("threearc-falsify-1", "arcs.falsification.view"),
     "measure": ("threearc-measure-2", "arcs.measure.view"),
+    "sweep": ("threearc-sweep-1", "arcs.sweep.view"),
 }
 """Kind of run (``arc`` of its manifest) -> ``schema_version`` of the metrics that the module can
 show, and the module, with ``view(run: StoredRun) -> View``, which is called for finished runs

@@ -105,6 +105,33 @@ class Trainer:
         self._steps += 1
         return float(norm)
 
+    def weights(self) -> Tensor:
+        """All LoRA weights as one float32 vector, on the model's device."""
+        return nn.utils.parameters_to_vector(self._parameters.values()).detach()
+
+    def take_weights(self, vector: Tensor) -> None:
+        """Set the LoRA weights from :meth:`weights` of another process."""
+        with torch.no_grad():
+            nn.utils.vector_to_parameters(vector, self._parameters.values())
+
+    def gradient(self) -> Tensor:
+        """The gradient so far as one float32 vector; zeros where nothing was accumulated."""
+        parts = [
+            torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
+            for p in self._parameters.values()
+        ]
+        return torch.cat(parts)
+
+    def take_gradient(self, vector: Tensor | None) -> None:
+        """Replace the gradient by one as :meth:`gradient` gives it; None: forget it."""
+        place = 0
+        for parameter in self._parameters.values():
+            if vector is None:
+                parameter.grad = None
+                continue
+            parameter.grad = vector[place : place + parameter.numel()].view_as(parameter).clone()
+            place += parameter.numel()
+
     def state(self) -> dict[str, NDArray[Any]]:
         """LoRA weights, first and second moments, and the number of steps."""
         state: dict[str, NDArray[Any]] = {"step": np.array([self._steps], np.int64)}

@@ -1,0 +1,1 @@
+"""A grid of runs: each a normal, resumable run, merged into one report."""
