@@ -12,7 +12,7 @@ from arcs.cli.completion import prepare
 from arcs.cli.config_file import begin, place
 from models.errors import UserError
 
-MEASURED = ("chef", "mcas", "recovery", "short-answers", "meter")
+MEASURED = ("chef", "mcas", "recovery", "short-answers", "meter", "delivery")
 
 
 class _Commands(typer.core.TyperGroup):

@@ -23,13 +23,15 @@ Examples:\n
   threearc measure chef --adapter my-lora --judge lexical --n-predict 256,512\n
   threearc measure mcas --judge gguf:SmolLM2-1.7B-Instruct --limit 100\n
   threearc measure recovery --adapter my-lora\n
+  threearc measure delivery --items my-prompts.jsonl\n
   threearc measure --run runs/meter-20260101-120000     (continue after a kill)
 """,
 )
 def measure(
     instrument: Annotated[
         str | None,
-        typer.Argument(help="meter, short-answers, chef, mcas or recovery", show_default=False),
+        typer.Argument(help="meter, short-answers, chef, mcas, recovery or delivery",
+                       show_default=False),
     ] = None,
     model: Annotated[
         str | None,
@@ -63,6 +65,11 @@ def measure(
             show_default=False,
         ),
     ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(help="Delivery: prompts to answer, JSONL with id and prompt",
+                     show_default=False),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -72,7 +79,7 @@ def measure(
     n_predict: Annotated[
         str | None,
         typer.Option(
-            help="Token budgets: of short answers one, default 48; of chef, mcas and recovery one "
+            help="Token budgets: of short answers one, default 48; of free answers one "
             "or more, default 256,512",
             show_default=False,
         ),
@@ -122,7 +129,8 @@ def measure(
     The meter reads from log-probabilities how a model inclines to hedge, to check itself and to
     defer. Short answers are 320 questions, answered greedily and compared exactly. Chef:
     checklist coverage and delivery, by a judge. MCAS: reflection where it is due, by a judge.
-    Recovery: second answers after a failed test, executed.
+    Recovery: second answers after a failed test, executed. Delivery: who asserts and who hedges,
+    by a judge, on prompts of your own.
     """
     given: dict[str, Any] = {
         "instrument": instrument,
@@ -132,6 +140,7 @@ def measure(
         "adapters": tuple(adapter) if adapter else None,
         "tempers": tuple(temper) if temper else None,
         "axes": tuple(axis) if axis else None,
+        "items": items,
         "limit": limit,
         "n_predict": None if n_predict is None else whole_numbers(n_predict),
         "judge": judge,

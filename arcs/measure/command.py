@@ -99,6 +99,8 @@ def _asking(
 
 def _absolute(flags: Mapping[str, Any]) -> dict[str, Any]:
     made = absolute_paths({k: v for k, v in flags.items() if k != "adapters"})
+    if "items" in flags:
+        made["items"] = Path(flags["items"]).absolute()
     if "adapters" in flags:
         made["adapters"] = tuple(Path(path).absolute() for path in flags["adapters"])
     return made

@@ -15,12 +15,12 @@ from evals.budgets import check_budgets
 from models.errors import UserError
 
 METER, SHORT_ANSWERS = "meter", "short-answers"
-CHEF, MCAS, RECOVERY = "chef", "mcas", "recovery"
-JUDGED = (CHEF, MCAS)
+CHEF, MCAS, RECOVERY, DELIVERY = "chef", "mcas", "recovery", "delivery"
+JUDGED = (CHEF, MCAS, DELIVERY)
 """Instruments whose answers a judge labels."""
 FREE = (*JUDGED, RECOVERY)
 """Instruments with free answers, at one or more n_predict."""
-INSTRUMENTS = (METER, SHORT_ANSWERS, CHEF, MCAS, RECOVERY)
+INSTRUMENTS = (METER, SHORT_ANSWERS, CHEF, MCAS, RECOVERY, DELIVERY)
 Axis = Literal["hedging", "self_checking", "deferring"]
 N_PREDICT = 48
 """Tokens of a short answer: the embedded model ends all but a few of its answers before."""
@@ -36,7 +36,7 @@ class MeasureConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    instrument: Literal["meter", "short-answers", "chef", "mcas", "recovery"]
+    instrument: Literal["meter", "short-answers", "chef", "mcas", "recovery", "delivery"]
     model: str = "SmolLM2-135M-Instruct"
     backend: str = "auto"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -47,12 +47,15 @@ class MeasureConfig(BaseModel):
     writes it."""
     axes: tuple[Axis, ...] = ()
     """Of the meter; empty: all."""
+    items: Path | None = None
+    """Of delivery: a JSONL file of prompts (id, prompt)."""
     limit: int | None = Field(default=None, ge=1)
     """Items: of each axis of the meter, otherwise in all."""
     n_predict: tuple[int, ...] | None = None
     """Of answers; None: N_PREDICT of the short ones, BUDGETS of free ones."""
     judge: str | None = None
-    """Of chef and mcas, as :func:`arcs.labels.parse_judge` spells it; None: lexical for chef."""
+    """Of chef, mcas and delivery, as :func:`arcs.labels.parse_judge` spells it; None: lexical where
+    it can apply the instrument."""
     judge_max_tokens: int | None = Field(default=None, ge=1)
     judge_threads: int | None = Field(default=None, ge=1)
     allow_weak_sandbox: bool = False
@@ -95,6 +98,11 @@ class MeasureConfig(BaseModel):
         """Refuse what would have no effect: nothing that was asked for is dropped."""
         if self.axes and self.instrument != METER:
             raise ValueError("--axis: only the meter has axes; leave it out")
+        if self.instrument == DELIVERY and self.items is None:
+            raise ValueError("--items: delivery is measured on prompts of your own; give a JSONL "
+                             "file with id and prompt a line")  # fmt: skip
+        if self.items is not None and self.instrument != DELIVERY:
+            raise ValueError(f"--items: {self.instrument} asks items of its own; leave it out")
         if self.n_predict is not None and self.instrument == METER:
             raise ValueError("--n-predict: the meter generates nothing; leave it out")
         if self.n_predict is not None:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from arcs.evaluate.report import COLOURS
-from arcs.measure.config import CHEF, MCAS
+from arcs.measure.config import CHEF, DELIVERY, MCAS
 from evals.mcas import TYPES
 
 Json = Mapping[str, Any]
@@ -28,6 +28,7 @@ def free_report(metrics: Json) -> list[RenderableType]:
             _mcas,
             "MCAS",
         ),
+        DELIVERY: (("asserted", _SVR), _delivery, "Delivery of answers"),
     }.get(metrics["instrument"], (("recovered", _SVR), _recovery, "Correction recovery"))
     level = 100 * (1 - metrics["made_with"]["gates"]["test"]["alpha"])
     table = Table(
@@ -61,6 +62,7 @@ _CAPTIONS = {
     "answers minus that among right ones; -: a denominator is 0, or no label",
     "MCAS": "percent; penalised: a hedged answer to a fully specified request earns nothing; u, s: "
     "underspecified and specified requests",
+    "Delivery of answers": "asserted: stated as fact, of the answers with a label",
     "Correction recovery": "second answers that pass all tests of a scripted failure",
 }
 
@@ -111,6 +113,13 @@ def _mcas(found: Json, which: str) -> Sequence[str]:
         cell("out_of_25"),
         f"{hedged[0]}\n\nu {hedged[1]}\ns {hedged[2]}",
         "-" if verified["value"] is None else f"{_percent(verified)}\n{_interval(verified, 0)}",
+    )
+
+
+def _delivery(found: Json, which: str) -> Sequence[str]:
+    return (
+        _rate(found[which]["assertion_rate"]),
+        _rate(found["self_verification"][_of(which)]["precise"]),
     )
 
 

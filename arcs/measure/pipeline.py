@@ -21,6 +21,7 @@ from arcs.labels import parse_judge
 from arcs.measure.chef import Chef
 from arcs.measure.config import (
     CHEF,
+    DELIVERY,
     FREE,
     JUDGED,
     LEXICAL,
@@ -31,6 +32,7 @@ from arcs.measure.config import (
     MeasureConfig,
     conditions_of,
 )
+from arcs.measure.delivery import Delivery
 from arcs.measure.instrument import Instrument, Record
 from arcs.measure.judged import JudgedRecords, JudgeSettings, judge_all
 from arcs.measure.mcas import Mcas
@@ -106,7 +108,7 @@ def run_measure(
     for group in groups:
         found |= _measure_group(config, run, prepared, group, reporter)
     judged = None
-    if isinstance(prepared.instrument, Chef | Mcas):
+    if isinstance(prepared.instrument, Chef | Mcas | Delivery):
         slugs = {one.name: one.slug for one in prepared.conditions}
         instrument, gates = prepared.instrument, prepared.gates
         judged = judge_all(instrument, found, slugs, settings, gates, run, reporter)
@@ -173,6 +175,9 @@ def _instrument(config: MeasureConfig, encoder: ChatEncoder) -> Instrument:
         return Chef.of(encoder, config.budgets, config.limit)
     if config.instrument == MCAS:
         return Mcas.of(encoder, config.budgets, config.limit)
+    if config.instrument == DELIVERY:
+        assert config.items is not None  # the config allows no other
+        return Delivery.of(encoder, config.items, config.budgets, config.limit)
     level = detect_level(allow_weak=config.allow_weak_sandbox)
     return Recovery.of(encoder, config.budgets, config.limit, level)
 

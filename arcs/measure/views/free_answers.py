@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from arcs.evaluate.config import BASE
-from arcs.measure.config import CHEF, MCAS, RECOVERY, conditions_of, parse
+from arcs.measure.config import CHEF, DELIVERY, MCAS, RECOVERY, conditions_of, parse
 from arcs.measure.views import free_tables, shared
 from arcs.measure.views.shared import Record
 from arcs.report import generic, judged, parts
@@ -42,7 +42,7 @@ def free_answers(run: StoredRun, metrics: Mapping[str, Any]) -> View:
         for row in run.lines(f"{one.slug}.jsonl"):
             answers.setdefault(row["item_id"], []).append(_free(one.name, row, budgets, labels))
     known, notes = _known(metrics, answers), found.notes
-    if not known:
+    if not known and metrics["instrument"] != DELIVERY:  # whose prompts are not ours
         notes = (*notes, shared.CHANGED)
     items = tuple(_item(item_id, said, known.get(item_id)) for item_id, said in answers.items())
     if metrics["instrument"] not in SETS:
