@@ -33,6 +33,10 @@ arc3 *args: setup
 falsify *args: setup-logs
     @"{{threearc}}" falsify "$@"
 
+# What does the paper's own recipe give on this machine, beside the paper's numbers?
+paper *args: setup
+    @"{{threearc}}" paper "$@"
+
 # What a run's claim rests on, in one file. (no engine)
 capsule *args: setup-logs
     @"{{threearc}}" capsule "$@"

@@ -11,8 +11,8 @@ from arcs import provenance
 from arcs.runs import MANIFEST, RunDirectory, read_manifest
 from models.errors import UserError
 
-MOVES = "adapters"
-"""Paths into the parent, which may have been moved; a run knows its adapters by their hashes."""
+MOVES = frozenset({"adapters", "adapter", "source", "items"})
+"""Paths into the parent, which may have been moved; a run knows what lies there by its hash."""
 
 
 def sub_run(path: Path, arc: str, config: Mapping[str, Any]) -> RunDirectory:
@@ -29,4 +29,4 @@ def sub_run(path: Path, arc: str, config: Mapping[str, Any]) -> RunDirectory:
 
 
 def _unmoved(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key != MOVES}
+    return {key: value for key, value in config.items() if key not in MOVES}

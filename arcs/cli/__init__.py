@@ -72,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
         judge,
         measure,
         models,
+        paper,
         report,
         reproduce,
         settle,
@@ -80,8 +81,8 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     del adapters, arc1, arc2, audit, bench, consistency, data, doctor, evaluate, measure, models
-    del arc3, capsule, data_generate, falsify, init, judge, report, reproduce, settle, sidecar
-    del sweep
+    del arc3, capsule, data_generate, falsify, init, judge, paper, report, reproduce, settle
+    del sidecar, sweep
     begin()
     prepare(app)
     try:

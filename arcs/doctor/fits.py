@@ -73,12 +73,13 @@ def _row(spec: ModelSpec, directory: ModelDirectory | None, free: int) -> dict[s
         "name": spec.name,
         "parameters": size.parameters,
         "basis": basis,
-        "inference": {dtype: _inference(size, dtype, free) for dtype in DTYPES},
+        "inference": {dtype: inference(size, dtype, free) for dtype in DTYPES},
         "training": {dtype: _training(size, dtype, free) for dtype in DTYPES},
     }
 
 
-def _inference(size: ModelSize, dtype: Dtype, free: int) -> dict[str, Any]:
+def inference(size: ModelSize, dtype: Dtype, free: int) -> dict[str, Any]:
+    """Bytes to answer with, and whether ``free`` bytes hold them."""
     estimate = estimate_training(size, TRAINING, dtype=dtype)
     values = sum(out for name, (out, _) in size.linear_modules.items() if _is_kept(name))
     # one float32 row of logits a sequence, twice: penalised and as computed

@@ -125,9 +125,7 @@ class Delivery:
             1, "the assertion rate", gates,
             faults=faults_of(self.asks, self.failing, trained_on_test=trained_on_test),
         )  # fmt: skip
-        views = [
-            {n: [view_from(record, n) for record in side] for n in budgets} for side in sides
-        ]
+        views = [{n: [view_from(record, n) for record in side] for n in budgets} for side in sides]
         verified = svr_claims(views, gates, trained_on_test=trained_on_test)
         return {
             "claims": {

@@ -1,0 +1,1 @@
+"""``threearc paper MODEL``: what the paper ran on a model, run here, beside its numbers."""

@@ -1,0 +1,71 @@
+"""What a ``threearc paper`` run is made of: the flags, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from arcs.continuing import validated
+from arcs.paper.recipe import PARTS, Part, Recipe, recipe_of
+from models.errors import UserError
+
+_FLAGS = {"model": "MODEL", "recipe": "--as"}
+
+
+class PaperConfig(BaseModel):
+    """Every setting that changes a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    """What is run: a name, hub id or path."""
+    recipe: str
+    """Whose recipe: one of the paper's models, by its registry name."""
+    backend: Literal["auto", "mlx", "torch"] = "auto"
+    profile: Literal["quick", "paper"] = "paper"
+    only: tuple[Part, ...] = PARTS
+    artifacts: Path | None = None
+    """A copy of the paper's published files, for its prompts."""
+    allow_weak_sandbox: bool = False
+
+    @field_validator("only")
+    @classmethod
+    def _in_order(cls, value: tuple[Part, ...]) -> tuple[Part, ...]:
+        return tuple(one for one in PARTS if one in value)
+
+
+def flag_of(name: str) -> str:
+    """The command line's flag for a setting."""
+    return _FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
+def resolve(flags: Mapping[str, Any]) -> tuple[PaperConfig, Recipe]:
+    """Flags that were given -> settings and the recipe they name. Raises UserError."""
+    given = dict(flags)
+    if "model" not in given:
+        raise UserError("say which model: threearc paper MODEL, e.g. threearc paper qwen3-0.6b")
+    recipe = recipe_of(given["model"], given.get("recipe"))
+    for name in given.get("only", ()):
+        if name not in PARTS:
+            raise UserError(f"--only {name}: choose from {','.join(PARTS)}")
+    path = Path(given["model"])
+    if given["model"].startswith((".", "/", "~")) or ("/" in given["model"] and path.exists()):
+        given["model"] = str(path.expanduser().absolute())
+    if given.get("artifacts") is not None:
+        given["artifacts"] = Path(given["artifacts"]).absolute()
+    config = parse({**given, "recipe": recipe.model})
+    if not any(one.part in config.only for one in recipe.stages):
+        have = ",".join(dict.fromkeys(one.part for one in recipe.stages))
+        raise UserError(
+            f"--only {','.join(config.only)}: the paper ran none of it on {recipe.model}; it ran "
+            f"{have}"
+        )
+    return config, recipe
+
+
+def parse(values: Mapping[str, Any]) -> PaperConfig:
+    """Validate; one line for the first thing wrong (UserError)."""
+    return validated(PaperConfig, values, flag_of)

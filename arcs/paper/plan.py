@@ -1,0 +1,191 @@
+"""From a recipe and the settings to the stages that are run, and what each has to substitute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from arcs.continuing import validated
+from arcs.paper.config import PaperConfig
+from arcs.paper.recipe import Recipe, StageRecipe
+from models.chat import ChatEncoder
+from models.directory import ModelDirectory
+
+_SAID: Mapping[str, str] = {
+    "limit": "{new} items, not {old}",
+    "sweep_limit": "{new} prompts at each lambda, not {old}",
+    "axis_items": "{new} meter items, not {old}",
+    "train_limit": "{new} training records, not {old}",
+    "pairs_limit": "{new} pairs, not {old}",
+    "evaluation_limit": "{new} items of each evaluation, not {old}",
+    "epochs": "{new} epoch(s) for {old}",
+    "dpo_epochs": "{new} DPO epoch(s) for {old}",
+    "max_length": "records cut at {new} ids for {old}",
+    "scales": "lambda {new} for {old}",
+    "evaluation_n_predict": "n_predict {new} for {old} in evaluations",
+    "n_predict": "n_predict {new} for {old}",
+    "dtype": "{new} for {old}",
+}
+"""Settings whose change a reader must know, in words. n_predict of tasks is said row by row."""
+BY_ROW = ("arc1", "eval")
+UNKNOWN_YET = Path("/of-an-earlier-stage")
+"""Stands in settings for what an earlier stage makes, until that stage is there."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run of an arc as it will be."""
+
+    recipe: StageRecipe
+    config: Any
+    """As the arc's own command resolves it."""
+    substituted: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Of its folder and in the table."""
+        return self.recipe.name
+
+    def budget(self, asked: int) -> int:
+        """The n_predict that stands here for one of the paper's."""
+        paper = tuple(self.recipe.settings["n_predict"])
+        here: tuple[int, ...] = self.config.n_predict
+        return here[paper.index(asked)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run, and what is not."""
+
+    stages: tuple[Stage, ...]
+    left_out: Mapping[str, str]
+    """Stage -> why it is not run."""
+
+    def stage(self, name: str) -> Stage | None:
+        """None where it is left out."""
+        return next((one for one in self.stages if one.name == name), None)
+
+
+def plan(config: PaperConfig, recipe: Recipe, directory: ModelDirectory, backend: str) -> Plan:
+    """Every stage with its settings checked, before any of them begins.
+
+    Raises UserError for settings that an arc refuses. ``backend``: as chosen, not ``auto``.
+    """
+    thinks = ChatEncoder(directory).thinking_switch
+    stages: list[Stage] = []
+    left_out: dict[str, str] = {}
+    for one in recipe.stages:
+        why = _why_left_out(one, config, directory, left_out, thinks=thinks)
+        if why is not None:
+            left_out[one.name] = why
+            continue
+        stages.append(_stage(one, config, recipe, directory, backend, thinks=thinks))
+    return Plan(tuple(stages), left_out)
+
+
+def _why_left_out(
+    one: StageRecipe,
+    config: PaperConfig,
+    directory: ModelDirectory,
+    left_out: Mapping[str, str],
+    *,
+    thinks: bool,
+) -> str | None:
+    if one.part not in config.only:
+        return f"left out by --only {','.join(config.only)}"
+    if one.only_thinking and not thinks:
+        return f"{directory.name} has no thinking mode"
+    for needed in (one.adapter_of, one.source):
+        if needed is not None and needed in left_out:
+            return f"it needs {needed}, which is left out ({left_out[needed]})"
+    return None
+
+
+def _stage(
+    one: StageRecipe,
+    config: PaperConfig,
+    recipe: Recipe,
+    directory: ModelDirectory,
+    backend: str,
+    *,
+    thinks: bool,
+) -> Stage:
+    settings = dict(one.settings)
+    substituted = []
+    if directory.name != recipe.model:
+        substituted.append(f"{directory.name} for {recipe.model}")
+    substituted += one.substituted
+    if one.prompts is not None and config.artifacts is None:
+        substituted.append("questions that ship for its prompts (--artifacts has them)")
+    if settings.get("thinking") and not thinks:
+        del settings["thinking"]
+        substituted.append("answers without thinking")
+    if config.profile == "quick":
+        substituted += _changes(one, one.quick)
+        settings |= one.quick
+    if directory.gguf is None:  # not made from a GGUF: there is no original
+        settings = _without_original(settings)
+    return Stage(one, _resolved(one, settings, config, backend), tuple(substituted))
+
+
+def _without_original(settings: Mapping[str, Any]) -> dict[str, Any]:
+    found = settings.get("quantisations")
+    return {**settings, **({"quantisations": ["q8_0"]} if found == ["original"] else {})}
+
+
+def _changes(one: StageRecipe, quick: Mapping[str, Any]) -> list[str]:
+    return [
+        _SAID[key].format(new=_text(new), old=_text(one.settings.get(key, "all")))
+        for key, new in quick.items()
+        if key in _SAID and new != one.settings.get(key) and not _said_by_row(one, key)
+    ]
+
+
+def _said_by_row(one: StageRecipe, key: str) -> bool:
+    return key == "n_predict" and one.kind in BY_ROW
+
+
+def _text(value: Any) -> str:
+    return ", ".join(f"{x:g}" for x in value) if isinstance(value, Sequence) and not isinstance(
+        value, str
+    ) else str(value)  # fmt: skip
+
+
+def _resolved(
+    one: StageRecipe, settings: Mapping[str, Any], config: PaperConfig, backend: str
+) -> BaseModel:
+    """The settings as the arc's own command resolves them; paths into the run come later."""
+    given: dict[str, Any] = {**settings, "model": config.model}
+    if one.kind == "arc1":
+        from arcs.arc1.config import resolve as resolve_arc1
+
+        # with an adapter nothing is trained; where it lies is known once it is there
+        more = {"adapter": UNKNOWN_YET} if one.adapter_of else {}
+        return resolve_arc1({**given, **more, "backend": backend,
+                             "allow_weak_sandbox": config.allow_weak_sandbox})  # fmt: skip
+    if one.kind == "eval":
+        from arcs.evaluate.config import EvalConfig
+        from arcs.evaluate.config import flag_of as eval_flag
+
+        return validated(
+            EvalConfig, {**given, "allow_weak_sandbox": config.allow_weak_sandbox}, eval_flag
+        )
+    if one.kind == "measure":
+        from arcs.measure.config import parse as parse_measure
+
+        return parse_measure({**given, "backend": backend, "items": UNKNOWN_YET})
+    if one.kind == "arc2":
+        from arcs.arc2.config import resolve as resolve_arc2
+
+        return resolve_arc2({**given, "backend": backend})
+    if one.kind == "arc3":
+        from arcs.arc3.config import parse as parse_arc3
+
+        return parse_arc3({**given, "backend": backend})
+    from arcs.falsification.config import parse as parse_falsify
+
+    return parse_falsify({**settings, "source": UNKNOWN_YET})

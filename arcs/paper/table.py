@@ -1,0 +1,80 @@
+"""Rows: the paper, an independent figure, ours, what had to be substituted, and a word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from arcs.paper.plan import Plan
+from arcs.paper.reading import Ours, ours
+from arcs.paper.recipe import Published, Recipe, Row
+from evals.statistics.rates import wilson
+
+WITHIN, OUTSIDE, NOT_MEASURED = "within the interval", "outside", "not measured"
+NOTHING_BESIDE = "no figure beside it"
+"""Ours is measured, and neither the paper nor anybody else prints a number."""
+
+
+def rows(
+    recipe: Recipe, plan: Plan, metrics: Mapping[str, Any], refused: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Every row of the recipe, JSON-able; none joins checkpoints.
+
+    ``metrics``: of the finished stages; ``refused``: why others could not be measured.
+    """
+    return [_row(one, plan, metrics, refused) for one in recipe.rows]
+
+
+def _row(
+    row: Row, plan: Plan, metrics: Mapping[str, Any], refused: Mapping[str, str]
+) -> dict[str, Any]:
+    found = _ours(row, plan, metrics, refused)
+    stage = None if row.stage is None else plan.stage(row.stage)
+    substituted = [*(stage.substituted if stage else ()), *found.said, *row.substituted]
+    return {
+        "quantity": row.quantity,
+        "checkpoint": row.checkpoint,
+        "unit": row.unit,
+        "stage": row.stage,
+        "paper": _published(row.paper),
+        "independent": _published(row.independent),
+        "ours": None
+        if found.value is None
+        else {
+            "value": found.value,
+            "interval": None if found.low is None else {"low": found.low, "high": found.high, "level": found.level},
+            "n": found.n,
+        },
+        "substituted": substituted if found.value is not None else [],
+        "word": _word(found, row.paper),
+        "why_not": found.why_not,
+        "independent_word": None if row.independent is None else _word(found, row.independent),
+    }  # fmt: skip
+
+
+def _ours(row: Row, plan: Plan, metrics: Mapping[str, Any], refused: Mapping[str, str]) -> Ours:
+    if row.stage is None or row.read is None:
+        return Ours(why_not=row.why_not)
+    if row.stage in plan.left_out:
+        return Ours(why_not=plan.left_out[row.stage])
+    if row.stage in refused:
+        return Ours(why_not=refused[row.stage])
+    stage = plan.stage(row.stage)
+    assert stage is not None  # planned or left out
+    return ours(row.read, metrics[row.stage], stage)
+
+
+def _word(found: Ours, published: Published | None) -> str:
+    if found.value is None or found.why_not is not None or found.low is None:
+        return NOT_MEASURED
+    if published is None:
+        return NOTHING_BESIDE
+    assert found.high is not None
+    return WITHIN if found.low <= published.number <= found.high else OUTSIDE
+
+
+def _published(one: Published | None) -> dict[str, Any] | None:
+    if one is None:
+        return None
+    interval = wilson(one.k, one.n).to_json() if one.k is not None and one.n else None
+    return {"value": one.number, "k": one.k, "n": one.n, "interval": interval, "place": one.place}
