@@ -9,7 +9,7 @@ from typing import Any
 from arcs.data.paper import import_paper
 from arcs.data.writing import jsonl
 from arcs.paper.config import PaperConfig
-from arcs.paper.plan import Plan, plan
+from arcs.paper.plan import Plan, plan, wanted_stages
 from arcs.paper.recipe import PromptSet, Recipe
 from arcs.paper.runners import PROMPTS, prompts_file, run_stage
 from arcs.paper.table import rows
@@ -56,8 +56,8 @@ def prepare_paper(config: PaperConfig, recipe: Recipe, reporter: Reporter) -> Pr
             )
         artifacts = Artifacts(config.artifacts)
         import_paper(artifacts)  # what is not there or damaged is said now
-    parts = [one for one in recipe.stages if one.part in config.only]
-    if any(one.kind in EXECUTES for one in parts):
+    wanted = wanted_stages(config, recipe)
+    if any(one.kind in EXECUTES for one in recipe.stages if one.name in wanted):
         from backends.llamacpp import require_installed
 
         require_installed()

@@ -78,8 +78,9 @@ def plan(config: PaperConfig, recipe: Recipe, directory: ModelDirectory, backend
     thinks = ChatEncoder(directory).thinking_switch
     stages: list[Stage] = []
     left_out: dict[str, str] = {}
+    wanted = wanted_stages(config, recipe)
     for one in recipe.stages:
-        why = _why_left_out(one, config, directory, left_out, thinks=thinks)
+        why = _why_left_out(one, config, wanted, directory, left_out, thinks=thinks)
         if why is not None:
             left_out[one.name] = why
             continue
@@ -87,15 +88,25 @@ def plan(config: PaperConfig, recipe: Recipe, directory: ModelDirectory, backend
     return Plan(tuple(stages), left_out)
 
 
+def wanted_stages(config: PaperConfig, recipe: Recipe) -> frozenset[str]:
+    """Stages that --only asks for, and those before them that they rest on."""
+    found = {one.name for one in recipe.stages if one.part in config.only}
+    for one in reversed(recipe.stages):
+        if one.name in found:
+            found |= {other for other in (one.adapter_of, one.source) if other is not None}
+    return frozenset(found)
+
+
 def _why_left_out(
     one: StageRecipe,
     config: PaperConfig,
+    wanted: frozenset[str],
     directory: ModelDirectory,
     left_out: Mapping[str, str],
     *,
     thinks: bool,
 ) -> str | None:
-    if one.part not in config.only:
+    if one.name not in wanted:
         return f"left out by --only {','.join(config.only)}"
     if one.only_thinking and not thinks:
         return f"{directory.name} has no thinking mode"

@@ -43,11 +43,11 @@ def _table(metrics: Found, notes: Mapping[str, int]) -> Table:
         "independent figure), not whether it is right; numbers under substituted: below",
         box=SIMPLE_HEAD, title_justify="left", pad_edge=False,
     )  # fmt: skip
-    table.add_column("quantity, checkpoint", overflow="fold", min_width=18)
-    for column in ("paper", "independent", "ours"):
+    table.add_column("quantity, checkpoint", overflow="fold", min_width=14)
+    for column in ("paper", "inde-\npendent", "ours"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("substituted", overflow="fold")
-    table.add_column("", overflow="fold", min_width=12)
+    table.add_column("substi-\ntuted", overflow="fold", min_width=7)
+    table.add_column("", overflow="fold", min_width=14)
     for row in metrics["rows"]:
         numbers = ",".join(str(notes[one]) for one in row["substituted"])
         table.add_row(

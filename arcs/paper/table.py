@@ -38,18 +38,21 @@ def _row(
         "stage": row.stage,
         "paper": _published(row.paper),
         "independent": _published(row.independent),
-        "ours": None
-        if found.value is None
-        else {
-            "value": found.value,
-            "interval": None if found.low is None else {"low": found.low, "high": found.high, "level": found.level},
-            "n": found.n,
-        },
+        "ours": _shown(found),
         "substituted": substituted if found.value is not None else [],
         "word": _word(found, row.paper),
         "why_not": found.why_not,
         "independent_word": None if row.independent is None else _word(found, row.independent),
     }  # fmt: skip
+
+
+def _shown(found: Ours) -> dict[str, Any] | None:
+    if found.value is None:
+        return None
+    interval = None
+    if found.low is not None:
+        interval = {"low": found.low, "high": found.high, "level": found.level}
+    return {"value": found.value, "interval": interval, "n": found.n}
 
 
 def _ours(row: Row, plan: Plan, metrics: Mapping[str, Any], refused: Mapping[str, str]) -> Ours:
