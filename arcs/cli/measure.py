@@ -30,8 +30,9 @@ Examples:\n
 def measure(
     instrument: Annotated[
         str | None,
-        typer.Argument(help="meter, short-answers, chef, mcas, recovery or delivery",
-                       show_default=False),
+        typer.Argument(
+            help="meter, short-answers, chef, mcas, recovery or delivery", show_default=False
+        ),
     ] = None,
     model: Annotated[
         str | None,
@@ -67,8 +68,9 @@ def measure(
     ] = None,
     items: Annotated[
         Path | None,
-        typer.Option(help="Delivery: prompts to answer, JSONL with id and prompt",
-                     show_default=False),
+        typer.Option(
+            help="Delivery: prompts to answer, JSONL with id and prompt", show_default=False
+        ),
     ] = None,
     limit: Annotated[
         int | None,

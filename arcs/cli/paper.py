@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from arcs.cli import app
-from arcs.cli.numbers import names
 
 
 @app.command(
@@ -84,7 +83,7 @@ def paper(
         "recipe": recipe,
         "backend": backend,
         "profile": profile,
-        "only": None if only is None else names(only),
+        "only": None if only is None else tuple(part.strip() for part in only.split(",")),
         "artifacts": artifacts,
         "allow_weak_sandbox": allow_weak_sandbox,
     }

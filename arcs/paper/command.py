@@ -15,11 +15,12 @@ from arcs.fast_blas import arrange_fast_blas
 from arcs.paper.config import PaperConfig, flag_of, parse, resolve
 from arcs.paper.forecast import Forecast, forecast
 from arcs.paper.pipeline import Prepared, prepare_paper, run_paper
-from arcs.paper.recipe import Recipe, recipes
+from arcs.paper.recipe import Recipe, recipe_of
 from arcs.paper.report import report
 from arcs.progress import Reporter
 from arcs.report.writing import write_report
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
+from models.disk import require_free
 from models.errors import UserError
 
 ARC = "paper"
@@ -46,8 +47,7 @@ def start(
         config, recipe = resolve(flags)
     prepared = prepare_paper(config, recipe, reporter)
     arrange_fast_blas(prepared.backend, reporter)
-    where = run or out or Path()
-    needs = forecast(prepared.plan, prepared.directory, prepared.backend, where)
+    needs = forecast(prepared.plan, prepared.directory, prepared.backend)
     if dry_run:
         _print_plan(config, recipe, prepared, needs, as_json)
         return
@@ -57,8 +57,10 @@ def start(
         directory.require_same_commit(provenance.code_state())
         reporter.say(f"paper, continued in {directory.path}")
     else:
+        path = out if out is not None else default_path(ARC)
+        require_free(path, needs.disk, "this run")
         directory = RunDirectory.create(
-            out if out is not None else default_path(ARC),
+            path,
             provenance.first_manifest(ARC, config.model_dump(mode="json"), sys.argv),
         )
         for line in announcement(config, recipe, prepared, needs):
@@ -143,7 +145,7 @@ def _settings_of(run: Path, flags: Mapping[str, Any]) -> tuple[PaperConfig, Reci
                     f"--run {run}: {flag_of(name)} is {_shown(now[name])} in this run, not "
                     f"{_shown(given[name])}; start a new run with --out"
                 )
-    return config, recipes()[config.recipe]
+    return config, recipe_of(config.model, config.recipe)
 
 
 def _shown(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from arcs.arc1.config import absolute_paths
 from arcs.continuing import validated
 from arcs.paper.recipe import PARTS, Part, Recipe, recipe_of
 from models.errors import UserError
@@ -51,9 +52,7 @@ def resolve(flags: Mapping[str, Any]) -> tuple[PaperConfig, Recipe]:
     for name in given.get("only", ()):
         if name not in PARTS:
             raise UserError(f"--only {name}: choose from {','.join(PARTS)}")
-    path = Path(given["model"])
-    if given["model"].startswith((".", "/", "~")) or ("/" in given["model"] and path.exists()):
-        given["model"] = str(path.expanduser().absolute())
+    given |= absolute_paths({"model": given["model"]})
     if given.get("artifacts") is not None:
         given["artifacts"] = Path(given["artifacts"]).absolute()
     config = parse({**given, "recipe": recipe.model})

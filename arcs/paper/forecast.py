@@ -16,7 +16,7 @@ from backends import default_dtype, free_memory, memory_model
 from backends.memory import ITEM_BYTES, ModelSize, estimate_training, model_size
 from evals.items.load import DATA
 from models.directory import ModelDirectory
-from models.disk import RESERVE, format_bytes, require_free
+from models.disk import RESERVE, format_bytes
 from models.errors import UserError
 from models.registry import EMBEDDED_DEFAULT, find
 
@@ -65,8 +65,8 @@ class Forecast:
         ]
 
 
-def forecast(plan: Plan, directory: ModelDirectory, backend: str, where: Any) -> Forecast:
-    """Raises UserError where the weights alone do not fit, or the disk is too full."""
+def forecast(plan: Plan, directory: ModelDirectory, backend: str) -> Forecast:
+    """Raises UserError where the weights alone do not fit."""
     size = model_size(directory)
     free = free_memory(backend)
     needs = [_memory(stage, size, backend, free) for stage in plan.stages]
@@ -79,7 +79,6 @@ def forecast(plan: Plan, directory: ModelDirectory, backend: str, where: Any) ->
             "in for it (--as)"
         )
     disk = _disk(plan.stages, directory, size)
-    require_free(where, disk, "this run")
     scale = size.parameters / find(EMBEDDED_DEFAULT).parameters
     seconds = sum(scale * _work(stage) + ANALYSIS[stage.recipe.kind] for stage in plan.stages)
     measured = directory.name == EMBEDDED_DEFAULT

@@ -15,6 +15,7 @@ from arcs.paper.runners import PROMPTS, prompts_file, run_stage
 from arcs.paper.table import rows
 from arcs.progress import Reporter
 from arcs.reproduction.artifacts import Artifacts
+from arcs.reproduction.files import locate
 from arcs.runs import METRICS, RunDirectory
 from backends import choose_backend
 from evals.humaneval.sandbox import detect_level
@@ -128,6 +129,11 @@ def _write_prompts(prepared: Prepared, run: RunDirectory) -> None:
         return
     made = None if prepared.artifacts is None else import_paper(prepared.artifacts)
     (run.path / PROMPTS).mkdir(exist_ok=True)
+    licence = None
+    if prepared.artifacts is not None:
+        licence = locate(prepared.artifacts.folder, "LICENSE")
+    if licence is not None:  # its notice goes with the texts
+        write_atomically(run.path / PROMPTS / "LICENSE", licence.read_bytes())
     for name in wanted:
         path = prompts_file(run.path, name)
         if not path.exists():

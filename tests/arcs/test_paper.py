@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 
+from arcs.measure.config import parse as parse_measure
 from arcs.paper.config import PaperConfig, resolve
+from arcs.paper.forecast import forecast
 from arcs.paper.plan import UNKNOWN_YET, Plan, Stage, plan
 from arcs.paper.reading import READERS
 from arcs.paper.recipe import FOLDER, PARTS, Published, Recipe, Row, recipes
 from arcs.paper.report import report
 from arcs.paper.table import NOT_MEASURED, OUTSIDE, WITHIN, rows
 from arcs.reproduction.artifacts import Artifacts
+from backends.memory import model_size
 from models.directory import ModelDirectory
 from models.errors import UserError
 from models.registry import MODELS
@@ -321,6 +324,40 @@ def test_a_dry_run_says_what_it_needs_and_writes_nothing(tiny: Any, tmp_path: Pa
     assert found["seconds_from"] == "scaled by parameters"
     assert "no thinking mode" in found["left_out"]["all-modules-thinking"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_do_not_fit_are_refused_and_a_tight_fit_is_said(monkeypatch: Any, tiny: Any):
+    directory, recipe = tiny("llama"), recipes()["SmolLM2-1.7B-Instruct"]
+    made = plan(config_of("x", recipe.model), recipe, directory, "torch")
+    weights = model_size(directory).parameters * 2  # bfloat16, as the paper
+    monkeypatch.setattr("arcs.paper.forecast.free_memory", lambda _: weights)
+    assert "does NOT fit" in forecast(made, directory, "torch").lines()[0]
+    monkeypatch.setattr("arcs.paper.forecast.free_memory", lambda _: weights - 1)
+    with pytest.raises(UserError, match="its weights alone need"):
+        forecast(made, directory, "torch")
+
+
+def test_time_grows_with_the_work(monkeypatch: Any, tiny: Any):
+    monkeypatch.setattr("arcs.paper.forecast.ANALYSIS", defaultdict(int))
+    directory = tiny("llama")
+    for recipe in recipes().values():
+        quick, paper = (
+            forecast(
+                plan(config_of("x", recipe.model, profile=name), recipe, directory, "torch"),
+                directory, "torch",
+            ).seconds
+            for name in ("quick", "paper")
+        )  # fmt: skip
+        assert 0 < 5 * quick < paper, recipe.model
+
+
+def test_delivery_is_measured_on_prompts_of_ones_own_only():
+    for given, said in (
+        ({"instrument": "delivery"}, "--items"),
+        ({"instrument": "chef", "items": Path("x.jsonl")}, "--items: chef asks items of its own"),
+    ):
+        with pytest.raises(UserError, match=said):
+            parse_measure(given)
 
 
 def test_a_row_is_measured_or_says_why_not():
