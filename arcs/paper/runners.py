@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from arcs.paper.plan import Stage
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory
@@ -37,7 +35,7 @@ def run_stage(stage: Stage, run: RunDirectory, reporter: Reporter) -> dict[str, 
         return own.read_json(METRICS)
 
 
-def _with_paths(stage: Stage, run: Path) -> BaseModel:
+def _with_paths(stage: Stage, run: Path) -> Any:
     """The settings with what earlier stages made."""
     recipe, root = stage.recipe, run.absolute()
     found: dict[str, Path] = {}
