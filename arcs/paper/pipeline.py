@@ -78,7 +78,8 @@ def on_disk(model: str, reporter: Reporter) -> ModelDirectory:
         if spec is None or spec.embedded:
             raise
         raise UserError(
-            f"{spec.name}: its weights are not on this machine ({spec.licence}, about "
+            f"{spec.name}: its weights are not on this machine ({spec.licence}"
+            f"{', gated: accept its terms first' if spec.gated else ''}, about "
             f"{2 * spec.parameters / 1e9:.1f} GB); fetch them with hf download {spec.hub_id}, or "
             "give the path of a copy with --as "
             f"{spec.name.lower()}; threearc paper smollm2-135m --as {spec.name.lower()} runs the "
