@@ -20,9 +20,10 @@ _STYLE = {WITHIN: "green", OUTSIDE: "yellow", NOT_MEASURED: "dim"}
 
 def report(metrics: Found) -> Group:
     """The table, what was substituted, the arcs' own verdicts."""
-    notes = _notes(metrics)
-    parts: list[RenderableType] = [_table(metrics, notes)]
+    notes, reasons = _notes(metrics), _reasons(metrics)
+    parts: list[RenderableType] = [_table(metrics, notes, reasons)]
     parts += [Text(f"{number}: {note}") for note, number in notes.items()]
+    parts += [Text(f"{letter}: {reason}") for reason, letter in reasons.items()]
     parts += [Text(line) for line in _sentences(metrics)]
     parts += _verdicts(metrics)
     return Group(*parts)
@@ -34,25 +35,37 @@ def _notes(metrics: Found) -> dict[str, int]:
     return {note: number for number, note in enumerate(dict.fromkeys(every), start=1)}
 
 
-def _table(metrics: Found, notes: Mapping[str, int]) -> Table:
+def _reasons(metrics: Found) -> dict[str, str]:
+    """Why rows are not measured, each once, with its letters."""
+    every = [row["why_not"] for row in metrics["rows"] if row["why_not"]]
+    return {why: _letters(place) for place, why in enumerate(dict.fromkeys(every))}
+
+
+def _letters(place: int) -> str:
+    """a to z, then aa, ab, ..."""
+    first, last = divmod(place, 26)
+    return (chr(96 + first) if first else "") + chr(97 + last)
+
+
+def _table(metrics: Found, notes: Mapping[str, int], reasons: Mapping[str, str]) -> Table:
     of, name = metrics["recipe"]["of"], metrics["model"]["name"]
     title = f"The paper's {of}" + (f", its recipe on {name}" if name != of else "")
     table = Table(
         title=escape(title),
         caption="ours: 95% intervals; the word: where the paper's number lies (with i: the "
-        "independent figure), not whether it is right; numbers under substituted: below",
+        "independent figure), not whether it is right; numbers and letters: below",
         box=SIMPLE_HEAD, title_justify="left", pad_edge=False,
     )  # fmt: skip
-    table.add_column("quantity, checkpoint", overflow="fold", min_width=14)
+    table.add_column("quantity, checkpoint", overflow="fold", min_width=16)
     for column in ("paper", "inde-\npendent", "ours"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("substi-\ntuted", overflow="fold", min_width=7)
-    table.add_column("", overflow="fold", min_width=14)
+    table.add_column("substi-\ntuted", overflow="fold", min_width=6, max_width=8)
+    table.add_column("", overflow="fold", min_width=12, max_width=15)
     for row in metrics["rows"]:
-        numbers = ",".join(str(notes[one]) for one in row["substituted"])
+        numbers = ", ".join(str(notes[one]) for one in row["substituted"])
         table.add_row(
             escape(f"{row['quantity']}\n  {row['checkpoint']}"), _figure(row["paper"], row["unit"]),
-            _figure(row["independent"], row["unit"]), _ours(row), numbers, _word(row),
+            _figure(row["independent"], row["unit"]), _ours(row), numbers, _word(row, reasons),
         )  # fmt: skip
     return table
 
@@ -82,11 +95,11 @@ def _number(value: float, unit: str, *, bare: bool = False) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
 
 
-def _word(row: Found) -> Text:
+def _word(row: Found, reasons: Mapping[str, str]) -> Text:
     word = row["word"]
     text = Text(word, style=_STYLE.get(word, ""))
     if word == NOT_MEASURED and row["why_not"]:
-        text.append(f" ({row['why_not']})")
+        text.append(f" ({reasons[row['why_not']]})")
     independent = row["independent_word"]
     if independent in (WITHIN, OUTSIDE):
         text.append(f"\ni: {independent}")

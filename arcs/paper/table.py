@@ -11,8 +11,8 @@ from arcs.paper.recipe import Published, Recipe, Row
 from evals.statistics.rates import wilson
 
 WITHIN, OUTSIDE, NOT_MEASURED = "within the interval", "outside", "not measured"
-NOTHING_BESIDE = "no figure beside it"
-"""Ours is measured, and neither the paper nor anybody else prints a number."""
+NOT_PRINTED = "not in the paper"
+"""Ours is measured, and the paper prints no number of it."""
 
 
 def rows(
@@ -71,7 +71,7 @@ def _word(found: Ours, published: Published | None) -> str:
     if found.value is None or found.why_not is not None or found.low is None:
         return NOT_MEASURED
     if published is None:
-        return NOTHING_BESIDE
+        return NOT_PRINTED
     assert found.high is not None
     return WITHIN if found.low <= published.number <= found.high else OUTSIDE
 

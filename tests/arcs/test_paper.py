@@ -264,14 +264,19 @@ def test_a_judge_below_its_bar_decides_nothing():
 
 def test_the_report_shows_every_row_and_that_a_model_stands_in():
     row = table_of({"read": PASS, "paper": {"k": 3, "n": 10, "place": "p"}}, passed(0.4, 0.2, 0.5))
+    refused = table_of(
+        {"read": PASS, "paper": {"k": 9, "n": 10, "place": "p"}}, {}, refused={"s": "too few"}
+    )
     metrics = {
-        "rows": [row], "model": {"name": "Small"}, "recipe": {"of": "Large", "stands_in": True},
+        "rows": [row, refused, refused], "model": {"name": "Small"},
+        "recipe": {"of": "Large", "stands_in": True},
         "config": {"profile": "quick"},
         "stages": [{"name": "s", "state": "refused", "why": "w", "claims": []}],
     }  # fmt: skip
     text = " ".join(printed(report(metrics)).split())
     for said in ("40.0%", "[20.0, 50.0]", "3/10", "within the", "a for b",
-                 "no row says anything of Large", "could not be run: w"):  # fmt: skip
+                 "no row says anything of Large", "could not be run: w", "not measured (a)",
+                 "a: too few", "1 lie within our interval and 0 outside; 2 of 3 rows"):  # fmt: skip
         assert said in text, said
 
 
