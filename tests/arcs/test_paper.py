@@ -275,7 +275,7 @@ def test_the_report_shows_every_row_and_that_a_model_stands_in():
     }  # fmt: skip
     text = " ".join(printed(report(metrics)).split())
     for said in ("40.0%", "[20.0, 50.0]", "3/10", "within the", "a for b",
-                 "no row says anything of Large", "could not be run: w", "not measured (a)",
+                 "no row says anything of Large", "could not be run: w", "not measured", "(a)",
                  "a: too few", "1 lie within our interval and 0 outside; 2 of 3 rows"):  # fmt: skip
         assert said in text, said
 
