@@ -129,13 +129,14 @@ def _stage(
     substituted = []
     if directory.name != recipe.model:
         substituted.append(f"{directory.name} for {recipe.model}")
-    substituted += one.substituted
+    quick = config.profile == "quick"
+    substituted += one.quick_substituted if quick and one.quick_substituted else one.substituted
     if one.prompts is not None and config.artifacts is None:
         substituted.append("questions that ship for its prompts (--artifacts has them)")
     if settings.get("thinking") and not thinks:
         del settings["thinking"]
         substituted.append("answers without thinking")
-    if config.profile == "quick":
+    if quick:
         substituted += _changes(one, one.quick)
         settings |= one.quick
     if directory.gguf is None:  # not made from a GGUF: there is no original

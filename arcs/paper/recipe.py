@@ -74,6 +74,8 @@ class StageRecipe(_Record):
     """What the quick profile has instead."""
     substituted: tuple[str, ...] = ()
     """What is another thing than the paper's, whatever the profile."""
+    quick_substituted: tuple[str, ...] | None = None
+    """Of the quick profile, in place of ``substituted`` where its items and labels are others."""
     adapter_of: str | None = None
     """A stage before it, whose adapter is evaluated here."""
     base_of: str | None = None
@@ -108,6 +110,12 @@ class Row(_Record):
         ):
             raise ValueError("give stage and read, or why_not")
         return self
+
+    @property
+    def name(self) -> str:
+        """The quantity, with its n_predict where it is read at several."""
+        n = (self.read or {}).get("n_predict")
+        return self.quantity if n is None else f"{self.quantity}, n_predict {n}"
 
 
 class Recipe(_Record):

@@ -32,7 +32,7 @@ def _row(
     stage = None if row.stage is None else plan.stage(row.stage)
     substituted = [*(stage.substituted if stage else ()), *found.said, *row.substituted]
     return {
-        "quantity": row.quantity,
+        "quantity": row.name,
         "checkpoint": row.checkpoint,
         "unit": row.unit,
         "stage": row.stage,

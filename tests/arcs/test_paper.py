@@ -47,6 +47,8 @@ def test_every_model_of_the_paper_has_a_recipe():
 def test_no_row_joins_checkpoints():
     """What is read of one stage and arm belongs to one checkpoint; an edit is never the base."""
     for recipe in recipes().values():
+        names = [(row.name, row.checkpoint) for row in recipe.rows]
+        assert len(set(names)) == len(names)
         whose = defaultdict(set)
         trained = defaultdict(set)
         for row in recipe.rows:
@@ -165,7 +167,7 @@ def check(stage: Stage, profile: str) -> None:
         assert not config.thinking
     if recipe.kind == "arc2":
         assert config.scales[0] == 1.0 and config.rank_by == "magnitude"
-        assert config.labels == "judge:lexical"
+        assert config.labels == ("judge:lexical" if profile == "paper" else "exact-match")
     if profile == "quick":
         assert any("not all" in one or "for 512" in one for one in stage.substituted) or (
             recipe.kind == "falsify" or "n_predict" in recipe.quick
