@@ -202,7 +202,7 @@ def test_init_writes_once_and_says_what_next(tmp_path: Path) -> None:
         ("threearc arc2 --backend ", {"auto", "torch", "mlx"}),
         ("threearc arc3 --backend ", {"auto", "torch", "mlx", "gguf"}),
         ("threearc eval --quant q8_0,q4", {"q8_0,q4_k_m"}),
-        ("threearc measure ", {"meter", "short-answers", "chef", "mcas", "recovery"}),
+        ("threearc measure ", {"meter", "short-answers", "chef", "mcas", "recovery", "delivery"}),
         ("threearc arc1 --recipe planted", {"planted-hedge"}),
     ],
 )

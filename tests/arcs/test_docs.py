@@ -77,7 +77,7 @@ def find(root: Any, argv: tuple[str, ...]) -> tuple[Any, list[str], list[str]]:
     """The command, its path and what is left of ``argv``."""
     command, path, rest = root, [], list(argv)
     if rest[:1] == ["eval"] and rest[1:2] and rest[1] in ("chef", "mcas", "recovery", "meter",
-                                                          "short-answers"):  # fmt: skip
+                                                          "short-answers", "delivery"):  # fmt: skip
         rest[0] = "measure"  # the same, as docs/measure.md says
     while rest and rest[0] in getattr(command, "commands", {}):
         path.append(rest.pop(0))
