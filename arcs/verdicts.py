@@ -302,8 +302,13 @@ def _valid_verdict(found: _Found) -> tuple[Verdict, tuple[ReasonCode, ...]]:
 
 
 def _n_to_settle(found: _Found, gates: Gates) -> int | None:
-    """Items that would settle the claim as the answers stand and at every corner."""
+    """Items that would settle the claim as the answers stand and at every corner.
+
+    None at a floor or ceiling, where more of the same items do not help, whatever a corner needs.
+    """
     if not found.design.reasons_known and found.design.only_budget:
+        return None
+    if found.statistic and found.statistic.reason in (ReasonCode.FLOOR, ReasonCode.CEILING):
         return None
     open_ones = [s for s in found.all_statistics if s.reason is ReasonCode.UNDERPOWERED]
     needed = [statistic.n_to_settle(gates) for statistic in open_ones]

@@ -281,6 +281,13 @@ def test_both_arms_near_zero_or_one_are_inconclusive(base, edited, reason) -> No
     assert claim.n_to_settle is None
 
 
+def test_at_a_floor_no_number_settles_it_though_open_answers_could_lift_an_arm_above_it() -> None:
+    claim = at_1024(arm((), n=20), arm((), n=20, unfinished=range(2))).claim
+    assert claim.reasons == (ReasonCode.FLOOR,)
+    assert claim.n_to_settle is None
+    assert "would settle" not in claim.explanation
+
+
 # --- Instrument faults other than truncation.
 
 
