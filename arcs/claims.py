@@ -122,6 +122,22 @@ class Statistic:
         return counts.gained, counts.lost, counts.n, self.smallest_effect
 
 
+def items_that_settle(
+    as_read: Statistic, everywhere: Sequence[Statistic], gates: Gates
+) -> int | None:
+    """Items that would settle a claim as the answers stand and at every corner of the open ones.
+
+    None where no number would: also at a floor or ceiling, where more of the same items do not
+    help, whatever a corner needs. ``everywhere`` holds ``as_read``.
+    """
+    if as_read.reason in (ReasonCode.FLOOR, ReasonCode.CEILING):
+        return None
+    needed = [one.n_to_settle(gates) for one in everywhere
+              if one.reason is ReasonCode.UNDERPOWERED]  # fmt: skip
+    known = [n for n in needed if n is not None]
+    return max(known) if known and len(known) == len(needed) else None
+
+
 def paired_statistic(
     counts: PairedCounts, gates: Gates, smallest_effect: float | None = None
 ) -> Statistic:

@@ -13,7 +13,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from arcs.claims import ClaimVerdict, ReasonCode, Statistic, Verdict, paired_statistic
+from arcs.claims import (
+    ClaimVerdict,
+    ReasonCode,
+    Statistic,
+    Verdict,
+    items_that_settle,
+    paired_statistic,
+)
 from arcs.comparison import ArmSummary, BudgetComparison, Comparison, CornerResult
 from arcs.explanations import explain, statement
 from arcs.gates import Gates, load_gates
@@ -302,15 +309,7 @@ def _valid_verdict(found: _Found) -> tuple[Verdict, tuple[ReasonCode, ...]]:
 
 
 def _n_to_settle(found: _Found, gates: Gates) -> int | None:
-    """Items that would settle the claim as the answers stand and at every corner.
-
-    None at a floor or ceiling, where more of the same items do not help, whatever a corner needs.
-    """
-    if not found.design.reasons_known and found.design.only_budget:
+    unknowable = not found.design.reasons_known and found.design.only_budget
+    if unknowable or found.statistic is None:
         return None
-    if found.statistic and found.statistic.reason in (ReasonCode.FLOOR, ReasonCode.CEILING):
-        return None
-    open_ones = [s for s in found.all_statistics if s.reason is ReasonCode.UNDERPOWERED]
-    needed = [statistic.n_to_settle(gates) for statistic in open_ones]
-    known = [n for n in needed if n is not None]
-    return max(known) if known and len(known) == len(needed) else None
+    return items_that_settle(found.statistic, found.all_statistics, gates)

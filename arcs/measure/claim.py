@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from arcs.claims import ClaimVerdict, ReasonCode, Statistic, Verdict, paired_statistic
+from arcs.claims import (
+    ClaimVerdict,
+    ReasonCode,
+    Statistic,
+    Verdict,
+    items_that_settle,
+    paired_statistic,
+)
 from arcs.explanations import explain
 from arcs.gates import Gates
 from evals.statistics import paired_counts
@@ -42,7 +49,9 @@ def claim_of(
     verdict, reason = _verdict(as_read, everywhere)
     if trained_on_test:
         verdict, reason = Verdict.INVALID, ReasonCode.TRAIN_TEST_OVERLAP
-    settles = _n_to_settle(everywhere, gates) if verdict is Verdict.INCONCLUSIVE else None
+    settles = (
+        items_that_settle(as_read, everywhere, gates) if verdict is Verdict.INCONCLUSIVE else None
+    )
     excludes = None
     if settles is None and reason is ReasonCode.UNDERPOWERED:
         excludes = as_read.n_to_exclude(gates)
@@ -70,11 +79,3 @@ def _verdict(as_read: Statistic, everywhere: Sequence[Statistic]) -> tuple[Verdi
     if as_read.verdict is Verdict.REFUTED and not refuted_everywhere:
         return Verdict.INCONCLUSIVE, ReasonCode.UNFINISHED_ANSWERS
     return as_read.verdict, as_read.reason
-
-
-def _n_to_settle(everywhere: Sequence[Statistic], gates: Gates) -> int | None:
-    """Items that would settle it as read and at every corner; None where no number would."""
-    open_ones = [one for one in everywhere if one.reason is ReasonCode.UNDERPOWERED]
-    needed = [one.n_to_settle(gates) for one in open_ones]
-    known = [n for n in needed if n is not None]
-    return max(known) if known and len(known) == len(needed) else None
