@@ -43,7 +43,7 @@ def run(bench: Bench, out: str, **more: Any) -> dict[str, Any]:
             "prompt_style": "raw", "threads": 1, "quantisation": "q8_0", "evaluations": (),
             **more,
         }  # fmt: skip
-        start(flags, out=bench.root / out, run=None, config=None, as_json=True)
+        start(flags, out=bench.root / out, run=None, as_json=True)
     found: dict[str, Any] = json.loads((bench.root / out / "metrics.json").read_text())
     return found
 
@@ -51,7 +51,7 @@ def run(bench: Bench, out: str, **more: Any) -> dict[str, Any]:
 def again(bench: Bench, folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("THREEARC_CACHE", str(bench.cache))
-        start({}, out=None, run=folder, config=None, as_json=True)
+        start({}, out=None, run=folder, as_json=True)
 
 
 def records(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from arcs.arc3 import analysis, claims, pipeline, probing
 from arcs.arc3 import sidecar as sidecars
 from arcs.arc3.config import parse
 from arcs.arc3.probing import Study
-from arcs.arc3.report import _because, _by_kind
+from arcs.arc3.report import _by_kind, told
 from arcs.claims import ReasonCode, Verdict
 from arcs.estimates import Direction, Estimate, JudgedClaim, judge_claim
 from arcs.gates import load_gates
@@ -60,8 +60,8 @@ def test_kinds_told_apart_support_nothing_where_they_are_few() -> None:
     few = judged(of_kinds(4))
     assert [(one.verdict, one.reasons) for one in few] == [(Verdict.INCONCLUSIVE, KINDS)] * 3
     assert few[0].statistic_verdict is Verdict.SUPPORTED  # of items alone
-    told = _because(few[0].to_json(), 4)
-    assert "tells kinds of question apart, and with 4 kinds that is not enough" in told
+    said = told(few[0].to_json(), 4)
+    assert "tells kinds of question apart, and with 4 kinds that is not enough" in said
     # many kinds show it; one kind leaves nothing to tell apart, and is said
     first, _, gate = judged(of_kinds(12))
     assert first.verdict is gate.verdict is Verdict.SUPPORTED
@@ -198,7 +198,7 @@ def test_a_sidecar_does_not_outlive_its_labels(
 
     monkeypatch.setattr(sidecars, "try_out", tried)
     prepared: Any = SimpleNamespace(
-        asked=(), longest=9, engine=None, directory=None, encoder=None
+        asked=(), longest=9, engine=None, directory=None, encoder=None, fingerprint="0"
     )  # fmt: skip
 
     def ended(of: Study, gate: Any) -> Any:

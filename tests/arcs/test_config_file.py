@@ -189,7 +189,7 @@ def test_init_writes_once_and_says_what_next(tmp_path: Path) -> None:
     (tmp_path / "threearc.toml").write_text("rank = 4\n")
     assert "threearc.toml: already there" in mistake("init", cwd=tmp_path)
     assert (tmp_path / "threearc.toml").read_text() == "rank = 4\n"
-    assert "choose one of arc1, arc2" in mistake("init", "--arc", "arc9", cwd=tmp_path)
+    assert "choose one of" in mistake("init", "--arc", "arc9", cwd=tmp_path)
     (tmp_path / "file").touch()
     assert "--out file/a.toml" in mistake("init", "--out", "file/a.toml", cwd=tmp_path)
 

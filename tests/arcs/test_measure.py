@@ -56,7 +56,7 @@ GATES = load_gates()
     [
         (
             {"instrument": "mood"},
-            "^INSTRUMENT 'mood': give meter, short-answers, chef, mcas or recovery$",
+            "^INSTRUMENT 'mood': give meter, short-answers, chef, mcas, recovery or delivery$",
         ),
         ({"instrument": "meter", "axes": ("anger",)}, "^--axis 'anger': give hedging, self_"),
         ({"instrument": "meter", "axes": ("hedging",) * 2}, "^--axis: hedging is given twice"),

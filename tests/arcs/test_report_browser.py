@@ -87,6 +87,7 @@ def test_hostile_answers_are_shown_and_do_nothing(run: Path, opened: Opened) -> 
         summary.click()
     for chip in tab.query_selector_all(".chips button"):
         chip.click()
+    tab.wait_for_function("document.querySelectorAll('.item > .body').length === 8")
     tab.wait_for_timeout(100)
     assert tab.evaluate(TITLE) == title != "owned"
     shown = tab.inner_text("#list")
@@ -108,8 +109,7 @@ def test_a_planted_script_is_stopped_by_the_policy(run: Path, chromium: Any, tmp
     assert tab.query_selector(".item") is not None  # the page's own script runs
     planted.write_text(planted.read_text().replace('http-equiv="Content-Security-Policy"', "x"))
     tab.goto(planted.as_uri())
-    tab.wait_for_timeout(100)
-    assert tab.evaluate(TITLE) == "owned"  # the policy it was
+    tab.wait_for_function("document.title === 'owned'")  # the policy it was
     tab.close()
 
 
@@ -145,6 +145,7 @@ def test_an_address_opens_at_the_items_it_names(run: Path, opened: Opened) -> No
     tab = opened(run / "report.html", "#items?condition=trained&n_predict=64&cut=unfinished")
     assert tab.inner_text("#matches").startswith("1 of 8 items, 1 of 32 answers")
     assert tab.locator(".item[open]").count() == 1
+    tab.locator(".side h4").nth(1).wait_for()  # an item's body is made when it has been opened
     sides = tab.locator(".side h4").all_inner_texts()
     assert sides == ["base", "trained"]
     pressed = tab.locator('.chips [aria-pressed="true"]').all_inner_texts()
@@ -282,9 +283,13 @@ def test_a_point_of_a_curve_leads_to_its_answers_beside_the_base(
     follow(tab, marks[4])  # the same address again, which the browser does not tell of
     assert tab.inner_text("#matches").startswith("3 of 3 items, 3 of 15 answers")
     tab.locator(".item > summary").first.click()
-    assert tab.locator(".item[open] > .body > .sides h4").all_inner_texts() == ["base", "top-0"]
+    shown = tab.locator(".item[open] > .body > .sides h4")
+    shown.nth(1).wait_for()  # an item's body is made when it has been opened
+    assert shown.all_inner_texts() == ["base", "top-0"]
     tab.locator(".far > summary").click()
-    assert tab.locator(".far h4").all_inner_texts() == list(names[1:4])
+    folded = tab.locator(".far h4")
+    folded.nth(2).wait_for()
+    assert folded.all_inner_texts() == list(names[1:4])
 
 
 def test_thousands_of_items_come_in_pages(opened: Opened, tmp_path: Path) -> None:

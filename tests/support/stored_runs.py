@@ -58,7 +58,7 @@ def problems(count: int) -> tuple[Problem, ...]:
 def arc1_run(path: Path, base: Sequence[Given], trained: Sequence[Given], **manifest: Any) -> Path:
     """Write the run's files; problem i is answered by ``base[i]`` and ``trained[i]``."""
     chosen = problems(len(base))
-    config = resolve({"limit": len(base), "n_predict": BUDGETS, **manifest.pop("config", {})}, None)
+    config = resolve({"limit": len(base), "n_predict": BUDGETS, **manifest.pop("config", {})})
     given = [
         _cut(arm, problem, one, n)
         for arm, side in (("base", base), ("trained", trained))
