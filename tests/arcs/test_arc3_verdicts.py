@@ -190,7 +190,6 @@ def test_a_sidecar_does_not_outlive_its_labels(
     tries: list[int] = []
     facts: Any = SimpleNamespace(save=lambda folder: folder.mkdir(exist_ok=True))
     monkeypatch.setattr(sidecars, "fit", lambda *_: facts)
-    monkeypatch.setattr(pipeline, "opened", lambda *_, **__: nullcontext())
 
     def tried(*_: Any) -> dict[str, Any]:
         tries.append(1)
@@ -198,7 +197,8 @@ def test_a_sidecar_does_not_outlive_its_labels(
 
     monkeypatch.setattr(sidecars, "try_out", tried)
     prepared: Any = SimpleNamespace(
-        asked=(), longest=9, engine=None, directory=None, encoder=None, fingerprint="0"
+        asked=(), longest=9, directory=None, encoder=None, fingerprint="0",
+        opened=lambda *_: nullcontext(),
     )  # fmt: skip
 
     def ended(of: Study, gate: Any) -> Any:
