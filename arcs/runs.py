@@ -128,6 +128,11 @@ def planning() -> Iterator[None]:
         _PLANNING.reset(token)
 
 
+def is_planning() -> bool:
+    """Whether this is within :func:`planning`."""
+    return _PLANNING.get()
+
+
 @dataclass
 class RunDirectory:
     """One run on disk, locked against a second process."""

@@ -150,6 +150,14 @@ def begin() -> None:
     _READ.set(None)
 
 
+def that_sets(key: str) -> Path | None:
+    """The file that the command has read, if it sets this option."""
+    if (read_now := _READ.get()) is None:
+        return None
+    _, path, settings = read_now
+    return path if any(one.key == key for one in settings) else None
+
+
 def place(message: str) -> str:
     """The file in front of a mistake's message that names what stands there and no flag set."""
     if (read_now := _READ.get()) is None:

@@ -32,7 +32,7 @@ def sweep(
     cpus_per_run: Annotated[
         float | None,
         typer.Option(
-            help="Over Ray, CPUs of each run; default: all of the smallest machine",
+            help="Over Ray, CPUs of each run; default: all of a machine, if all have as many",
             show_default=False,
         ),
     ] = None,

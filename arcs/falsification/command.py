@@ -19,7 +19,14 @@ from arcs.report.command import views_of
 from arcs.report.compare import compared
 from arcs.report.page import page as page_of
 from arcs.report.writing import write_page, write_report
-from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
+from arcs.runs import (
+    METRICS,
+    RunDirectory,
+    canonical_json,
+    default_path,
+    is_planning,
+    read_manifest,
+)
 from models.errors import UserError
 
 ARC = "falsify"
@@ -30,6 +37,11 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
     """Begin a new falsification or continue one, and print its result on stdout."""
     reporter = Reporter()
     if run is None and not flags.keys() - {"profile", "gates", "seed"}:
+        if is_planning():  # which run is the latest may be another one when it begins
+            raise UserError(
+                "give a run of Arc 3 (source), adapter, or features, fresh and labels: what the "
+                "latest run is can change before this one begins"
+            )
         _over_the_latest(flags, out, reporter, as_json)
         return
     if run is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +34,7 @@ from arcs.sweep.plan import check
 from arcs.sweep.report import render
 from arcs.sweep.results import CELLS, results
 from arcs.sweep.running import Outcome, Task, command_of
+from models import files
 from models.errors import UserError
 
 KIND, LOGS, RECORD = "sweep", "logs", "cells.jsonl"
@@ -74,7 +75,7 @@ def start(
     if run is not None:
         if file is not None or out is not None:
             raise UserError("--run continues a sweep as it was begun: leave FILE and --out out")
-        sweep = _stored(run)
+        sweep, given = _stored(run), None
         if dry_run:
             _show_plan(sweep, run, as_json)
             return
@@ -85,22 +86,22 @@ def start(
         if file is None:
             raise UserError("give a sweep file, or --run; docs/sweep.md shows one")
         path = (out if out is not None else default_path(KIND)).absolute()
-        sweep = _asked(file, path)
+        sweep, given = _asked(file, path)
         if dry_run:
             _show_plan(sweep, path, as_json)
             return
         manifest = provenance.first_manifest(KIND, sweep.to_json(), sys.argv)
         directory = RunDirectory.create(path, manifest)
     with directory:
-        _keep_files(directory.path, sweep, file)
-        _go(sweep, directory, reporter, executor, resources, as_json, begun_now=run is None)
+        _go(sweep, given, directory, reporter, executor, resources, as_json)
 
 
-def _asked(file: Path, path: Path) -> Sweep:
+def _asked(file: Path, path: Path) -> tuple[Sweep, bytes]:
+    """The sweep that a file asks for, and the file."""
     commands = sweepable()
-    cells = read(file, commands)
+    cells, given = read(file, commands)
     resolved = check(cells, commands, path / CELLS)
-    return Sweep(cells, resolved, Path.cwd(), load_gates().test.alpha)
+    return Sweep(cells, resolved, Path.cwd(), load_gates().test.alpha), given
 
 
 def _stored(run: Path) -> Sweep:
@@ -124,25 +125,26 @@ def _stored(run: Path) -> Sweep:
     return Sweep(cells, resolved, cwd, config["alpha"])
 
 
-def _keep_files(path: Path, sweep: Sweep, file: Path | None) -> None:
+def _keep_files(path: Path, sweep: Sweep, given: bytes | None) -> None:
     (path / LOGS).mkdir(exist_ok=True)
     if not (path / RESOLVED).exists():
         write_text_atomically(path / RESOLVED, to_toml(sweep.cells))
-    if file is not None:
-        shutil.copyfile(file, path / GIVEN)
+    if given is not None:
+        files.write_atomically(path / GIVEN, given)
 
 
 def _go(
     sweep: Sweep,
+    given: bytes | None,
     directory: RunDirectory,
     reporter: Reporter,
     executor: str,
     resources: Resources,
     as_json: bool,
-    *,
-    begun_now: bool,
 ) -> None:
-    with continuable(KIND, directory, reporter, begun_now=begun_now):
+    """``given``: the file of a sweep that is begun now; None where one is continued."""
+    with continuable(KIND, directory, reporter, begun_now=given is not None):
+        _keep_files(directory.path, sweep, given)
         with directory.timed("cells"):
             outcomes = _run_cells(sweep, directory, reporter, executor, resources)
         folder = directory.path / CELLS
@@ -174,7 +176,8 @@ def _run_cells(
     if known:
         reporter.say(f"{len(known)} of {len(sweep.cells)} cells are finished and kept")
     with reporter.bar("cells", len(sweep.cells), "cells", done=len(known)) as bar:
-        for task, outcome in _executed(sweep, tasks, reporter.say, executor, resources):
+        for task, ended in _executed(sweep, tasks, reporter.say, executor, resources):
+            outcome = _as_checked(task, ended, sweep.resolved[task.name])
             record.append({"cell": task.name, **outcome.to_json()})
             known[task.name] = outcome
             note = outcome.state if outcome.line is None else f"{outcome.state}: {outcome.line}"
@@ -194,6 +197,22 @@ def _executed(
         processes = {name: int(one.get("processes") or 1) for name, one in sweep.resolved.items()}
         return executors.over_ray(tasks, say, resources, processes)
     return executors.in_sequence(tasks, say)
+
+
+def _as_checked(task: Task, outcome: Outcome, resolved: Mapping[str, Any]) -> Outcome:
+    """A finished cell that ran with other settings than were checked and are stated has failed."""
+    if outcome.state != "finished":
+        return outcome
+    ran = read_manifest(Path(task.folder)).get("config") or {}
+    wanted = json.loads(canonical_json(resolved))
+    for name in [*wanted, *(name for name in ran if name not in wanted)]:
+        if ran.get(name) != wanted.get(name):
+            line = (
+                f"it ran with {name} = {ran.get(name)}, where {wanted.get(name)} was checked; "
+                "start a new sweep"
+            )
+            return Outcome("failed", outcome.exit_code, line)
+    return outcome
 
 
 def _known(records: Sequence[Mapping[str, Any]], path: Path) -> dict[str, Outcome]:

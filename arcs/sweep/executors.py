@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass
@@ -34,8 +35,10 @@ def require_executor(name: str, resources: Resources) -> None:
             "--cpus-per-run, --gpus-per-run: they are for --executor ray; leave them out"
         )
     for flag, value in (("--cpus-per-run", resources.cpus), ("--gpus-per-run", resources.gpus)):
-        if value is not None and value < 0:
-            raise UserError(f"{flag} {value:g}: at least 0 is needed")
+        if value is not None and not 0 <= value < math.inf:
+            raise UserError(f"{flag} {value:g}: a number of at least 0 is needed")
+    if resources.gpus is not None and resources.gpus > 1 and resources.gpus % 1:
+        raise UserError(f"--gpus-per-run {resources.gpus:g}: above 1, Ray gives whole GPUs alone")
     if name == RAY and importlib.util.find_spec("ray") is None:
         raise UserError('--executor ray: ray is not installed: pip install "threearc[ray]"')
 
@@ -122,11 +125,22 @@ def _cluster(ray: Any, folder: Path) -> Iterator[None]:
 
 
 def _needs(ray: Any, resources: Resources, processes: int) -> tuple[float, float]:
-    """CPUs and GPUs of one run. By default all CPUs of the smallest machine, so that no two runs
-    share one, and where the cluster has GPUs one for each process that trains."""
+    """CPUs and GPUs of one run. By default all CPUs of a machine, so that no two runs share one,
+    and where the cluster has GPUs one for each process that trains.
+
+    Raises UserError where machines differ in their CPUs and nothing is given; those without any,
+    such as a head that runs nothing, are not counted.
+    """
     cpus = resources.cpus
     if cpus is None:
-        cpus = min(node["Resources"].get("CPU", 0.0) for node in _nodes(ray))
+        sizes = {node["Resources"].get("CPU", 0.0) for node in _nodes(ray)} - {0.0}
+        if len(sizes) != 1:
+            there = f"{min(sizes):g} to {max(sizes):g}" if sizes else "no"
+            raise UserError(
+                f"--executor ray: the cluster's machines have {there} CPUs; say with "
+                "--cpus-per-run how many each run takes"
+            )
+        (cpus,) = sizes
     gpus = resources.gpus
     if gpus is None:
         gpus = float(processes) if ray.cluster_resources().get("GPU", 0) else 0.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arcs.sweep.options import Commands, unknown
+from arcs.sweep.options import NOT_SWEPT, Commands, unknown
 from models.errors import UserError
 
 ARC, NAME, SEED = "arc", "name", "seed"
@@ -38,16 +38,20 @@ class Cell:
         return {NAME: self.name, ARC: self.arc, "settings": dict(self.settings)}
 
 
-def read(path: Path, commands: Commands) -> tuple[Cell, ...]:
-    """The cells of a sweep file, in order. Raises UserError, one line, for whatever is wrong."""
+def read(path: Path, commands: Commands) -> tuple[tuple[Cell, ...], bytes]:
+    """The cells of a sweep file, in order, and the file as it was then.
+
+    Raises UserError, one line, for whatever is wrong.
+    """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        given = path.read_bytes()
+        document = tomllib.loads(given.decode("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; docs/sweep.md shows one") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
     try:
-        return cells_of(document, commands)
+        return cells_of(document, commands), given
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -85,6 +89,9 @@ def _grid(table: Mapping[str, Any], commands: Commands) -> Iterator[tuple[str, d
         raise UserError('grid: give arc = ["arc1"], one or several of ' + ", ".join(commands))
     rest = {key: value for key, value in table.items() if key != ARC}
     common, own = _split(rest, "grid", commands)
+    for arc in arcs:
+        if arc in NOT_SWEPT:
+            raise UserError(f"grid: arc {arc}: {NOT_SWEPT[arc]}")
     _require_used(own, set(arcs), "grid.")
     for arc in arcs:
         if arc not in commands:
@@ -146,6 +153,8 @@ def _row(
     row: Mapping[str, Any], where: str, commands: Commands
 ) -> tuple[str, str | None, dict[str, Any]]:
     arc, name = row.get(ARC), row.get(NAME)
+    if isinstance(arc, str) and arc in NOT_SWEPT:
+        raise UserError(f"{where}: arc {arc}: {NOT_SWEPT[arc]}")
     if not isinstance(arc, str) or arc not in commands:
         raise UserError(f"{where}: give arc = one of {', '.join(commands)}")
     if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):
@@ -211,14 +220,17 @@ def _slug(value: Any) -> str:
 def _named(
     found: Sequence[tuple[str, str | None, Mapping[str, Any]]],
 ) -> Iterator[Cell]:
-    """Cells with a name each; where two would have the same, the later ones are numbered."""
+    """Cells with a name each; where two would have the same, the later ones are numbered.
+
+    Upper and lower case are one: there are disks on which they are one folder.
+    """
     taken: set[str] = set()
     for arc, wanted, settings in found:
         name, number = wanted or arc, 1
-        while name in taken:
+        while name.casefold() in taken:
             number += 1
             name = f"{wanted or arc}-{number}"
-        taken.add(name)
+        taken.add(name.casefold())
         yield Cell(name, arc, dict(settings))
 
 

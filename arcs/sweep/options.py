@@ -14,7 +14,11 @@ from models.errors import UserError
 
 OURS = frozenset({"out", "run", "json_output", "help"})
 """Set by the sweep for each cell."""
-NOT_SWEPT = frozenset({"sweep"})
+NOT_SWEPT = {
+    "sweep": "a sweep is no cell of a sweep",
+    "paper": "it prepares its model before its settings are known; run threearc paper by itself",
+}
+"""Commands that begin runs and are no cells, and why."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ def arguments(options: Mapping[str, Option], settings: Mapping[str, Any]) -> lis
             positional.append(_text(key, value))
         elif option.switch:
             flags += _switch(option, value)
+        elif option.repeats and value == []:  # no flag: the default, and not none
+            raise UserError(f"{key} = []: give at least one, or leave it out")
         elif option.repeats and isinstance(value, list):
             flags += [f"{option.flags[0]}={_text(key, one)}" for one in value]
         else:

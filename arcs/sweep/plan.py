@@ -44,15 +44,20 @@ def _planned(cell: Cell, commands: Commands, folder: Path) -> Mapping[str, Any]:
     import typer.main
 
     from arcs.cli import app
+    from arcs.cli.config_file import begin, place, that_sets
 
     argv = [cell.arc, *arguments(commands[cell.arc], cell.settings), f"--out={folder / cell.name}"]
+    begin()
     try:
         with runs.planning(), _quietly():
             typer.main.get_command(app).main(args=argv, standalone_mode=False)
     except runs.Planned as planned:
+        if (file := that_sets("out")) is not None:  # a continued run would refuse it
+            raise UserError(f"{file} has out, which the sweep sets for each cell; take it out "
+                            "there") from None  # fmt: skip
         return planned.manifest
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(place(" ".join(str(error).split()))) from None
     except SystemExit as ended:
         raise UserError(f"threearc {cell.arc} ended with status {ended.code}") from None
     except Exception as error:
@@ -60,6 +65,8 @@ def _planned(cell: Cell, commands: Commands, folder: Path) -> Mapping[str, Any]:
         if said is None:
             raise
         raise UserError(" ".join(str(said()).split())) from None
+    finally:
+        begin()  # or a later mistake would be put down to this cell's file
     raise UserError(f"with these options threearc {cell.arc} begins no run")
 
 

@@ -70,7 +70,7 @@ def _cells(metrics: Mapping[str, Any]) -> Grid:
 
 def _seeds(groups: Sequence[Mapping[str, Any]]) -> Grid:
     table = Grid(box=SIMPLE_HEAD, pad_edge=False, title="Over seeds")
-    for name in ("first cell", "claim", "seeds", "mean", "least", "most", "verdicts"):
+    for name in ("first cell", "claim", "values", "mean", "least", "most", "verdicts"):
         justify: Any = "left" if name in ("first cell", "claim", "verdicts") else "right"
         table.add_column(name, justify=justify, overflow="fold")
     for one in groups:

@@ -18,6 +18,13 @@ from evals.statistics.multiplicity import holm
 
 SCHEMA = "threearc-sweep-1"
 INVALID = "INVALID"
+CONJUNCTIONS = {
+    "falsify": ("all_five", "this_model"),
+    "arc3": ("beyond_baselines", "gate"),
+}
+"""By arc, claims for which several things must all hold. The p stored with one of them is that of
+the part that spoke for it; the claim's own would be the largest of all parts (Berger 1982), and
+some parts are intervals without one. So it is no p of the claim."""
 CELLS = "cells"
 """The folder of the cells' runs, within the sweep's."""
 
@@ -50,7 +57,7 @@ def _row(cell: Cell, resolved: Mapping[str, Any], outcome: Outcome, folder: Path
     claims = []
     if finished:
         metrics = StoredRun(folder / cell.name).metrics or {}
-        claims = [_claim(card) for card in generic.claims_in(metrics, main_only=True)]
+        claims = [_claim(card, cell.arc) for card in generic.claims_in(metrics, main_only=True)]
     return {
         **cell.to_json(),
         "state": outcome.state,
@@ -60,8 +67,9 @@ def _row(cell: Cell, resolved: Mapping[str, Any], outcome: Outcome, folder: Path
     }
 
 
-def _claim(card: ClaimCard) -> dict[str, Any]:
+def _claim(card: ClaimCard, arc: str) -> dict[str, Any]:
     number = card.number
+    of_a_part = card.about.rpartition(" / ")[2] in CONJUNCTIONS.get(arc, ())
     return {
         "about": card.about,
         "statement": card.statement,
@@ -73,14 +81,16 @@ def _claim(card: ClaimCard) -> dict[str, Any]:
         "high": None if number is None else number.high,
         "level": None if number is None else number.level,
         "n": None if number is None else number.n,
-        "p_value": card.p_value,
+        "p_value": None if of_a_part else card.p_value,
+        "p_of_a_part": card.p_value if of_a_part else None,
     }
 
 
 def over_seeds(rows: Sequence[Mapping[str, Any]], alike: Mapping[str, str]) -> list[dict[str, Any]]:
     """Mean, least and most of each claim's number over cells that differ in their seed alone.
 
-    Of the finished ones; a cell without another is left out. ``alike``: by cell, what it has in
+    Of the finished ones, and of claims that are not INVALID: what a broken instrument measured is
+    no value of the claim. A cell without another is left out. ``alike``: by cell, what it has in
     common with those.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
@@ -108,7 +118,8 @@ def _spread(
     claims = [
         one for row in done for one in row["claims"] if (one["about"], one["statement"]) == key
     ]
-    values = [one["value"] for one in claims if one["value"] is not None]
+    valid = [one for one in claims if one["verdict"] != INVALID]
+    values = [one["value"] for one in valid if one["value"] is not None]
     return {
         "cells": [row["name"] for row in members],
         "seeds": [row["seed"] for row in done],
@@ -116,6 +127,7 @@ def _spread(
         "about": key[0],
         "statement": key[1],
         "unit": claims[0]["unit"],
+        "invalid": len(claims) - len(valid),
         "n_values": len(values),
         "mean": statistics.fmean(values) if values else None,
         "least": min(values, default=None),
@@ -191,7 +203,10 @@ def sentences(metrics: Mapping[str, Any]) -> list[str]:
             f"remain significant, of {raw} before the correction."
         )
     if found["without_p"]:
-        lines.append(f"{found['without_p']} claims have no p: they rest on intervals, uncorrected.")
+        lines.append(
+            f"{found['without_p']} claims have no p of their own: they rest on intervals, or on "
+            "several tests that must all hold; uncorrected."
+        )
     lost = [
         f"{one['cell']} ({one['about']})" if one["about"] else one["cell"]
         for one in found["holm"]
@@ -222,9 +237,9 @@ def value_of(group: Mapping[str, Any], key: str) -> Number | None:
 
 
 def seeds_text(group: Mapping[str, Any]) -> str:
-    """How many seeds gave a result, of how many."""
-    text = f"{len(group['seeds'])}"
-    return text if not group["without_result"] else f"{text} of {len(group['cells'])}"
+    """How many values the mean is of, of how many cells; what is INVALID is counted apart."""
+    text = f"{group['n_values']} of {len(group['cells'])}"
+    return f"{text}, {group['invalid']} {INVALID}" if group["invalid"] else text
 
 
 def verdicts_text(group: Mapping[str, Any]) -> str:

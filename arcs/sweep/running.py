@@ -14,8 +14,6 @@ from typing import Any, Literal
 from arcs.runs import MANIFEST, METRICS
 from arcs.stored_runs import in_use
 
-CONTINUED_WITHOUT = ("--config=",)
-"""Arguments that a run which is continued refuses: its settings are its own."""
 POLL_SECONDS = 1.0
 
 
@@ -51,11 +49,8 @@ class Outcome:
 
 def command_of(task: Task) -> list[str]:
     """The command line that begins the cell's run, or continues it."""
-    given = list(task.arguments)
-    if (Path(task.folder) / MANIFEST).exists():
-        given = [one for one in given if not one.startswith(CONTINUED_WITHOUT)]
-        return [task.arc, *given, f"--run={task.folder}"]
-    return [task.arc, *given, f"--out={task.folder}"]
+    flag = "--run" if (Path(task.folder) / MANIFEST).exists() else "--out"
+    return [task.arc, *task.arguments, f"{flag}={task.folder}"]
 
 
 def run_cell(
@@ -120,10 +115,9 @@ def why(code: int, said: str) -> str:
     if errors and code > 0:
         return errors[-1]
     if code < 0:
-        try:
-            how = f"killed by {signal.Signals(-code).name}"
+        try:  # what it said last is its progress, and no reason
+            return f"killed by {signal.Signals(-code).name}"
         except ValueError:
-            how = f"killed by signal {-code}"
-    else:
-        how = f"exit status {code}" if code else "it ended without a result"
+            return f"killed by signal {-code}"
+    how = f"exit status {code}" if code else "it ended without a result"
     return how + (f" ({lines[-1][:200]})" if lines else "")

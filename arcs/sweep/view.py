@@ -95,7 +95,8 @@ def _seed_table(groups: Sequence[Mapping[str, Any]]) -> Table:
         for place, one in enumerate(groups, start=1)
     )
     return Table(
-        "sweep seeds", "Over seeds", ("seeds", "mean", "least", "most", "verdicts"), rows,
+        "sweep seeds", "Over seeds", ("values", "mean", "least", "most", "verdicts"), rows,
         head="cells that differ in their seed alone, by the first",
-        caption="Of each claim's number; no interval is made of so few seeds.",
+        caption="Of each claim's number where it is not INVALID; no interval is made of so "
+        "few.",
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import tomllib
 from collections.abc import Callable, Mapping
@@ -14,8 +15,8 @@ from arcs.cli import main
 from arcs.runs import METRICS
 from arcs.sweep import executors, plan, running
 from arcs.sweep.grid import Cell, cells_of, to_toml
-from arcs.sweep.options import Option, arguments
-from arcs.sweep.results import results
+from arcs.sweep.options import Option, arguments, sweepable
+from arcs.sweep.results import over_seeds, results, seeds_text
 from arcs.sweep.running import Outcome, Task
 from tests.support.command_line import call_here
 from tests.support.stored_runs import answer, arc1_run, problems
@@ -90,6 +91,9 @@ def test_a_grid_is_every_combination_with_a_name_of_its_own() -> None:
 def test_names_that_would_be_equal_are_numbered() -> None:
     found = cells('[grid]\narc = "arc1"\nmodel = ["a/tiny", "b/tiny"]')
     assert [one.name for one in found] == ["arc1-tiny", "arc1-tiny-2"]
+    # one folder, on a disk that knows no case
+    found = cells('[grid]\narc = "arc1"\nmodel = ["a/tiny", "b/Tiny"]')
+    assert [one.name for one in found] == ["arc1-tiny", "arc1-Tiny-2"]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +118,8 @@ def test_names_that_would_be_equal_are_numbered() -> None:
         ('[grid]\narc = "arc1"\nn-predict = [1]\nn_predict = [2]', "is given twice"),
         ('[grid]\narc = "arc1"\nseed = [1,2,3]\nrank = [%s]' % ("1," * 4000), "more than 10,000"),
         ('runs = 3', "write each as [[runs]]"),
+        ('[grid]\narc = "paper"', "grid: arc paper: it prepares its model"),
+        ('[[runs]]\narc = "sweep"', "runs 1: arc sweep: a sweep is no cell"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_grid_is_one_line(text: str, words: str) -> None:
@@ -130,6 +136,7 @@ def test_a_mistake_in_the_grid_is_one_line(text: str, words: str) -> None:
         ({"planted": "yes"}, "planted = 'yes': give true or false"),
         ({"seed": True}, "seed = true: it takes a text or a number"),
         ({"seed": {"a": 1}}, "it takes a text or a number"),
+        ({"data": []}, r"data = \[\]: give at least one, or leave it out"),
     ],
 )
 def test_a_value_of_a_wrong_kind_is_one_line(settings: Mapping[str, Any], words: str) -> None:
@@ -175,14 +182,39 @@ def mistake(
          "engine cannot train over a quantised base"),
         ('[grid]\narc = "arc1"\nbackend = ["gguf"]', "cell arc1-gguf: unknown backend 'gguf'"),
         ('[grid]\narc = "arc3"\nseed = [0, 0]', "cells arc3-seed0 and arc3-seed0-2 are the same"),
+        ('[grid]\narc = "falsify"', "cell falsify: give a run of Arc 3 (source), adapter"),
+        ('[grid]\narc = "arc1"\nconfig = ["mine.toml"]', "mine.toml has out, which the sweep sets"),
     ],
 )  # fmt: skip
 def test_an_impossible_cell_is_one_line_before_any_work(
     tmp_path: Path, mistake: Callable[..., str], text: str, words: str
 ) -> None:
     write(tmp_path, text)
+    (tmp_path / "mine.toml").write_text('out = "elsewhere"\nseed = 3\n')
     assert words in mistake("sweep.toml", "--out", "made")
-    assert [one.name for one in tmp_path.iterdir()] == ["sweep.toml"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["mine.toml", "sweep.toml"]
+
+
+def test_a_file_of_settings_is_one_cell_s_alone_and_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from arcs.cli import config_file
+    from models.errors import UserError
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.toml").write_text("rank = -1\n")
+    with pytest.raises(SystemExit):
+        main(["--version"])  # registers the commands
+    commands = sweepable()
+    with pytest.raises(UserError, match=r"cell one: bad.toml: rank: "):
+        plan.check([Cell("one", "arc1", {"config": "bad.toml"})], commands, tmp_path)
+    assert config_file.place("rank: x") == "rank: x"  # not put down to bad.toml
+    folder = tmp_path / "cells" / "one"
+    task = Task("one", "arc1", ("--config=a.toml",), str(folder), "log", ".")
+    assert running.command_of(task) == ["arc1", "--config=a.toml", f"--out={folder}"]
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
+    assert running.command_of(task) == ["arc1", "--config=a.toml", f"--run={folder}"]
 
 
 # -- cells whose runs are prepared, by the command that would run them ----------------------------
@@ -208,6 +240,8 @@ class Prepared:
     def __init__(self) -> None:
         self.fails: set[str] = set()
         self.interrupted_in: str | None = None
+        self.otherwise: dict[str, Any] = {}
+        """Settings that the cells run with, and were not checked with."""
         self.asked: list[str] = []
 
     def __call__(self, task: Task, say: object = None, **_: object) -> Outcome:
@@ -218,8 +252,14 @@ class Prepared:
             return Outcome("failed", 2, "its disk was full")
         base = [answer(one, passes=False) for one in problems(14)]
         after = [answer(one, passes=i < PASSES[task.name]) for i, one in enumerate(problems(14))]
+        plan_of = json.loads((Path(task.folder).parents[1] / "manifest.json").read_text())
+        (checked,) = (one["resolved"] for one in plan_of["config"]["cells"]
+                      if one["name"] == task.name)  # fmt: skip
         seed = int(task.name[-1])
-        arc1_run(Path(task.folder), base, after, config={"seed": seed, "method": "sft"})
+        path = arc1_run(Path(task.folder), base, after, config={"seed": seed, "method": "sft"})
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["config"] = {**checked, **self.otherwise}
+        (path / "manifest.json").write_text(json.dumps(manifest))
         return Outcome("finished", 0)
 
 
@@ -276,6 +316,16 @@ def test_a_failed_cell_is_shown_and_tried_again_and_the_rest_kept(
     assert "| arc1-seed0 " in again and "## Over seeds" in again
 
 
+def test_a_cell_that_ran_with_other_settings_than_were_checked_has_failed(
+    tmp_path: Path, prepared: Prepared
+) -> None:
+    write(tmp_path, SEEDS.replace("[0, 1, 2]", "[0]"))
+    prepared.otherwise = {"rank": 3}
+    done = sweep(tmp_path, "sweep.toml", "--out", "s")
+    assert done.returncode == 1
+    assert "arc1-seed0 failed: it ran with rank = 3, where " in done.stdout
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep that was never interrupted."""
@@ -319,6 +369,8 @@ def test_the_resolved_file_runs_the_same_again(tmp_path: Path, whole: Path) -> N
         (("--run", "other"), "not a sweep; continue it with threearc arc1 --run"),
         (("sweep.toml", "--executor", "slurm"), "give sequence or ray"),
         (("sweep.toml", "--cpus-per-run", "2"), "for --executor ray; leave them out"),
+        (("sweep.toml", "--executor", "ray", "--cpus-per-run", "nan"), "--cpus-per-run nan: a num"),
+        (("sweep.toml", "--executor", "ray", "--gpus-per-run", "1.5"), "gives whole GPUs alone"),
     ],
 )
 def test_wrong_flags_are_one_line(
@@ -359,11 +411,56 @@ def test_claims_without_a_p_are_counted_apart(tmp_path: Path) -> None:
     assert (seeds["without_result"], seeds["mean"], seeds["n_values"]) == (1, 0.2, 1)
 
 
+def test_a_mean_over_seeds_is_of_valid_claims_with_a_number() -> None:
+    def row(name: str, verdict: str, value: float | None) -> dict[str, Any]:
+        claim = {"about": "", "statement": "a moves", "verdict": verdict, "value": value,
+                 "unit": "points"}  # fmt: skip
+        return {"name": name, "state": "finished", "seed": int(name), "claims": [claim]}
+
+    rows = [row("0", "SUPPORTED", 0.2), row("1", "INVALID", 0.9), row("2", "INCONCLUSIVE", None)]
+    (found,) = over_seeds(rows, dict.fromkeys("012", "alike"))
+    assert (found["mean"], found["most"], found["n_values"]) == (0.2, 0.2, 1)
+    assert found["invalid"] == 1 and seeds_text(found) == "1 of 3, 1 INVALID"
+
+
+def test_the_p_of_a_part_is_no_p_of_a_conjunction(tmp_path: Path) -> None:
+    """Beyond all baselines: the p stored is that of the smallest difference, not the largest p."""
+    from arcs.runs import MANIFEST
+
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / MANIFEST).write_text('{"arc": "arc3", "config": {}}')
+    estimate = {"value": 0.1, "interval": None, "n": 100, "p_value": 1e-6}
+    claim = {"statement": "s", "verdict": "SUPPORTED", "estimate": estimate}
+    stored = {
+        name: {**claim, "statement": name} for name in ("transfer", "beyond_baselines", "gate")
+    }
+    (tmp_path / "one" / METRICS).write_text(json.dumps({"claims": stored}))
+    found = results((Cell("one", "arc3", {}),), {"one": {}}, {"one": Outcome("finished", 0)},
+                    tmp_path, 0.05)  # fmt: skip
+    assert [one["about"] for one in found["multiplicity"]["holm"]] == ["transfer"]
+    assert found["multiplicity"]["without_p"] == 2
+    parts = {one["about"]: one["p_of_a_part"] for one in found["cells"][0]["claims"]}
+    assert parts == {"transfer": None, "beyond_baselines": 1e-6, "gate": 1e-6}
+
+
+def test_a_cell_that_is_still_at_work_is_waited_for(tmp_path: Path) -> None:
+    said = []
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def say(line: str) -> None:
+            said.append(line)
+            fcntl.flock(lock, fcntl.LOCK_UN)  # it ends once it is waited for
+
+        running._wait_until_free(tmp_path, "one", say)
+    assert len(said) == 1 and "waiting for it" in said[0]
+
+
 @pytest.mark.parametrize(
     ("code", "said", "line"),
     [
         (2, "reading\nerror: --model x: unknown\n", "--model x: unknown"),
-        (-9, "error: earlier\nstep 3\n", "killed by SIGKILL (step 3)"),
+        (-9, "error: earlier\nstep 3\n", "killed by SIGKILL"),
         (1, "Traceback\nZeroDivisionError: x\n", "exit status 1 (ZeroDivisionError: x)"),
         (0, "", "it ended without a result"),
     ],
@@ -373,14 +470,13 @@ def test_a_failure_is_one_line(code: int, said: str, line: str) -> None:
 
 
 def test_only_commands_that_begin_runs_are_swept() -> None:
-    from arcs.sweep.options import sweepable
     from models.errors import UserError
 
     with pytest.raises(SystemExit):
         main(["--version"])  # registers the commands
     commands = sweepable()
     assert {"arc1", "arc2", "arc3", "eval", "measure", "falsify"} <= commands.keys()
-    assert "sweep" not in commands and "report" not in commands
+    assert not {"sweep", "paper", "report"} & commands.keys()
     with pytest.raises(UserError, match="cell one: --paper-tables reads no settings"):
         plan.check([Cell("one", "arc2", {"paper_tables": True})], commands, Path("nowhere"))
 
@@ -405,7 +501,13 @@ def test_a_run_over_ray_takes_one_machine_and_a_gpu_a_process_unless_told() -> N
 
     cluster = Cluster({"CPU": 8.0, "GPU": 4.0}, {"CPU": 16.0})
     given = executors.Resources
-    assert executors._needs(cluster, given(), 2) == (8.0, 2.0)
+    with pytest.raises(UserError, match="machines have 8 to 16 CPUs; say with --cpus-per-run"):
+        executors._needs(cluster, given(), 2)
+    # a head that runs nothing is no machine to share
+    equal = Cluster({"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0}, {"CPU": 0.0}, {})
+    assert executors._needs(equal, given(), 2) == (8.0, 2.0)
+    with pytest.raises(UserError, match="machines have no CPUs"):
+        executors._needs(Cluster({}), given(), 1)
     assert executors._needs(Cluster({"CPU": 2.0}), given(), 1) == (2.0, 0.0)
     assert executors._needs(cluster, given(cpus=1.0, gpus=0.5), 2) == (1.0, 0.5)
     executors._require_room(cluster, "one", 8.0, 4.0)

