@@ -239,7 +239,8 @@ def value_of(group: Mapping[str, Any], key: str) -> Number | None:
 def seeds_text(group: Mapping[str, Any]) -> str:
     """How many values the mean is of, of how many cells; what is INVALID is counted apart."""
     text = f"{group['n_values']} of {len(group['cells'])}"
-    return f"{text}, {group['invalid']} {INVALID}" if group["invalid"] else text
+    invalid = group.get("invalid")  # none in a sweep of before they were counted
+    return f"{text}, {invalid} {INVALID}" if invalid else text
 
 
 def verdicts_text(group: Mapping[str, Any]) -> str:
