@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from arcs.arc3 import command as arc3
 from arcs.arc3 import features
-from arcs.capsules import command, contents
+from arcs.arc3.engine import Engine
+from arcs.capsules import command, contents, metering
 from arcs.capsules.contents import make, read
+from arcs.cli import app
 from arcs.falsification.finished_run import FinishedRun
 from models.errors import UserError
 from models.store import prepare
@@ -219,6 +222,21 @@ def test_answers_of_arc1_come_out_again_with_their_labels(
     assert found["answers"]["identical"] == 0
     assert found["answers"]["differing"][0]["from_token"] == len(made["rows"][0]["ids"]) - 1
     assert "base" not in {one["arm"] for one in found["labels"]["differing"]}
+
+
+def test_a_reading_that_is_no_number_is_not_hidden() -> None:
+    rows = [{"arm": "base", "item_id": one, "contrast": 0.5} for one in ("a", "b")]
+    engine = Engine("torch", "float32", "f32")
+    read = {("base", "a"): 0.5 + 1e-6, ("base", "b"): float("nan")}
+    found = metering._compared({"rows": rows}, read, engine, "float32")
+    assert found["reproduces"] is False and found["outside"] == ["b, base"]
+    assert found["distance"]["largest"] is None  # JSON has no nan
+    assert "- at most" in command._readings({**found, "not_replayed": {}})[0]
+
+
+def test_a_seed_below_0_is_one_line(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["verify", str(tmp_path / "claim.json"), "--seed", "-1"])
+    assert done.exit_code == 2 and "Invalid value for '--seed'" in done.output
 
 
 @pytest.mark.slow
