@@ -87,7 +87,10 @@ def _replication(found: Sequence[tuple[Path, StoredRun]]) -> tuple[Path | None, 
         if why is None:
             return path, notes
         notes.append(f"{path.name} is no replication: {why}")
-    notes.append("no replication: no whole run of arc3 on an unedited model of another family")
+    notes.append(
+        f"no replication: the family of {found[-1][0].name}'s model is not known" if family is None
+        else "no replication: no whole run of arc3 on an unedited model of another family"
+    )  # fmt: skip
     return None, notes
 
 

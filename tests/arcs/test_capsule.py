@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from arcs.arc3 import command as arc3
 from arcs.arc3 import features
 from arcs.arc3.engine import Engine
 from arcs.capsules import command, contents, metering
 from arcs.capsules.contents import make, read
-from arcs.cli import app
+from arcs.cli import main
 from arcs.falsification.finished_run import FinishedRun
 from models.errors import UserError
 from models.store import prepare
@@ -234,9 +233,11 @@ def test_a_reading_that_is_no_number_is_not_hidden() -> None:
     assert "- at most" in command._readings({**found, "not_replayed": {}})[0]
 
 
-def test_a_seed_below_0_is_one_line(tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, ["verify", str(tmp_path / "claim.json"), "--seed", "-1"])
-    assert done.exit_code == 2 and "Invalid value for '--seed'" in done.output
+def test_a_seed_below_0_is_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["verify", str(tmp_path / "claim.json"), "--seed", "-1"])
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and "Invalid" in said
 
 
 @pytest.mark.slow
