@@ -162,10 +162,14 @@ def _readings(found: Mapping[str, Any]) -> list[str]:
     to = "nothing is promised" if found["tolerance"] is None else f"to {found['tolerance']:g}"
     return [
         f"Readings, {_word(found['reproduces'])}: contrasts of {found['n']} readings "
-        f"{apart['median']:.1e} nats per token apart at the median, {apart['largest']:.1e} at most "
-        f"({to}).",
+        f"{_far(apart['median'])} nats per token apart at the median, {_far(apart['largest'])} at "
+        f"most ({to}).",
         *_skipped(found["not_replayed"]),
     ]
+
+
+def _far(distance: float | None) -> str:
+    return "-" if distance is None else f"{distance:.1e}"
 
 
 def _skipped(not_replayed: Mapping[str, str]) -> list[str]:
@@ -178,8 +182,8 @@ def _states(states: Mapping[str, Any]) -> str:
         "no tolerance is promised" if states["tolerance"] is None else f"to {states['tolerance']:g}"
     )
     return (
-        f"States, {_word(states['reproduces'])}: h_last {apart['median']:.1e} apart at the median, "
-        f"{apart['largest']:.1e} at most (relative; {to})."
+        f"States, {_word(states['reproduces'])}: h_last {_far(apart['median'])} apart at the "
+        f"median, {_far(apart['largest'])} at most (relative; {to})."
     )
 
 

@@ -7,6 +7,7 @@ items ship with threearc and are held to the hash of the ids that were read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -169,12 +170,19 @@ def _compared(
     stored = {(row["arm"], row["item_id"]): row["contrast"] for row in document["rows"]}
     apart = {key: abs(value - stored[key]) for key, value in read.items()}
     exact = dtype == "float32" and str(engine).split()[-1] in ("float32", "f32")
-    largest = max(apart.values())
+    # np.max keeps a nan, which max() hides; what is not within the tolerance is outside
+    largest = float(np.max(list(apart.values())))
+    median = float(np.median(list(apart.values())))
     return {
         "n": len(apart),
-        "distance": {"median": float(np.median(list(apart.values()))), "largest": largest},
+        "distance": {"median": number_or_none(median), "largest": number_or_none(largest)},
         "tolerance": TOLERANCE if exact else None,
         "reproduces": largest <= TOLERANCE if exact else None,
         "outside": [] if not exact else [f"{item}, {arm}" for (arm, item), far in apart.items()
-                                         if far > TOLERANCE],
+                                         if not far <= TOLERANCE],
     }  # fmt: skip
+
+
+def number_or_none(value: float) -> float | None:
+    """JSON has no nan: None, where a reading was none."""
+    return None if math.isnan(value) else value

@@ -15,6 +15,7 @@ from arcs.arc3.config import Arc3Config
 from arcs.arc3.engine import Engine, engine_of, opened
 from arcs.arc3.questions import encoder_of
 from arcs.capsules.contents import Capsule, Row
+from arcs.capsules.metering import number_or_none
 from arcs.progress import Reporter
 from backends.interface import LanguageModel, Prompt
 from backends.sequences import Pooling, points_of
@@ -117,11 +118,12 @@ def _compared(rows: Sequence[Row], states: Any, tolerance: float | None) -> dict
     largest = float(apart.max())
     return {
         "n": len(rows),
-        "relative_distance": {"median": float(np.median(apart)), "largest": largest},
+        "relative_distance": {"median": number_or_none(float(np.median(apart))),
+                              "largest": number_or_none(largest)},
         "tolerance": tolerance,
         "reproduces": None if tolerance is None else largest <= tolerance,
         "outside": [] if tolerance is None else
-        [one.item_id for one, far in zip(rows, apart, strict=True) if far > tolerance],
+        [one.item_id for one, far in zip(rows, apart, strict=True) if not far <= tolerance],
     }  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def verify(
         ),
     ] = None,
     sample: Annotated[int, typer.Option(help="Answers to replay")] = 16,
-    seed: Annotated[int, typer.Option(help="Of the sample")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample")] = 0,
     json_output: _Json = False,
 ) -> None:  # fmt: skip
     """Replay a random sample of a capsule here, and say what reproduces, and to what tolerance.

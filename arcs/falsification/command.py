@@ -77,7 +77,7 @@ def _over_the_latest(
     flags: Mapping[str, Any], out: Path | None, reporter: Reporter, as_json: bool
 ) -> None:
     """Falsify the last run of Arc 3, and put it beside the other arcs' last ones on one page."""
-    from arcs.falsification.latest import latest, not_audited, rows, table
+    from arcs.falsification.latest import RUNS, latest, not_audited, rows, table
 
     found = latest()
     falsified: Path | None = None
@@ -88,16 +88,22 @@ def _over_the_latest(
         with _begun(config, out) as directory:
             metrics = _go(config, directory, reporter, begun_now=True)
             falsified = directory.path
+    elif flags or out is not None:
+        raise UserError(
+            f"{flag_of(next(iter(flags), 'out'))}: {RUNS} has no finished run of arc3, so nothing "
+            "is falsified here; run threearc arc3 first, or leave it out"
+        )
     paths = [*found.runs.values(), *([] if falsified is None else [falsified])]
     listed = rows(paths)
     if as_json:
-        sys.stdout.write(canonical_json({"runs": listed, "falsified": metrics}))
+        document = {"runs": listed, "falsified": metrics, "notes": list(found.notes)}
+        sys.stdout.write(canonical_json(document))
         return
     if metrics is not None:
         _print(metrics, as_json)
     console = Console(highlight=False)
     console.print(table(listed))
-    for line in not_audited(listed):
+    for line in (*(f"{note}." for note in found.notes), *not_audited(listed)):
         console.print(line, markup=False, soft_wrap=True)
     if falsified is not None and len(paths) > 1:
         page = falsified / PAGE

@@ -1,7 +1,8 @@
 """A user's adapter: the base and the edited model answer, are read and labelled as in Arc 3.
 
 Both are runs of Arc 3 inside the falsification, continued with it. The gates are on disk before
-the first of them is asked anything, so nothing of either set was there when they were fixed.
+the first of them is asked anything. The questions ship with threearc: whether they were asked
+before, in another run, no file can tell.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from arcs.falsification import steps
 from arcs.falsification.config import EDITED_MODEL, FalsifyConfig
 from arcs.falsification.evidence import study_of
 from arcs.falsification.finished_run import RIGHT, FinishedRun
-from arcs.falsification.own import REGISTERED
+from arcs.falsification.own import GATES_FIRST
 from arcs.gates import Gates
 from arcs.progress import Reporter
 from arcs.report.writing import write_report
@@ -32,8 +33,11 @@ class EditedRun(FinishedRun):
     """The edited model's answers, which were made after the gates were written."""
 
     def registration(self, gates_sha256: str) -> tuple[str, str]:
-        """They lie in the very run that holds the gates, and could not be made before it began."""
-        return REGISTERED, "both models were asked after these gates were written"
+        """These answers are later than the gates; the same ones may have been made before."""
+        return GATES_FIRST, (
+            "both models were asked after these gates were written; whether these questions were "
+            "asked before is not known"
+        )
 
 
 def arc3_config(config: FalsifyConfig, adapter: Path | None) -> Arc3Config:

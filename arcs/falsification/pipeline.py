@@ -81,9 +81,7 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
         found, found[MODES]["modes"], list(dict.fromkeys(faults)), gates, axis=axis,
         ends_known=train.ends_known and fresh.ends_known,
     )  # fmt: skip
-    state, why = source.registration(gates.sha256)
-    if state != EXPLORATORY and config.source is not None and config.chosen:
-        state, why = EXPLORATORY, "axis, pooling, gates or seed were chosen after the run"
+    state, why = registered(source, config, gates)
     metrics = {
         "schema_version": SCHEMA,
         "model": source.identity().to_json(),
@@ -102,6 +100,21 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
     }  # fmt: skip
     run.write_json(METRICS, metrics)
     return metrics
+
+
+def registered(source: Source, config: FalsifyConfig, gates: Gates) -> tuple[str, str]:
+    """What the order of gates and answers is worth, and why."""
+    state, why = source.registration(gates.sha256)
+    if state == EXPLORATORY or not config.chosen:
+        return state, why
+    if config.source is not None:
+        return EXPLORATORY, "axis, pooling, gates or seed were chosen after the run"
+    if config.adapter is not None:
+        return EXPLORATORY, (
+            "pooling, gates or seed were chosen, and whether these questions were asked before is "
+            "not known"
+        )
+    return state, why
 
 
 def _parts(config: FalsifyConfig) -> int:

@@ -22,6 +22,8 @@ PASSED, FAILED, OPEN = (one.value for one in
                         (GateState.PASSED, GateState.FAILED, GateState.NOT_DECIDABLE))  # fmt: skip
 SINGLE = (Step.FRESH, Step.AXES, Step.POOLED)
 """Of one model, beside training: what may refute."""
+ALONE = (Step.TRAINING, *SINGLE)
+ALL = (*ALONE, Step.REPLICATION)
 
 
 def claims_of(
@@ -39,8 +41,8 @@ def claims_of(
         faults.append(ReasonCode.TRUNCATED)
     doubts = _doubts(steps, modes, ends_known)
     single = _conjunction(
-        f"the states tell {axis} from not {axis} on fresh items, by steps 1 to 4",
-        steps, (Step.TRAINING, *SINGLE), faults, doubts, gates,
+        f"the states tell {axis} from not {axis} on fresh items, {_by(steps, ALONE)}",
+        steps, ALONE, faults, doubts, gates,
     )  # fmt: skip
     return {
         "all_five": _all_five(single, steps, faults, doubts, gates, axis),
@@ -58,20 +60,34 @@ def _all_five(
 ) -> JudgedClaim:
     """Step 5 refutes only where the other model's own training carries the signal."""
     statement = (
-        f"the states tell {axis} from not {axis} on fresh items, and another model's do, by all "
-        "five steps"
+        f"the states tell {axis} from not {axis} on fresh items, and another model's do, "
+        f"{_by(steps, ALL)}"
     )
     other = steps[Step.REPLICATION]
     if single.verdict in (Verdict.INVALID, Verdict.REFUTED):
         return replace(single, statement=statement)
     refuting = other["state"] == FAILED and not other.get("no_signal") and not other.get("cliff")
     if other["state"] == PASSED or refuting:
-        named = (Step.TRAINING, *SINGLE, Step.REPLICATION)
-        return _conjunction(statement, steps, named, faults, doubts, gates)
+        return _conjunction(statement, steps, ALL, faults, doubts, gates)
     return _conjunction(
-        statement, steps, (Step.TRAINING, *SINGLE), faults, [*doubts, ReasonCode.NOT_REPLICATED],
-        gates,
-    )  # fmt: skip
+        statement, steps, ALONE, faults, [*doubts, ReasonCode.NOT_REPLICATED], gates
+    )
+
+
+def _by(steps: Mapping[str, Found], named: Sequence[Step]) -> str:
+    """Which steps a statement rests on, by their numbers, and which of those named were not run."""
+    number = {step: place for place, step in enumerate(Step, start=1)}
+    left = [str(number[step]) for step in named if steps[step]["state"] == NOT_RUN]
+    if not left:
+        return "by all five steps" if len(named) == len(number) else f"by steps 1 to {len(named)}"
+    run = [str(number[step]) for step in named if steps[step]["state"] != NOT_RUN]
+    if not run:
+        return "by no step, since none was run"
+    return f"by step{'s' if len(run) > 1 else ''} {_and(run)}; {_and(left)} not run"
+
+
+def _and(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _conjunction(

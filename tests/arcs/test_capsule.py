@@ -12,8 +12,10 @@ import pytest
 
 from arcs.arc3 import command as arc3
 from arcs.arc3 import features
-from arcs.capsules import command, contents
+from arcs.arc3.engine import Engine
+from arcs.capsules import command, contents, metering
 from arcs.capsules.contents import make, read
+from arcs.cli import main
 from arcs.falsification.finished_run import FinishedRun
 from models.errors import UserError
 from models.store import prepare
@@ -219,6 +221,23 @@ def test_answers_of_arc1_come_out_again_with_their_labels(
     assert found["answers"]["identical"] == 0
     assert found["answers"]["differing"][0]["from_token"] == len(made["rows"][0]["ids"]) - 1
     assert "base" not in {one["arm"] for one in found["labels"]["differing"]}
+
+
+def test_a_reading_that_is_no_number_is_not_hidden() -> None:
+    rows = [{"arm": "base", "item_id": one, "contrast": 0.5} for one in ("a", "b")]
+    engine = Engine("torch", "float32", "f32")
+    read = {("base", "a"): 0.5 + 1e-6, ("base", "b"): float("nan")}
+    found = metering._compared({"rows": rows}, read, engine, "float32")
+    assert found["reproduces"] is False and found["outside"] == ["b, base"]
+    assert found["distance"]["largest"] is None  # JSON has no nan
+    assert "- at most" in command._readings({**found, "not_replayed": {}})[0]
+
+
+def test_a_seed_below_0_is_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["verify", str(tmp_path / "claim.json"), "--seed", "-1"])
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and "Invalid" in said
 
 
 @pytest.mark.slow

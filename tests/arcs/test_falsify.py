@@ -40,8 +40,10 @@ from arcs.falsification.rows_file import read_rows
 from arcs.gates import load_gates
 from arcs.report.kinds import view_of
 from arcs.reproduction.artifacts import Artifacts
+from arcs.runs import RunDirectory
 from evals.statistics.rates import Interval
 from models.errors import UserError
+from models.fingerprint import file_sha256
 from tests.support.arc3_bench import SMALL, side, study
 from tests.support.falsify_bench import Made, finished_run, made, write_lines
 from tests.support.printed import printed, widened
@@ -235,6 +237,12 @@ def test_without_another_model_it_is_not_replicated(tmp_path: Path) -> None:
     assert verdicts(metrics) == {
         "all_five": ("INCONCLUSIVE", ["not_replicated"]),
         "this_model": ("SUPPORTED", ["effect_shown"]),
+    }
+    said = {name: one["statement"].split("fresh items, ")[1]
+            for name, one in metrics["claims"].items()}  # fmt: skip
+    assert said == {
+        "all_five": "and another model's do, by steps 1, 2 and 4; 3 and 5 not run",
+        "this_model": "by steps 1, 2 and 4; 3 not run",
     }
     assert states(metrics)["axes"] == "not run" and "one axis" in metrics["steps"][2]["reason"]
 
@@ -744,6 +752,68 @@ def test_without_a_name_the_latest_runs_are_one_page(
     assert metrics["config"]["replication"] == str(other.absolute())
     assert verdicts(metrics)["all_five"][0] == "SUPPORTED"
     assert "it changes pass@1" in Path("made/latest.html").read_text()
+
+
+def test_without_a_run_of_arc3_nothing_is_falsified_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = finished_run(made(tmp_path / "a"), Path("runs/arc1-a"), arc="arc1")
+    claim = {"statement": "it changes pass@1", "verdict": "INCONCLUSIVE", "n_to_settle": 647,
+             "reasons": ["underpowered"], "delta": 0.01, "n_items": 9,
+             "interval": {"low": -0.1, "high": 0.1, "level": 0.95}}  # fmt: skip
+    (run / "metrics.json").write_text(json.dumps({"claim": claim}))
+    for flags, out, named in (({"seed": 1}, None, "--seed"), ({}, Path("made"), "--out"),
+                              ({"profile": "quick"}, Path("made"), "--profile")):  # fmt: skip
+        with pytest.raises(UserError, match=f"^{named}: runs has no finished run of arc3"):
+            command.start(flags, out=out, run=None, as_json=False)
+    assert not Path("made").exists()
+    # what settle came to stands beside the first verdict, where the run is still that one
+    of = {name: file_sha256(run / name) for name in ("metrics.json", "manifest.json")}
+    with RunDirectory.create(run / "settle", {"arc": "settle", "config": {}, "of": of}) as own:
+        own.write_json("metrics.json", {"claims": {"trained": {
+            **claim, "verdict": "REFUTED", "reasons": ["effect_excluded"], "n_items": 320,
+        }}})  # fmt: skip
+    # one damaged manifest beside metrics.json ends nothing
+    broken = finished_run(made(tmp_path / "b"), Path("runs/arc3-b"))
+    (broken / "manifest.json").write_text("{")
+    command.start({}, out=None, run=None, as_json=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no finished run of arc3, so nothing is falsified" in said
+    assert "arc3-b is left out, since it is damaged: " in said
+    assert "Settled: REFUTED (effect excluded), n = 320." in said
+    (row,) = latest.rows([run])
+    assert row["claims"][0]["verdict"] == "INCONCLUSIVE"
+    (run / "metrics.json").write_text(json.dumps({"claim": {**claim, "n_items": 10}}))
+    (row,) = latest.rows([run])
+    assert row["claims"][0]["settled"] is None
+    assert row["claims"][0]["not_settled"] == "metrics.json has changed since it was settled"
+
+
+def test_only_a_whole_unedited_valid_run_replicates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = made(tmp_path / "b", seed=1, family="qwen3")
+    fit = finished_run(other, Path("runs/fit"))
+    lacking = finished_run(other, Path("runs/lacking"))
+    (lacking / "labels.json").unlink()
+    invalid = finished_run(other, Path("runs/invalid"))
+    claim = {"verdict": "INVALID", "reasons": ["judge_not_valid"]}
+    (invalid / "metrics.json").write_text(json.dumps({"claims": {"transfer": claim}}))
+    model = {"name": "m", "fingerprint": "f", "family": "qwen3", "base": {"fingerprint": "g"}}
+    edited = finished_run(other, Path("runs/edited"), model=model)
+    last = finished_run(made(tmp_path / "a", family="llama"), Path("runs/last"))
+    for place, path in enumerate((fit, lacking, invalid, edited, last)):
+        os.utime(path / "metrics.json", (place, place))
+    found = latest.latest()
+    assert found.runs["arc3"] == last and found.replication == fit
+    assert [note.split(":")[0] for note in found.notes] == [
+        f"{name} is no replication" for name in ("edited", "invalid", "lacking")
+    ]
+    shutil.rmtree(fit)
+    found = latest.latest()
+    assert found.replication is None and found.notes[-1].startswith("no replication: ")
 
 
 # -- what people see ------------------------------------------------------------------------------

@@ -18,8 +18,10 @@ from arcs.arc3.engine import Engine, opened
 from arcs.arc3.labelling import score
 from arcs.falsification import command, edited
 from arcs.falsification.config import parse
+from arcs.falsification.pipeline import registered
 from arcs.falsification.protocol import FILE
 from arcs.falsification.report import report
+from arcs.gates import load_gates
 from arcs.progress import Reporter
 from arcs.trained_on import KEY, describe
 from backends import open_backend
@@ -122,6 +124,15 @@ def test_gates_are_written_before_a_model_is_asked(
     assert not out.exists(), "a mistake left a run behind"
 
 
+def test_what_is_chosen_for_an_adapter_is_exploratory() -> None:
+    """The questions may have been asked before, with other gates or another seed."""
+    source = edited.EditedRun.__new__(edited.EditedRun)
+    for more, state in (({}, "gates fixed first"), ({"seed": 1}, "exploratory"),
+                        ({"gates": Path("g")}, "exploratory")):  # fmt: skip
+        config = parse({"adapter": Path("a"), **more})
+        assert registered(source, config, load_gates())[0] == state
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -190,7 +201,7 @@ def test_the_protocol_runs_on_the_edited_models_own_answers(
     metrics = json.loads((out / "metrics.json").read_text())
     schema = Path(__file__).resolve().parents[2] / "docs" / "falsify-metrics.schema.json"
     jsonschema.validate(metrics, json.loads(schema.read_text()))
-    assert metrics["registration"]["state"] == "preregistered"
+    assert metrics["registration"]["state"] == "gates fixed first"  # asked before, or not
     asked = out / edited.EDITED / "responses.jsonl"
     assert (out / FILE).stat().st_mtime_ns < asked.stat().st_mtime_ns
     edit = edit_of(bench.adapter, bench.directory, gguf=False)

@@ -39,7 +39,7 @@ ITEMS = "items.jsonl"
 METRICS = "metrics.json"
 Reader = Callable[[Path, Mapping[str, Any], Mapping[str, Any], str | None], Results]
 OWN: Mapping[str, tuple[tuple[str, ...], Reader]] = {
-    "arc2": ((*run_arc2.NEEDED, METRICS), run_arc2.read),
+    "arc2": (run_arc2.NEEDED, run_arc2.read),
     "arc3": ((*run_arc3.NEEDED, METRICS), run_arc3.read),
 }
 """What a finished run has, and its reader."""

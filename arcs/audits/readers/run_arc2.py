@@ -22,10 +22,12 @@ from arcs.audits.results import (
     ResultSet,
 )
 from evals.truncation import repetition_loop
+from models.errors import UserError
 
 Json = Mapping[str, Any]
 BASE = "base"
-NEEDED = (f"answers.{BASE}.jsonl",)
+NEEDED = ("metrics.json",)
+"""Files of answers have a seed in their names where answers were drawn with several."""
 DECODING = ("temperature", "top_p", "top_k_tokens", "repetition_penalty")
 SIGNED = {"directional": True, "magnitude": False}
 """How each comparison of two groups of answers ranks heads. The causal one compares no groups."""
@@ -37,6 +39,11 @@ NOT_READ = (
 
 def read(folder: Path, manifest: Json, metrics: Json, family: str | None) -> Results:
     """One run's arms, rankings and sweep. Raises UserError, or KeyError for what is lacking."""
+    if not _answers(folder, BASE):
+        raise UserError(
+            f"{folder}: no answers of the unchanged model (answers.{BASE}.jsonl, or one a seed); "
+            "the run is damaged"
+        )
     return Results(
         folder,
         "threearc run",

@@ -152,6 +152,24 @@ def test_a_folder_of_runs_makes_a_family_a_run_and_names_the_unfinished(tmp_path
     assert found.skipped == (f"{tmp_path / 'three'}: no items.jsonl, the run is not finished",)
 
 
+def test_a_run_of_arc2_with_seeds_is_finished_and_one_without_answers_is_damaged(tmp_path):
+    config = {"temperature": 0.7, "seeds": [1000, 1001, 1002]}
+    RunDirectory.create(tmp_path / "x", {"arc": "arc2", "config": config}).close()
+    with pytest.raises(UserError, match=r"no metrics.json yet; finish it with threearc arc2 --run"):
+        read(tmp_path / "x")
+    metrics = {"sweep": [{"point": "base", "lambda": 1.0, "arm": "base"}], "rankings": {},
+               "cohorts": {"lacking": 1, "having": 1}}  # fmt: skip
+    (tmp_path / "x" / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(UserError, match=r"no answers of the unchanged model .*damaged"):
+        read(tmp_path / "x")
+    row = json.dumps({"item_id": "a", "finish_reason": "stop", "ids": [1, 2]}) + "\n"
+    for seed in config["seeds"]:
+        (tmp_path / "x" / f"answers.base.seed{seed}.jsonl").write_text(row)
+    found = read(tmp_path / "x")
+    assert [one.name for one in found.sets] == [f"x base (seed {s})" for s in config["seeds"]]
+    assert [len(one.items) for one in found.sets] == [1, 1, 1] and len(found.interventions) == 3
+
+
 def test_an_unfinished_run_says_how_to_finish_it(tmp_path):
     RunDirectory.create(tmp_path / "x", manifest(resolve({}))).close()
     with pytest.raises(UserError, match="finish it with threearc arc1 --run"):
