@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from arcs.runs import canonical_json
+from arcs.runs import ANEW, canonical_json
 from models.errors import UserError
 
 EDIT = frozenset({"adapter_sha256", "gguf_sha256", "tempering", "merged_fingerprint"})
@@ -60,7 +60,7 @@ def require_same_stage(run: Path, arm: str, first: Engine, now: Engine) -> None:
     if key is not None:
         raise UserError(
             f"--run {run}: {arm} was begun with {key} {first.get(key)} and would go on with "
-            f"{now.get(key)}; continue it where it was begun, or start a new run with --out"
+            f"{now.get(key)}; continue it where it was begun, or {ANEW}"
         )
 
 
@@ -71,7 +71,7 @@ def require_same_instrument(run: Path, arms: tuple[str, str], one: Engine, two: 
         raise UserError(
             f"--run {run}: {arms[0]} was decoded with {key} {one.get(key)}, and {arms[1]}, which "
             f"is compared with it, would be with {two.get(key)}; continue the run where it was "
-            "begun, or start a new run with --out"
+            f"begun, or {ANEW}"
         )
 
 

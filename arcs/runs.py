@@ -28,6 +28,8 @@ from models.errors import UserError
 MANIFEST = "manifest.json"
 METRICS = "metrics.json"
 TIMING = "timing.json"
+ANEW = "start a new run with --out"
+"""The way out of a run that cannot be continued."""
 PAYING = "paying.json"
 """Budget and prices of a run's judge: what may differ from sitting to sitting, so not of what a
 run is made of."""
@@ -199,7 +201,7 @@ class RunDirectory:
         for key, value in plain.items():
             if key in manifest and manifest[key] != value:
                 detail = _first_difference(manifest[key], value, key)
-                raise UserError(f"--run {self.path}: {detail}; start a new run with --out")
+                raise UserError(f"--run {self.path}: {detail}; {ANEW}")
         if any(key not in manifest for key in plain):
             write_text_atomically(self.path / MANIFEST, canonical_json({**manifest, **plain}))
 
@@ -210,7 +212,7 @@ class RunDirectory:
         if begun != now:
             raise UserError(
                 f"--run {self.path}: it was begun with threearc at commit {_commit(begun)}, and "
-                f"this is {_commit(now)}; check that one out or start a new run with --out"
+                f"this is {_commit(now)}; check that one out or {ANEW}"
             )
 
     def discard_if_unused(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from arcs import provenance
-from arcs.runs import MANIFEST, RunDirectory, read_manifest
+from arcs.runs import ANEW, MANIFEST, RunDirectory, read_manifest
 from models.errors import UserError
 
 MOVES = frozenset({"adapters", "adapter", "source", "items"})
@@ -24,7 +24,7 @@ def sub_run(path: Path, arc: str, config: Mapping[str, Any]) -> RunDirectory:
         return RunDirectory.create(path, provenance.first_manifest(arc, dict(config), sys.argv))
     begun = read_manifest(path).get("config")
     if not isinstance(begun, dict) or _unmoved(begun) != _unmoved(config):
-        raise UserError(f"{path}: it was begun with other settings; start a new run with --out")
+        raise UserError(f"{path}: it was begun with other settings; {ANEW}")
     return RunDirectory.resume(path)
 
 

@@ -20,11 +20,20 @@ NULL = "an edit moves an item's contrast either way"
 
 
 def meter_claim(
-    axis: str, base: AxisScore, shift: AxisShift, gates: Gates, *, trained_on_test: bool = False
+    axis: str,
+    base: AxisScore,
+    shift: AxisShift,
+    gates: Gates,
+    *,
+    trained_on_test: bool = False,
+    smallest: float | None = None,
 ) -> dict[str, Any]:
-    """One axis of one condition, JSON-able; ``delta`` and ``interval`` in nats per token."""
-    smallest = None
-    if base.deviation:
+    """One axis of one condition, JSON-able; ``delta`` and ``interval`` in nats per token.
+
+    ``smallest``: the shift that matters, in nats per token, where it was fixed before these
+    readings; None: it is taken from the base's own.
+    """
+    if smallest is None and base.deviation:
         smallest = gates.smallest_effect.meter * base.deviation
     verdict, reason = _verdict(shift, smallest, gates)
     if trained_on_test:

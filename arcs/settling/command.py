@@ -13,7 +13,7 @@ from rich.console import Console
 from arcs import provenance
 from arcs.continuing import continuable
 from arcs.progress import Reporter
-from arcs.runs import METRICS, canonical_json
+from arcs.runs import ANEW, METRICS, canonical_json
 from arcs.settling import pipeline, report
 from arcs.settling.measuring import Measuring
 from arcs.settling.pipeline import FOLDER, PLAN, Asked
@@ -62,10 +62,17 @@ def _run(
     with directory, continuable(
         "settle", directory, reporter, begun_now=False, again=again
     ):  # fmt: skip
-        if not (directory.path / METRICS).exists():
-            directory.extend_manifest(versions=provenance.versions())
-            directory.require_same_commit(provenance.code_state())
-        return pipeline.settle(subject, plan, directory, reporter)
+        try:
+            if not (directory.path / METRICS).exists():
+                directory.extend_manifest(versions=provenance.versions())
+                directory.require_same_commit(provenance.code_state())
+            return pipeline.settle(subject, plan, directory, reporter)
+        except UserError as error:
+            # what runs say of themselves; a settle has no --out of its own
+            said = str(error).replace(ANEW, f"begin a new {subject.kind} run")
+            if pipeline.discard_unopened(directory):
+                said += " (no new item was opened, so the plan was not kept)"
+            raise UserError(said) from error
 
 
 def _absolute(data: Sequence[str]) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ class Look:
     sources: tuple[Mapping[str, Any], ...]
     """Numbers of each source, and the interval over all of them in strata."""
     stratified: Interval | None
-    """None for one source."""
+    """None for one source, and where a source has too few items for an interval."""
 
     @property
     def decided(self) -> bool:
@@ -84,7 +84,9 @@ def look(subject: Subject, one: Planned, by_look: Sequence[Sequence[Piece]]) -> 
     if shown or ((nothing or not at) and seen.verdict is not Verdict.INVALID):
         seen = _open(seen)
     sources, strata = _sources(subject, one, by_look, 1 - level)
-    if seen.verdict is Verdict.REFUTED and strata and not strata.excludes_effect(claim.smallest):
+    # a stratum without an interval (one item of the meter) leaves nothing excluded
+    excluded = len(sources) == 1 or (strata is not None and strata.excludes_effect(claim.smallest))
+    if seen.verdict is Verdict.REFUTED and not excluded:
         seen = _open(seen)
     flat = [value for added in values for value in added]
     return Look(
@@ -123,11 +125,8 @@ def _sources(
         found.append({"source": source, "n_items": len(own), "delta": mean,
                       "interval": None if interval is None else interval.to_json()})  # fmt: skip
     known = [(n, mean, interval) for n, mean, interval in strata if interval is not None]
-    if len(strata) == 1:
-        return tuple(found), None
-    # a stratum without an interval (one item of the meter) leaves nothing excluded
-    wide = Interval(-1e9, 1e9, level)
-    return tuple(found), stratified(known) if len(known) == len(strata) else wide
+    whole = len(strata) > 1 and len(known) == len(strata)
+    return tuple(found), stratified(known) if whole else None
 
 
 def _interval(values: Sequence[float], one: Planned, level: float) -> Interval | None:

@@ -27,7 +27,7 @@ from arcs.progress import Reporter
 from arcs.report.stored import StoredRun
 from arcs.runs import METRICS
 from arcs.settling.opened import why_not
-from arcs.settling.subject import OWN, OpenClaim, Piece, Pool, Seen
+from arcs.settling.subject import OWN, RECALL, OpenClaim, Piece, Pool, Seen
 from arcs.settling.unused import Source, file_of, in_hash_order, pools
 from arcs.subruns import sub_run
 from backends.lora import adapter_sha256
@@ -44,11 +44,13 @@ from models.errors import UserError
 from models.store import prepare
 
 MEASURE = "measure"
-RECALL, RECALLED = "recall", 400
-"""Generated short answers (evals/items/recall.py), and how many of them are offered."""
+RECALLED = 400
+"""Generated short answers that are offered."""
 STEPS = 50
 """Whole steps that the mean size of a contrast's difference is divided into for the exact test."""
 SETS: Mapping[str, str] = {METER: "meter", SHORT_ANSWERS: "short_answers"}
+SAME = ("instrument", "quantity", "ids_counted", "instruction", "decoding", "n_predict")
+"""What of an instrument's description the readings of all looks must share."""
 Row = Mapping[str, Any]
 
 
@@ -129,6 +131,7 @@ class Measuring:
 
     def pools(self, data: Sequence[str], say: Reporter) -> list[Pool]:
         """See the protocol."""
+        self._require_same_items()
         own = self._source(OWN, self._items(OWN))
         more = []
         for name in data:
@@ -216,6 +219,18 @@ class Measuring:
 
         return meter if self.config.instrument == METER else answers
 
+    def _require_same_items(self) -> None:
+        """Raise UserError where the set is no longer the one that the run's items are of."""
+        by_id = {one.id: one for one in self._items(OWN)}
+        lost = next((item for item in self._used if item not in by_id), None)
+        if lost is not None:
+            raise UserError(f"{self.run}: its item {lost} is no longer in the set, so old and new "
+                            "items cannot be pooled; measure all of them anew")  # fmt: skip
+        measured = self.manifest["measurement"].get("items_sha256")
+        if items_sha256([by_id[item] for item in self._used]) != measured:
+            raise UserError(f"{self.run}: its items have other words now than in the run, so old "
+                            "and new ones cannot be pooled; measure all of them anew")  # fmt: skip
+
     @property
     def _n_predict(self) -> int:
         return (self.config.n_predict or (N_PREDICT,))[0]
@@ -289,6 +304,12 @@ class Measuring:
             if manifest.get(key) != self.manifest.get(key):
                 raise UserError(f"{self.run}: {key} was another when it was run, so its items and "
                                 "new ones cannot be pooled; measure all of them anew")  # fmt: skip
+        one, two = self.manifest["measurement"], manifest["measurement"]
+        changed = next((key for key in SAME if one.get(key) != two.get(key)), None)
+        if changed is not None:
+            raise UserError(f"{self.run}: the instrument's {changed} was another when it was run, "
+                            "so its items and new ones cannot be pooled; measure all of them "
+                            "anew")  # fmt: skip
         first = self.manifest["engine"]
         other = differing(first, engine)
         if other is not None:
@@ -324,7 +345,8 @@ def _meter(
     p = sign_flip_p_value(whole_steps(values.tolist(), claim.unit))
     shift = AxisShift(n, mean, interval, deviation, int((values > 0).sum()),
                       int((values == 0).sum()), p, p)  # fmt: skip
-    found = meter_claim(axis, scores(before)[axis], shift, gates)
+    # the gate of the plan: new items must not move what an effect is held against
+    found = meter_claim(axis, scores(before)[axis], shift, gates, smallest=claim.smallest)
     return Seen(
         Verdict(found["verdict"]), tuple(ReasonCode(one) for one in found["reasons"]),
         interval.to_json(), p, found["explanation"].split(". About")[0].rstrip(".")

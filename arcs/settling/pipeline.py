@@ -8,6 +8,7 @@ RUN/settle is a run of its own: ``plan.json`` (hashed in the manifest before a n
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from arcs import provenance
-from arcs.claims import Verdict
+from arcs.claims import ReasonCode, Verdict
 from arcs.gates import load_gates
 from arcs.progress import Reporter
-from arcs.runs import MANIFEST, METRICS, JsonLines, RunDirectory, canonical_json, read_manifest
+from arcs.runs import (
+    MANIFEST,
+    METRICS,
+    TIMING,
+    JsonLines,
+    RunDirectory,
+    canonical_json,
+    read_manifest,
+)
 from arcs.settling import coding, measuring
 from arcs.settling.looks import Look, look
 from arcs.settling.plan import Needs, Plan, Planned, Portion, needs
@@ -63,13 +72,21 @@ class Asked:
 def begin(subject: Subject, plan: Plan, asked: Asked) -> RunDirectory:
     """Make RUN/settle with its plan, or open the one that is there.
 
-    Raises UserError where it was planned otherwise, or the run has changed since.
+    A plan of which no item was opened gives way to another. Raises UserError where it was planned
+    otherwise and items were opened, or the run has changed since.
     """
     path = subject.run / FOLDER
     document = plan.to_json()
     written = canonical_json(document)
     sha = hashlib.sha256(written.encode()).hexdigest()
     files = {name: file_sha256(subject.run / name) for name in (*subject.files, MANIFEST)}
+    if (path / MANIFEST).exists() and not _opened(path):
+        begun = read_manifest(path)
+        if (begun.get("of"), begun.get("config"), begun.get("plan_sha256")) != (
+            files, asked.to_json(), sha
+        ):  # fmt: skip
+            with RunDirectory.resume(path) as left:
+                discard_unopened(left)
     if not (path / MANIFEST).exists():
         first = provenance.first_manifest(ARC, asked.to_json(), sys.argv)
         directory = RunDirectory.create(path, {**first, "of": files, "plan_sha256": sha})
@@ -95,6 +112,22 @@ def begin(subject: Subject, plan: Plan, asked: Asked) -> RunDirectory:
     elif (path / PLAN).read_text(encoding="utf-8") != written:
         raise UserError(f"{path / PLAN}: it was changed, and its hash says so; restore it")
     return directory
+
+
+def discard_unopened(directory: RunDirectory) -> bool:
+    """Remove a plan, and what was begun of it, where no new item was opened; whether it was."""
+    if _opened(directory.path):
+        return False
+    shutil.rmtree(directory.path)  # with its lock, which is held until it is closed
+    directory.close()
+    return True
+
+
+def _opened(path: Path) -> bool:
+    """Whether anything but what is written before the first answer lies in a look's folder."""
+    before = (MANIFEST, TIMING)
+    return any(entry.is_file() and entry.name not in before and not entry.name.startswith(".")
+               for look in path.glob("look-*") for entry in look.rglob("*"))  # fmt: skip
 
 
 def asked_before(run: Path, asked: Asked) -> Asked:
@@ -218,7 +251,7 @@ def _concluded(
     """``beyond``: unused items that the plan did not open."""
     last, claim = looks[-1], one.claim
     lacking: Needs | None = None
-    if last.seen.verdict is Verdict.INCONCLUSIVE:
+    if last.seen.reasons == (ReasonCode.UNDERPOWERED,):  # a floor or cut answers lack no items
         values = [value for pieces in by_look for piece in pieces
                   for value in subject.values(claim, piece)]  # fmt: skip
         lacking = needs(values, claim, one.levels[-1] or one.alpha, subject.gates.test.power)

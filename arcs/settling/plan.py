@@ -67,8 +67,11 @@ class Planned:
 
     @cached_property
     def either(self) -> float:
-        """Probability of a false effect in the run's own test or here, together."""
-        first = (self.alpha, *self.levels[1:])
+        """Probability of a false effect in the run's own test or here, together, for this claim.
+
+        At most: of several axes (Holm) the run's own test was at the whole alpha or less.
+        """
+        first = (self.alpha * self.claim.family, *self.levels[1:])
         return sum(crossing(self.schedule.fractions, first))
 
 

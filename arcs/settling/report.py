@@ -50,9 +50,9 @@ def planned(subject: Subject, plan: Plan) -> list[str]:
     )
     lines.append(
         "The run was not planned as a look. It counts as the first: of alpha it is charged what "
-        "the spending function gives at its share of the items, and it crossed no bound, or its "
-        "claim would not be open. Its own test, at the whole alpha, stands apart: a false effect "
-        "in either has the probability given above."
+        "the spending function gives at its share of the items; it crossed no bound, or its "
+        "estimate was smaller than one that matters. Its own test, at the whole alpha, stands "
+        "apart: a false effect in either has the probability given above."
     )
     return lines
 
@@ -80,6 +80,7 @@ def _claim(one: Planned, seconds: float | None) -> Iterator[str]:
             f"  decided by the last look with probability {one.as_seen.power:.2f} if the "
             f"difference is as seen, {one.no_effect.power:.2f} if there is none; a false effect, "
             f"here or in the run's own test: {one.either:.3f} at most"
+            f"{' (of this axis alone)' if claim.family > 1 else ''}"
         )
 
 
@@ -143,6 +144,6 @@ def _estimate(found: Mapping[str, Any]) -> str:
 
 
 def _interval(interval: Mapping[str, float] | None) -> str:
-    if interval is None or interval["high"] > 1e6:
+    if interval is None:
         return "[-]"
     return f"[{interval['low']:+.3f}, {interval['high']:+.3f}]"

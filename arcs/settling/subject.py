@@ -13,6 +13,8 @@ from arcs.progress import Reporter
 
 OWN = "own"
 """Source of the set that the run itself was about."""
+RECALL = "recall"
+"""Source of generated short answers (evals/items/recall.py)."""
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from arcs.settling.subject import OWN, Pool
+from arcs.settling.subject import OWN, RECALL, Pool
 from arcs.trained_on import Asked, recorded_overlap, shared_prompts
+from evals.benchmarks import TITLES
 from models.errors import UserError
 
 USED = "asked in the run"
 LIKE_USED = "nearly the same as an item of the run or of an earlier source"
 TRAINED = "among an adapter's training prompts"
+COPY = "the same or nearly the same as an item before it in the file"
+SHIPPED = frozenset({OWN, *TITLES, RECALL})
+"""Sources whose items are known to be different ones, however alike their words are."""
 Say = Callable[[str], None]
 
 
@@ -52,7 +56,8 @@ def pools(
     """The own set's and each further source's unused items.
 
     ``used``: ids of the own set. Items of one shipped set are different items; items of another
-    source are held against all before them, exactly and nearly. Raises UserError as its parts.
+    source are held against all before them, exactly and nearly, those of a file also against each
+    other. Raises UserError as its parts.
     """
     taken = set(used)
     known = {item: own.asked[item] for item in used}
@@ -64,6 +69,8 @@ def pools(
         else:
             out |= _like(known, source.asked)
         out |= _trained(source, adapters, say)
+        if source.source not in SHIPPED:
+            out |= _copies(source, [item for item in source.asked if item not in out])
         left = [item for item in source.asked if item not in out]
         items: dict[str, tuple[str, ...]] = {}
         for group in dict.fromkeys(source.groups.values()):
@@ -79,6 +86,23 @@ def _like(known: Asked, asked: Asked) -> dict[str, str]:
     rows = [_Asked(item, text) for item, texts in known.items() for text in texts[:1]]
     shared = shared_prompts(rows, asked)
     return {one.item: USED if one.how == "exact" else LIKE_USED for one in shared}
+
+
+def _copies(source: Source, items: Sequence[str]) -> dict[str, str]:
+    """Items of a group that an item kept before them asks too: one of each such set is kept."""
+    from evals.overlap import duplicates_inside, exact_pairs  # scikit-learn takes a second
+
+    found: dict[str, str] = {}
+    for group in dict.fromkeys(source.groups[item] for item in items):
+        own = [item for item in items if source.groups[item] == group]
+        texts = [source.asked[item][0] for item in own]
+        # equal texts apart: those shorter than a shingle, or all boilerplate, have none to compare
+        alike = (*exact_pairs(texts, texts), *duplicates_inside(texts, drop_common=True))
+        pairs = {(pair.second, pair.first) for pair in alike if pair.first < pair.second}
+        for second, first in sorted(pairs):
+            if own[first] not in found:
+                found[own[second]] = COPY
+    return found
 
 
 def _trained(source: Source, adapters: Sequence[Path], say: Say) -> dict[str, str]:

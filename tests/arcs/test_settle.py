@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from arcs.claims import Verdict
+from arcs.claims import ReasonCode, Verdict
+from arcs.gates import load_gates
 from arcs.progress import Reporter
-from arcs.settling import pipeline, report
+from arcs.settling import measuring, pipeline, report
 from arcs.settling.looks import look, stratified
 from arcs.settling.opened import why_not
 from arcs.settling.pipeline import Asked
 from arcs.settling.plan import Plan, make
-from arcs.settling.subject import OWN, Piece
-from arcs.settling.unused import LIKE_USED, USED, Source, in_hash_order, pools
+from arcs.settling.subject import OWN, OpenClaim, Piece, Seen
+from arcs.settling.unused import COPY, LIKE_USED, USED, Source, in_hash_order, pools
+from evals.meter import MeterReading
 from evals.statistics import tango_interval
 from models.errors import UserError
 from tests.support.settle_bench import Draw, Scripted
@@ -194,6 +197,19 @@ def test_a_plan_is_not_changed_once_it_is_made(tmp_path: Path) -> None:
         settled(subject, 16)
 
 
+def test_a_plan_of_which_no_item_was_opened_gives_way(tmp_path: Path) -> None:
+    subject = Scripted(tmp_path / "run", drawn(0.1, 0.1), 40, {OWN: 60})
+    subject.dies_in = "look-2"
+    with pytest.raises(KeyboardInterrupt):
+        settled(subject, 16)
+    subject.dies_in = None
+    plan, found = settled(subject, 60)
+    assert plan.claims[0].schedule.sizes[-1] == 100 == found["claims"]["edit"]["n_items"]
+    with pipeline.RunDirectory.resume(subject.run / "settle") as directory:
+        assert not pipeline.discard_unopened(directory)
+    assert (subject.run / "settle" / "metrics.json").exists()
+
+
 def test_other_items_than_planned_are_refused(tmp_path: Path) -> None:
     subject = Scripted(tmp_path / "run", drawn(0.1, 0.1), 40, {OWN: 60})
     settled(subject)
@@ -252,6 +268,80 @@ def test_items_that_were_asked_in_other_words_are_not_new() -> None:
     assert found[0].items[""] == ("q2", "q3") and found[0].left_out == {USED: 2}
     assert found[1].items[""] == ("new",) and found[1].left_out == {USED: 1, LIKE_USED: 1}
     assert found[2].count("") == 0
+
+
+def test_copies_inside_a_file_are_one_item_and_a_shipped_set_has_none() -> None:
+    own = source(OWN, {"q": "What is the boiling point of water at sea level in kelvin?"})
+    items = {
+        "a": "Who wrote the third symphony in E flat major, and when was it first heard?",
+        "b": "who wrote the third symphony in E flat  major, and when was it first heard?",
+        "c": "Who wrote the third symphony in E flat major, and when was it first heard ?!",
+        "d": "Name four rivers that cross the border between Spain and Portugal.",
+        "e": "1+1",  # shorter than a shingle
+        "f": "1+1",
+    }
+    (_, file) = pools(own, [], [source("file", items)], [], lambda _: None)
+    assert file.items[""] == ("a", "d", "e") and file.left_out == {COPY: 3}
+    (_, shipped) = pools(own, [], [source("recall", items)], [], lambda _: None)
+    assert shipped.count("") == len(items)
+
+
+def reading(axis: str, item: int, contrast: float) -> MeterReading:
+    return MeterReading(f"{item}", axis, "d", contrast, 0.0, 1, 1)
+
+
+def test_later_items_do_not_move_what_a_shift_is_held_against() -> None:
+    """A first look of narrow spread, a second of wide: a fifth of both is above the shift."""
+    rng = np.random.default_rng(0)
+    before = [*rng.normal(0, 0.5, 40), *rng.normal(0, 5.0, 160)]
+    base = [reading("hedging", i, value) for i, value in enumerate(before)]
+    edited = [reading("hedging", i, value + 0.2) for i, value in enumerate(before)]
+    claim = OpenClaim("edit", "edit", "hedging", "hedging", {}, 0.2 * 0.5, 0.2 / 50)
+    assert 0.2 * float(np.std(before)) > 0.2 > claim.smallest
+    assert measuring._meter(claim, base, edited, load_gates()).verdict is Verdict.SUPPORTED
+
+
+def test_a_false_effect_in_either_counts_the_run_s_own_test_at_the_whole_alpha(
+    tmp_path: Path,
+) -> None:
+    subject = Scripted(tmp_path / "run", drawn(0.1, 0.1), 40, {OWN: 60})
+    (one,) = make(subject, subject.all_pools(), 60).claims
+    of_four = replace(one, claim=replace(one.claim, family=4), alpha=one.alpha / 4,
+                      levels=tuple(level / 4 for level in one.levels))  # fmt: skip
+    assert one.either > 0.05 and 0.05 < of_four.either < one.either
+
+
+@pytest.mark.parametrize("reason", [ReasonCode.FLOOR, ReasonCode.UNFINISHED_ANSWERS])
+def test_items_are_missing_only_where_items_are_what_is_lacking(
+    tmp_path: Path, reason: ReasonCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = Scripted(tmp_path / "run", drawn(0.1, 0.1), 40, {OWN: 60})
+    judge = subject.judge
+
+    def short(*asked: Any) -> Seen:
+        return replace(judge(*asked), verdict=Verdict.INCONCLUSIVE, reasons=(reason,))
+
+    monkeypatch.setattr(subject, "judge", short)
+    _, found = settled(subject)
+    claim = found["claims"]["edit"]
+    assert claim["reasons"] == [reason.value] and claim["missing"] is None
+    assert "more would" not in claim["explanation"]
+
+
+def test_a_source_without_an_interval_leaves_nothing_excluded(tmp_path: Path) -> None:
+    """One item of the meter has no spread: its interval is missing, not wide."""
+    subject = Scripted(tmp_path / "run", lambda *_: 0, 300, {OWN: 0, "other": 300})
+    (planned,) = make(subject, subject.all_pools(), 300).claims
+    one = replace(planned, claim=replace(planned.claim, unit=0.01), levels=(1e-6, 0.05),
+                  allowed=(1e-6, 0.05))  # fmt: skip
+    found = {}
+    for count in (300, 1):
+        subject._write(tmp_path / str(count), "other", range(count))
+        pieces = [[Piece(OWN, subject.run, first=True)], [Piece("other", tmp_path / str(count))]]
+        found[count] = look(subject, one, pieces)
+    assert found[300].seen.verdict is Verdict.REFUTED and found[300].stratified is not None
+    assert found[1].seen.verdict is Verdict.INCONCLUSIVE and found[1].stratified is None
+    assert found[1].sources[1]["interval"] is None
 
 
 def test_the_order_is_free_of_the_file() -> None:

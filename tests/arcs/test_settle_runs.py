@@ -20,7 +20,7 @@ from tests.support.arc1_bench import Bench as Arc1Bench
 from tests.support.command_line import call_here
 from tests.support.eval_bench import Bench as EvalBench
 from tests.support.hedging import LORA
-from tests.support.kills import kill_in
+from tests.support.kills import kill_when
 from tests.support.measure_bench import MeasureBench
 
 
@@ -107,8 +107,15 @@ def test_another_engine_or_adapter_is_one_line(
     (copied / "manifest.json").write_text(json.dumps(other))
     done = call(bench, copied, "--max-items", 8)
     assert done.returncode == 2 and "with dtype bfloat16, and new items would be" in done.stderr
-    assert not list((copied / "settle").rglob("base.jsonl"))  # before anything was measured
-    shutil.rmtree(copied / "settle")
+    # before anything was measured, so another plan can be made
+    assert "no new item was opened" in done.stderr and not (copied / "settle").exists()
+    for part, message in (({"quantity": "x"}, "the instrument's quantity was another"),
+                          ({"items_sha256": "x"}, "its items have other words now")):  # fmt: skip
+        changed = {**manifest, "measurement": {**manifest["measurement"], **part}}
+        (copied / "manifest.json").write_text(json.dumps(changed))
+        done = call(bench, copied, "--max-items", 8)
+        assert done.returncode == 2 and message in done.stderr
+        assert not (copied / "settle").exists()
     kept = bench.root / "kept"
     shutil.copytree(bench.live, kept)
     try:
@@ -179,7 +186,13 @@ def test_a_killed_settle_of_an_evaluation_ends_in_the_same_bytes(coding: EvalBen
     code = "from arcs.cli import main; main()"
     run = root / "killed" / "run"
     command = [sys.executable, "-c", code, "settle", str(run), *flags]
-    assert kill_in("look 2", command, environment, run / "settle", 1.0)
+
+    def answered() -> bool:
+        found = (run / "settle" / "look-2").glob("*/*.completions.jsonl")
+        return any(b"\n" in path.read_bytes() for path in found)
+
+    assert kill_when(answered, command, environment)
+    assert not (run / "settle" / "metrics.json").exists()
     again = call_here("settle", run, *flags, THREEARC_CACHE=str(coding.cache))
     assert again.returncode == 0, again.stderr
     found, other = json.loads(done.stdout), json.loads(again.stdout)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -17,6 +18,22 @@ def phases_begun(run: Path) -> dict[str, int]:
     except (OSError, ValueError):
         return {}
     return {name: len(entry["starts"]) for name, entry in timing["phases"].items()}
+
+
+def kill_when(lies: Callable[[], bool], command: list[str], env: dict[str, str]) -> bool:
+    """Start the command, kill it once ``lies`` is true; False if it ended before."""
+    with subprocess.Popen(
+        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    ) as process:
+        while process.poll() is None and not lies():
+            time.sleep(0.003)
+        killed = process.poll() is None
+        if killed:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            assert process.stderr is not None
+            assert process.returncode == 0, process.stderr.read().decode()
+    return killed
 
 
 def kill_in(phase: str, command: list[str], env: dict[str, str], run: Path, delay: float) -> bool:
