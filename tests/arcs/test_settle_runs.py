@@ -233,3 +233,10 @@ def test_arc1_goes_on_as_an_evaluation_of_its_adapter(tmp_path: Path) -> None:
     (run / "manifest.json").write_text(json.dumps(manifest))
     done = call_here("settle", run, "--max-items", 2, THREEARC_CACHE=cache)
     assert done.returncode == 2 and "was decoded with kv_dtype f32" in done.stderr
+    assert (run / "settle" / "plan.json").exists()  # the base had answered new items by then
+    shutil.rmtree(run / "settle")
+    manifest["engine_base"]["kv_dtype"] = "f32"
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    done = call_here("settle", run, "--max-items", 2, THREEARC_CACHE=cache)
+    assert done.returncode == 2 and "no new item was opened" in done.stderr
+    assert not (run / "settle").exists()
