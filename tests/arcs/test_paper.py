@@ -13,7 +13,7 @@ import pytest
 from arcs.measure.config import parse as parse_measure
 from arcs.paper.config import PaperConfig, resolve
 from arcs.paper.forecast import forecast
-from arcs.paper.pipeline import on_disk
+from arcs.paper.pipeline import on_disk, prepare_paper
 from arcs.paper.plan import UNKNOWN_YET, Plan, Stage, plan
 from arcs.paper.reading import READERS
 from arcs.paper.recipe import FOLDER, PARTS, Published, Recipe, Row, recipes
@@ -24,6 +24,7 @@ from arcs.reproduction.artifacts import Artifacts
 from backends.memory import model_size
 from models.directory import ModelDirectory
 from models.errors import UserError
+from models.hub import NotOnDiskError
 from models.registry import MODELS
 from tests.support.command_line import call_here
 from tests.support.printed import printed
@@ -190,11 +191,11 @@ SAID_QUICK = {
         "arc3": ("100 items, not all", "n_predict 48 for 512", "float32 for bfloat16"),
         "falsify": ("100 items, not all", "n_predict 48 for 512", "float32 for bfloat16"),
     },
-    "Qwen3-0.6B": {
-        name: ("8 items, not all", "q8_0 for f16", "1 epoch(s) for 3", "batches of 8 for 32",
-               "16 training records, not all", "records cut at 512 ids for 4096")
-        for name in ("all-modules", "all-modules-thinking", "attention-thinking")
-    },
+    "Qwen3-0.6B": dict.fromkeys(
+        ("all-modules", "all-modules-thinking", "attention-thinking"),
+        ("8 items, not all", "q8_0 for f16", "1 epoch(s) for 3", "batches of 8 for 32",
+         "16 training records, not all", "records cut at 512 ids for 4096"),
+    ),
     "Qwen3-1.7B": {
         "v4-low-rank": ("batches of 8 for 32", "records cut at 512 ids for 2048", "q8_0 for f16"),
     },
@@ -372,8 +373,29 @@ def test_only_a_model_that_is_not_here_is_said_to_be_absent(monkeypatch: Any):
         raise UserError("its config.json is damaged")
 
     monkeypatch.setattr("arcs.paper.pipeline.prepare", damaged)
-    with pytest.raises(UserError, match="^its config.json is damaged$"):
+    with pytest.raises(UserError, match=r"^its config\.json is damaged$"):
         on_disk("qwen3-0.6b", Reporter())
+
+
+def test_the_sandbox_is_asked_for_last_and_not_for_a_dry_run(monkeypatch: Any, tiny: Any):
+    def none(**_: Any) -> None:
+        raise UserError("no sandbox")
+
+    monkeypatch.setattr("arcs.paper.pipeline.detect_level", none)
+    monkeypatch.setattr("backends.llamacpp.require_installed", lambda: None)
+    recipe = recipes()["SmolLM2-1.7B-Instruct"]
+    monkeypatch.setattr("arcs.paper.pipeline.prepare", lambda *_, **__: tiny("llama"))
+    config = config_of("smollm2-1.7b", recipe.model, backend="torch")
+    assert prepare_paper(config, recipe, Reporter(), runs=False).plan.stages
+    with pytest.raises(UserError, match="no sandbox"):
+        prepare_paper(config, recipe, Reporter())
+
+    def absent(*_: Any, **__: Any) -> ModelDirectory:
+        raise NotOnDiskError("not here")
+
+    monkeypatch.setattr("arcs.paper.pipeline.prepare", absent)
+    with pytest.raises(UserError, match="hf download HuggingFaceTB/SmolLM2"):
+        prepare_paper(config, recipe, Reporter())
 
 
 def test_the_report_shows_every_row_and_that_a_model_stands_in():
