@@ -17,6 +17,10 @@ UNWANTED = ["*/*"]
 """Files in subfolders (ONNX exports, originals) are other forms of the same weights."""
 
 
+class NotOnDiskError(UserError):
+    """Offline, and the model is not, or not completely, on this disk."""
+
+
 def is_hub_id(text: str) -> bool:
     """Whether ``text`` has the form owner/name or owner/name@revision."""
     return HUB_ID.fullmatch(text) is not None
@@ -45,7 +49,11 @@ def download(
     except UserError:
         raise
     except Exception as error:
-        raise UserError(_explain(error, repo, revision, offline)) from error
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        absent = offline and isinstance(error, LocalEntryNotFoundError)
+        kind = NotOnDiskError if absent else UserError
+        raise kind(_explain(error, repo, revision, offline)) from error
     return path, path.name
 
 

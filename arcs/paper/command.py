@@ -45,7 +45,7 @@ def start(
         config, recipe = _settings_of(run, flags)
     else:
         config, recipe = resolve(flags)
-    prepared = prepare_paper(config, recipe, reporter)
+    prepared = prepare_paper(config, recipe, reporter, runs=not dry_run)
     arrange_fast_blas(prepared.backend, reporter)
     needs = forecast(prepared.plan, prepared.directory, prepared.backend)
     if dry_run:

@@ -26,6 +26,7 @@ from models.directory import ModelDirectory
 from models.errors import UserError
 from models.files import write_atomically
 from models.fingerprint import file_sha256
+from models.hub import NotOnDiskError
 from models.store import prepare
 
 SCHEMA = "threearc-paper-1"
@@ -45,8 +46,13 @@ class Prepared:
     artifacts: Artifacts | None
 
 
-def prepare_paper(config: PaperConfig, recipe: Recipe, reporter: Reporter) -> Prepared:
-    """Everything that a user could have got wrong, in one line each (UserError)."""
+def prepare_paper(
+    config: PaperConfig, recipe: Recipe, reporter: Reporter, *, runs: bool = True
+) -> Prepared:
+    """Everything that a user could have got wrong, in one line each (UserError).
+
+    ``runs``: False where nothing will be, so that what executes programs need not be here.
+    """
     backend = choose_backend(config.backend)
     artifacts = None
     if config.artifacts is not None:
@@ -57,13 +63,13 @@ def prepare_paper(config: PaperConfig, recipe: Recipe, reporter: Reporter) -> Pr
             )
         artifacts = Artifacts(config.artifacts)
         import_paper(artifacts)  # what is not there or damaged is said now
+    directory = on_disk(config.model, reporter)
     wanted = wanted_stages(config, recipe)
-    if any(one.kind in EXECUTES for one in recipe.stages if one.name in wanted):
+    if runs and any(one.kind in EXECUTES for one in recipe.stages if one.name in wanted):
         from backends.llamacpp import require_installed
 
         require_installed()
         detect_level(allow_weak=config.allow_weak_sandbox)
-    directory = on_disk(config.model, reporter)
     return Prepared(directory, backend, plan(config, recipe, directory, backend), artifacts)
 
 
@@ -71,7 +77,7 @@ def on_disk(model: str, reporter: Reporter) -> ModelDirectory:
     """The model's directory; nothing is fetched. Raises UserError that says how to get it."""
     try:
         return prepare(model, offline=True, say=reporter.say)
-    except UserError as error:
+    except NotOnDiskError as error:
         from models.registry import lookup
 
         spec = lookup(model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from arcs.continuing import validated
 from arcs.paper.config import PaperConfig
 from arcs.paper.recipe import Recipe, StageRecipe
+from backends import default_dtype
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
 
@@ -19,18 +20,31 @@ _SAID: Mapping[str, str] = {
     "limit": "{new} items, not {old}",
     "sweep_limit": "{new} prompts at each lambda, not {old}",
     "axis_items": "{new} meter items, not {old}",
-    "train_limit": "{new} training records, not {old}",
-    "pairs_limit": "{new} pairs, not {old}",
     "evaluation_limit": "{new} items of each evaluation, not {old}",
-    "epochs": "{new} epoch(s) for {old}",
-    "dpo_epochs": "{new} DPO epoch(s) for {old}",
-    "max_length": "records cut at {new} ids for {old}",
-    "scales": "lambda {new} for {old}",
     "evaluation_n_predict": "n_predict {new} for {old} in evaluations",
     "n_predict": "n_predict {new} for {old}",
+    "scales": "lambda {new} for {old}",
+    "permutations": "{new} permutations for {old}",
+    "random_draws": "{new} set(s) of random heads for {old}",
+    "controls": "controls at the {new} lambda for {old}",
+    "quantisation": "{new} for {old}",
+    "quantisations": "{new} for {old}",
     "dtype": "{new} for {old}",
 }
 """Settings whose change a reader must know, in words. n_predict of tasks is said row by row."""
+_SAID_OF_TRAINING: Mapping[str, str] = {
+    "train_limit": "{new} training records, not {old}",
+    "held_out_limit": "{new} held-out records, not {old}",
+    "epochs": "{new} epoch(s) for {old}",
+    "batch": "batches of {new} for {old}",
+    "max_length": "records cut at {new} ids for {old}",
+    "pairs_limit": "{new} pairs, not {old}",
+    "dpo_epochs": "{new} DPO epoch(s) for {old}",
+    "dpo_batch": "DPO batches of {new} for {old}",
+    "dpo_max_length": "pairs cut at {new} ids for {old}",
+}
+"""The same of settings that say nothing of the base."""
+_OF_PAIRS = ("pairs_limit", "dpo_epochs", "dpo_batch", "dpo_max_length")
 BY_ROW = ("arc1", "eval")
 UNKNOWN_YET = Path("/of-an-earlier-stage")
 """Stands in settings for what an earlier stage makes, until that stage is there."""
@@ -44,6 +58,9 @@ class Stage:
     config: Any
     """As the arc's own command resolves it."""
     substituted: tuple[str, ...]
+    """Those of the stage that it rests on first."""
+    training: tuple[str, ...] = ()
+    """Of ``substituted``, what says nothing of the base."""
 
     @property
     def name(self) -> str:
@@ -84,7 +101,8 @@ def plan(config: PaperConfig, recipe: Recipe, directory: ModelDirectory, backend
         if why is not None:
             left_out[one.name] = why
             continue
-        stages.append(_stage(one, config, recipe, directory, backend, thinks=thinks))
+        made = _stage(one, config, recipe, directory, backend, thinks=thinks)
+        stages.append(_resting(made, {stage.name: stage for stage in stages}))
     return Plan(tuple(stages), left_out)
 
 
@@ -136,12 +154,33 @@ def _stage(
     if settings.get("thinking") and not thinks:
         del settings["thinking"]
         substituted.append("answers without thinking")
+    made = _resolved(one, settings, config, backend)
+    training = one.training
     if quick:
-        substituted += _changes(one, one.quick)
         settings |= one.quick
-    if directory.gguf is None:  # not made from a GGUF: there is no original
-        settings = _without_original(settings)
-    return Stage(one, _resolved(one, settings, config, backend), tuple(substituted))
+        if directory.gguf is None:  # not made from a GGUF: there is no original
+            settings = _without_original(settings)
+        paper, made = made, _resolved(one, settings, config, backend)
+        old, new = (_compared(x, directory, backend) for x in (paper, made))
+        substituted += _changes(one, _SAID, old, new)
+        training += tuple(_changes(one, _SAID_OF_TRAINING, old, new))
+    return Stage(one, made, (*substituted, *training), training)
+
+
+def _resting(stage: Stage, before: Mapping[str, Stage]) -> Stage:
+    """With what the stages before it had to substitute: all of a source, of an adapter how it was
+    trained."""
+    earlier: tuple[str, ...] = ()
+    training = stage.training
+    if stage.recipe.adapter_of is not None:
+        earlier = training = before[stage.recipe.adapter_of].training
+    if stage.recipe.source is not None:
+        earlier = before[stage.recipe.source].substituted
+    return replace(
+        stage,
+        substituted=tuple(dict.fromkeys((*earlier, *stage.substituted))),
+        training=training,
+    )
 
 
 def _without_original(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,11 +188,37 @@ def _without_original(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, **({"quantisations": ["q8_0"]} if found == ["original"] else {})}
 
 
-def _changes(one: StageRecipe, quick: Mapping[str, Any]) -> list[str]:
+def _compared(config: BaseModel, directory: ModelDirectory, backend: str) -> dict[str, Any]:
+    """Resolved settings as the paper's and ours are compared; what an arc works out, worked out."""
+    found = config.model_dump()
+    own = "q8_0" if directory.gguf is None else "its own GGUF"
+    if "accumulation" in found:
+        found["batch"] = found["micro_batch_size"] * found["accumulation"]
+        found["dpo_batch"] = found["dpo_micro_batch_size"] * found["dpo_accumulation"]
+        if found["adapter"] is not None:  # nothing is trained
+            found = {k: v for k, v in found.items() if k not in _SAID_OF_TRAINING}
+        elif "dpo" not in found["method"]:
+            found = {k: v for k, v in found.items() if k not in _OF_PAIRS}
+        if not found["evaluations"]:
+            del found["evaluation_limit"], found["evaluation_n_predict"]
+        if found["quantisation"] == "auto":
+            found["quantisation"] = own
+    if "quantisations" in found:
+        found["quantisations"] = tuple(
+            own if one == "original" else one for one in found["quantisations"]
+        )
+    if found.get("dtype") == "auto":
+        found["dtype"] = default_dtype(backend)
+    return found
+
+
+def _changes(
+    one: StageRecipe, said: Mapping[str, str], old: Mapping[str, Any], new: Mapping[str, Any]
+) -> list[str]:
     return [
-        _SAID[key].format(new=_text(new), old=_text(one.settings.get(key, "all")))
-        for key, new in quick.items()
-        if key in _SAID and new != one.settings.get(key) and not _said_by_row(one, key)
+        words.format(new=_text(new[key]), old=_text(old[key]))
+        for key, words in said.items()
+        if key in new and new[key] != old[key] and not _said_by_row(one, key)
     ]
 
 
@@ -162,9 +227,11 @@ def _said_by_row(one: StageRecipe, key: str) -> bool:
 
 
 def _text(value: Any) -> str:
-    return ", ".join(f"{x:g}" for x in value) if isinstance(value, Sequence) and not isinstance(
-        value, str
-    ) else str(value)  # fmt: skip
+    if value is None:
+        return "all"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(x if isinstance(x, str) else f"{x:g}" for x in value)
+    return str(value)
 
 
 def _resolved(

@@ -63,25 +63,34 @@ def _arm_at(metrics: Found, arm: str, n: int) -> Found:
 
 def _cell(read: Found, metrics: Found, stage: Stage) -> Ours:
     """A cell of Arc 1's table, of one checkpoint."""
-    del stage
     row = next(one for one in metrics["table"] if one["of"] == "run" and one["name"] == read["arm"])
     cell = row["cells"][read["cell"]]
     if cell is None:
         return Ours(why_not="this run did not measure it")
-    found = Ours.of(cell["value"], cell["interval"], cell["n"])
+    said = _evaluated_at(read["cell"], stage)
+    found = Ours.of(cell["value"], cell["interval"], cell["n"], said=said)
     if cell.get("judge_not_valid"):
         return replace(found, why_not="the rule or judge behind it is below its bar")
     return found
 
 
+def _evaluated_at(cell: str, stage: Stage) -> tuple[str, ...]:
+    """The n_predict of a cell whose answers the paper states none for."""
+    if cell not in ("recovery", "svr"):
+        return ()
+    return (f"answered at n_predict {max(stage.config.evaluation_n_predict)}",)
+
+
 def _kept(read: Found, metrics: Found, stage: Stage) -> Ours:
     """Share of the base's thinking that an edit keeps."""
-    del stage
     thinking = metrics["thinking"]
     if not thinking:
         return Ours(why_not="nothing was thought: the model has no thinking mode")
     kept = thinking["kept"][read["arm"]]
-    return Ours.of(kept["geometric_mean"], kept["interval"], kept["n"])
+    asked = max(stage.recipe.settings["n_predict"])
+    n = stage.budget(asked)
+    said = () if n == asked else (f"n_predict {n} for {asked}",)
+    return Ours.of(kept["geometric_mean"], kept["interval"], kept["n"], said=said)
 
 
 def _asserted(read: Found, metrics: Found, stage: Stage) -> Ours:
@@ -117,7 +126,20 @@ def _rate(rate: Found | None) -> Ours:
 def _answers(read: Found, metrics: Found, stage: Stage) -> Ours:
     """Arc 3's answers of one set: right or wrong against asserted or hedged."""
     del stage
-    return _of_table(metrics["decoupling"][read["set"]]["all"], read["rate"])
+    found = _of_table(metrics["decoupling"][read["set"]]["all"], read["rate"])
+    delivery = metrics["made_with"]["delivery"]
+    if read["rate"] != "accuracy" and delivery is not None and not delivery["passes"]:
+        return replace(found, why_not="the judge of delivery is below its bar")
+    return _valid(found, metrics, "transfer")
+
+
+def _valid(found: Ours, metrics: Found, name: str) -> Ours:
+    """Where the claim on these answers is INVALID, a number of them decides nothing."""
+    claim = metrics["claims"][name]
+    if found.why_not is not None or claim["verdict"] != "INVALID":
+        return found
+    reasons = ", ".join(claim["reasons"]).replace("_", " ")
+    return replace(found, why_not=f"its claim is INVALID ({reasons})")
 
 
 def _of_table(table: Found | None, name: str) -> Ours:
@@ -139,7 +161,8 @@ def _probe(read: Found, metrics: Found, stage: Stage) -> Ours:
         if one["features"] == read["features"] and one["probe"] == read["probe"]
     )  # fmt: skip
     fresh = one["fresh"]
-    return Ours.of(fresh["auc"], fresh["interval"], fresh["n_right"] + fresh["n_wrong"])
+    found = Ours.of(fresh["auc"], fresh["interval"], fresh["n_right"] + fresh["n_wrong"])
+    return _valid(found, metrics, "transfer")
 
 
 def _undecided(metrics: Found) -> str:
@@ -159,7 +182,8 @@ def _step(read: Found, metrics: Found, stage: Stage) -> Ours:
     gate = next(one for one in step["gates"] if one["gate"] == read["gate"])
     if gate["estimate"] is None:
         return Ours(why_not=gate["why"] or "not determined")
-    return Ours.of(gate["estimate"]["value"], gate["estimate"]["interval"], gate["estimate"]["n"])
+    at = gate["estimate"]
+    return _valid(Ours.of(at["value"], at["interval"], at["n"]), metrics, "this_model")
 
 
 def _baseline(read: Found, metrics: Found, stage: Stage) -> Ours:

@@ -74,6 +74,8 @@ class StageRecipe(_Record):
     """What the quick profile has instead."""
     substituted: tuple[str, ...] = ()
     """What is another thing than the paper's, whatever the profile."""
+    training: tuple[str, ...] = ()
+    """The same of how it trains, which says nothing of the base."""
     quick_substituted: tuple[str, ...] | None = None
     """Of the quick profile, in place of ``substituted`` where its items and labels are others."""
     adapter_of: str | None = None

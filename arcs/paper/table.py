@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from arcs.paper.plan import Plan
+from arcs.paper.plan import Plan, Stage
 from arcs.paper.reading import Ours, ours
 from arcs.paper.recipe import Published, Recipe, Row
 from evals.statistics.rates import wilson
@@ -30,7 +30,7 @@ def _row(
 ) -> dict[str, Any]:
     found = _ours(row, plan, metrics, refused)
     stage = None if row.stage is None else plan.stage(row.stage)
-    substituted = [*(stage.substituted if stage else ()), *found.said, *row.substituted]
+    substituted = list(dict.fromkeys((*_of_stage(row, stage), *found.said, *row.substituted)))
     return {
         "quantity": row.name,
         "checkpoint": row.checkpoint,
@@ -44,6 +44,14 @@ def _row(
         "why_not": found.why_not,
         "independent_word": None if row.independent is None else _word(found, row.independent),
     }  # fmt: skip
+
+
+def _of_stage(row: Row, stage: Stage | None) -> list[str]:
+    """What its stage had to substitute; how others were trained says nothing of the base."""
+    if stage is None:
+        return []
+    of_base = (row.read or {}).get("arm", "base") == "base"
+    return [one for one in stage.substituted if not (of_base and one in stage.training)]
 
 
 def _shown(found: Ours) -> dict[str, Any] | None:

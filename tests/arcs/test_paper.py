@@ -13,15 +13,18 @@ import pytest
 from arcs.measure.config import parse as parse_measure
 from arcs.paper.config import PaperConfig, resolve
 from arcs.paper.forecast import forecast
+from arcs.paper.pipeline import on_disk, prepare_paper
 from arcs.paper.plan import UNKNOWN_YET, Plan, Stage, plan
 from arcs.paper.reading import READERS
 from arcs.paper.recipe import FOLDER, PARTS, Published, Recipe, Row, recipes
 from arcs.paper.report import report
 from arcs.paper.table import NOT_MEASURED, OUTSIDE, WITHIN, rows
+from arcs.progress import Reporter
 from arcs.reproduction.artifacts import Artifacts
 from backends.memory import model_size
 from models.directory import ModelDirectory
 from models.errors import UserError
+from models.hub import NotOnDiskError
 from models.registry import MODELS
 from tests.support.command_line import call_here
 from tests.support.printed import printed
@@ -168,10 +171,56 @@ def check(stage: Stage, profile: str) -> None:
     if recipe.kind == "arc2":
         assert config.scales[0] == 1.0 and config.rank_by == "magnitude"
         assert config.labels == ("judge:lexical" if profile == "paper" else "exact-match")
-    if profile == "quick":
-        assert any("not all" in one or "for 512" in one for one in stage.substituted) or (
-            recipe.kind == "falsify" or "n_predict" in recipe.quick
-        )
+    if profile == "paper":
+        assert not any(" not all" in one for one in stage.substituted)
+
+
+SAID_QUICK = {
+    "Gemma-4-E2B": {
+        "chef": ("4 items, not 20", "1 epoch(s) for 3", "1 DPO epoch(s) for 2",
+                 "records cut at 512 ids for 2048", "pairs cut at 512 ids for 1280",
+                 "batches of 8 for 32", "DPO batches of 4 for 16", "16 training records, not all",
+                 "8 pairs, not all", "n_predict 96 for 512 in evaluations", "float32 for bfloat16",
+                 "12 items of each evaluation, not all", "4 held-out records, not all"),
+        "prompts-step16": ("24 items, not all", "n_predict 96 for 512", "float32 for bfloat16",
+                           "unpacked weights for its 4 bits"),
+        "arc2-humble": ("60 items, not all", "12 prompts at each lambda, not all",
+                        "lambda 1, 0.5 for 1, 0.9, 0.8, 0.5", "200 permutations for 2000",
+                        "1 set(s) of random heads for 3",
+                        "controls at the strongest lambda for all", "8 meter items, not all"),
+        "arc3": ("100 items, not all", "n_predict 48 for 512", "float32 for bfloat16"),
+        "falsify": ("100 items, not all", "n_predict 48 for 512", "float32 for bfloat16"),
+    },
+    "Qwen3-0.6B": dict.fromkeys(
+        ("all-modules", "all-modules-thinking", "attention-thinking"),
+        ("8 items, not all", "q8_0 for f16", "1 epoch(s) for 3", "batches of 8 for 32",
+         "16 training records, not all", "records cut at 512 ids for 4096"),
+    ),
+    "Qwen3-1.7B": {
+        "v4-low-rank": ("batches of 8 for 32", "records cut at 512 ids for 2048", "q8_0 for f16"),
+    },
+    "Qwen3.5-0.8B": {"humaneval": ("12 items, not all", "q8_0 for f16")},
+    "SmolLM2-1.7B-Instruct": {"falsify": ("n_predict 48 for 512", "float32 for bfloat16")},
+}  # fmt: skip
+
+
+def test_every_change_of_the_quick_profile_is_said_where_it_counts(monkeypatch: Any, tiny: Any):
+    monkeypatch.setattr("arcs.paper.plan.ChatEncoder", lambda _: type("E", (), {
+        "thinking_switch": True}))  # fmt: skip
+    monkeypatch.setattr("arcs.paper.plan.default_dtype", lambda _: "float32")
+    for model, stages in SAID_QUICK.items():
+        config = config_of("x", model, profile="quick")
+        found = plan(config, recipes()[model], tiny(ARCHITECTURE[model]), "torch")
+        for name, wanted in stages.items():
+            stage = found.stage(name)
+            assert stage is not None
+            assert set(wanted) <= set(stage.substituted), (model, name, stage.substituted)
+            assert len(set(stage.substituted)) == len(stage.substituted)
+        for stage in found.stages:  # nothing is compared with a value the paper did not have
+            assert not any(" for all" in one for one in stage.substituted if "lambda" not in one)
+    v4 = plan(config_of("x", "Qwen3-1.7B", profile="quick"), recipes()["Qwen3-1.7B"],
+              tiny("qwen3"), "torch").stage("v4-low-rank")  # fmt: skip
+    assert v4 is not None and not any("epoch" in one for one in v4.substituted)  # 1 as the paper
 
 
 def test_thinking_models_are_asked_in_both_modes(monkeypatch: Any, tiny: Any):
@@ -205,8 +254,9 @@ def table_of(row: dict[str, Any], metrics: dict[str, Any], **more: Any) -> dict[
                    "settings": {"n_predict": [512, 1024]}}],
         "row": [{"quantity": "q", "checkpoint": "base", "stage": "s", **row}],
     })  # fmt: skip
-    config = type("C", (), {"n_predict": (64, 128)})()
-    stages = (Stage(recipe.stages[0], config, ("a for b",)),)
+    config = type("C", (), {"n_predict": (64, 128), "evaluation_n_predict": (64, 96)})()
+    training = more.get("training", ())
+    stages = (Stage(recipe.stages[0], config, ("a for b", *training), training),)
     made = Plan(() if more.get("left_out") else stages, more.get("left_out", {}))
     (found,) = rows(recipe, made, {"s": metrics}, more.get("refused", {}))
     return found
@@ -262,6 +312,90 @@ def test_a_judge_below_its_bar_decides_nothing():
     found = table_of(row, metrics)
     assert (found["word"], found["why_not"]) == (NOT_MEASURED, "the judge is below its bar")
     assert found["ours"]["value"] == 0.5  # shown all the same
+
+
+def test_how_an_edit_was_trained_says_nothing_of_the_base():
+    arm = passed(0.4, 0.2, 0.5)
+    arm["quantisations"]["q8_0"]["trained"] = arm["quantisations"]["q8_0"]["base"]
+    for name, said in (("base", ["a for b"]), ("trained", ["a for b", "1 epoch(s) for 3"])):
+        row = {"read": {**PASS, "arm": name}, "paper": {"k": 3, "n": 10, "place": "p"}}
+        found = table_of(row, arm, training=("1 epoch(s) for 3",))
+        assert found["substituted"] == [*said, "n_predict 64 for 512"]
+
+
+def test_rows_of_recovery_say_how_it_was_asked():
+    cell = {"value": 0.5, "n": 10, "interval": {"low": 0.2, "high": 0.8, "level": 0.95}}
+    metrics = {"table": [{"of": "run", "name": "base", "cells": {"svr": cell, "recovery": cell}}]}
+    said = {
+        (row.quantity, note)
+        for recipe in recipes().values() for row in recipe.rows
+        if row.read is not None and row.read.get("cell") in ("svr", "recovery")
+        for note in table_of({"read": row.read, "substituted": row.substituted}, metrics,
+                             )["substituted"]
+    }  # fmt: skip
+    for quantity in ("recovered after feedback", "answers that verify themselves"):
+        assert (quantity, "answered without thinking") in said
+        assert (quantity, "answered at n_predict 96") in said
+    assert ("answers that verify themselves", "of recovery answers") in said
+
+
+def test_an_invalid_claim_or_judge_decides_nothing_in_arc3_and_falsify():
+    interval = {"low": 0.2, "high": 0.8, "level": 0.95}
+    rate = {"value": 0.5, "n": 10, "interval": interval}
+    claim: dict[str, Any] = {"verdict": "SUPPORTED", "reasons": []}
+    delivery = {"passes": True}
+    fresh = {"auc": 0.5, "interval": interval, "n_right": 5, "n_wrong": 5}
+    metrics: dict[str, Any] = {
+        "decoupling": {"fresh": {"all": {"accuracy": rate, "asymmetry": rate, "n": 10}}},
+        "probes": [{"features": "h", "probe": "p", "fresh": fresh}],
+        "steps": [{"step": "fresh", "state": "run", "gates": [{"gate": "g", "estimate": rate}]}],
+        "made_with": {"delivery": delivery},
+        "claims": {"transfer": claim, "this_model": claim},
+    }
+    answers = {"from": "answers", "set": "fresh"}
+    reads = ({**answers, "rate": "accuracy"}, {**answers, "rate": "asymmetry"},
+             {"from": "probe", "features": "h", "probe": "p"},
+             {"from": "step", "step": "fresh", "gate": "g"})  # fmt: skip
+
+    def words() -> list[str]:
+        paper = {"k": 3, "n": 10, "place": "p"}
+        return [table_of({"read": read, "paper": paper}, metrics)["word"] for read in reads]
+
+    assert words() == [WITHIN] * 4
+    delivery["passes"] = False
+    assert words() == [WITHIN, NOT_MEASURED, WITHIN, WITHIN]
+    claim.update(verdict="INVALID", reasons=["judge_not_valid"])
+    assert words() == [NOT_MEASURED] * 4
+
+
+def test_only_a_model_that_is_not_here_is_said_to_be_absent(monkeypatch: Any):
+    def damaged(*_: Any, **__: Any) -> ModelDirectory:
+        raise UserError("its config.json is damaged")
+
+    monkeypatch.setattr("arcs.paper.pipeline.prepare", damaged)
+    with pytest.raises(UserError, match=r"^its config\.json is damaged$"):
+        on_disk("qwen3-0.6b", Reporter())
+
+
+def test_the_sandbox_is_asked_for_last_and_not_for_a_dry_run(monkeypatch: Any, tiny: Any):
+    def none(**_: Any) -> None:
+        raise UserError("no sandbox")
+
+    monkeypatch.setattr("arcs.paper.pipeline.detect_level", none)
+    monkeypatch.setattr("backends.llamacpp.require_installed", lambda: None)
+    recipe = recipes()["SmolLM2-1.7B-Instruct"]
+    monkeypatch.setattr("arcs.paper.pipeline.prepare", lambda *_, **__: tiny("llama"))
+    config = config_of("smollm2-1.7b", recipe.model, backend="torch")
+    assert prepare_paper(config, recipe, Reporter(), runs=False).plan.stages
+    with pytest.raises(UserError, match="no sandbox"):
+        prepare_paper(config, recipe, Reporter())
+
+    def absent(*_: Any, **__: Any) -> ModelDirectory:
+        raise NotOnDiskError("not here")
+
+    monkeypatch.setattr("arcs.paper.pipeline.prepare", absent)
+    with pytest.raises(UserError, match="hf download HuggingFaceTB/SmolLM2"):
+        prepare_paper(config, recipe, Reporter())
 
 
 def test_the_report_shows_every_row_and_that_a_model_stands_in():
