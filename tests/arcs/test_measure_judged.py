@@ -269,6 +269,7 @@ class Endpoint:
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}/v1"
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_its_endpoint_judges_ends_in_the_same_bytes(
     bench: MeasureBench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -590,6 +590,7 @@ def test_a_teacher_writes_prompts_and_another_the_fresh_ones(tmp_path: Path) -> 
     assert not any("JSON array" in one for one in asked[first_answer:])  # prompts come first
 
 
+@pytest.mark.slow
 def test_kill_9_and_going_on_give_the_same_files_and_no_answer_twice(tmp_path: Path) -> None:
     answered: list[str] = []
     hold, held = threading.Event(), threading.Event()
