@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from arcs.data.sets import BUILT_IN, generator_not_independent
 from arcs.gates import Gates
-from arcs.held_out import prompts_of
-from arcs.judging.responses import Item, Labels
+from arcs.judging.responses import Labels
 from arcs.mean_claims import Scored, mean_claims
-from arcs.measure.answers import CHUNK, Asker, View, text_counts
+from arcs.measure.answers import Asker, text_counts
+from arcs.measure.asking import Asking, assertion_scores, unfinished
 from arcs.measure.instrument import Record
 from arcs.measure.judged import faults_of, svr_claims, view_from, view_record
-from arcs.trained_on import Asked
-from backends.interface import LanguageModel
 from evals.coverage import Covered, coverage
 from evals.delivery import Judged, delivery_shifts, delivery_table
 from evals.items.load import built_in, items_sha256
@@ -28,14 +26,9 @@ COVERAGE, DELIVERY = "coverage", "delivery"
 
 
 @dataclass(frozen=True)
-class Chef:
+class Chef(Asking[ChefItem]):
     """See :class:`arcs.measure.instrument.Instrument` and :class:`arcs.measure.judged.Judged`."""
 
-    items: tuple[ChefItem, ...]
-    asker: Asker
-    failing: frozenset[str] = frozenset()
-    """Instruments on which the judge is below its bar."""
-    chunk: int = CHUNK
     dataset: str = "chef_fresh"
 
     @classmethod
@@ -44,16 +37,6 @@ class Chef:
         items = built_in("chef_fresh", ChefItem)[:limit]
         asked = {item.id: [Message("user", item.prompt)] for item in items}
         return cls(items, Asker.of(encoder, asked, budgets))
-
-    @property
-    def item_ids(self) -> tuple[str, ...]:
-        """In file order."""
-        return self.asker.item_ids
-
-    @property
-    def asked(self) -> Asked:
-        """Each question."""
-        return prompts_of(self.items)
 
     @property
     def asks(self) -> tuple[str, ...]:
@@ -75,18 +58,6 @@ class Chef:
             "items_sha256": items_sha256(self.items),
             **self.asker.describe(),
         }
-
-    def measure(self, model: LanguageModel, places: Sequence[int]) -> list[Record]:
-        """Answer the questions at ``places``."""
-        return self.asker.answer(model, places)
-
-    def judged_items(self) -> Mapping[str, Item]:
-        """Questions with their checklists."""
-        return {item.id: Item.of(item) for item in self.items}
-
-    def views_of(self, record: Record) -> Mapping[int, View]:
-        """The answer at each n_predict."""
-        return self.asker.views(record)
 
     def labelled(
         self, condition: str, records: Sequence[Record], labels: Labels
@@ -138,7 +109,7 @@ class Chef:
             CLAIMS, "checklist coverage", gates, faults=faults[COVERAGE],
         )  # fmt: skip
         asserted = mean_claims(
-            [{n: _assertion_scores(side, n) for n in self.asker.budgets} for side in sides],
+            [{n: assertion_scores(side, n) for n in self.asker.budgets} for side in sides],
             1, "the assertion rate", gates, faults=faults[DELIVERY],
         )  # fmt: skip
         views = [
@@ -218,14 +189,4 @@ def _coverage_scores(records: Sequence[Record], n: int) -> Scored:
     shares = [_covered(record, n).share for record in records]
     counts = [None if share is None else round(share * CLAIMS) for share in shares]
     # a claim that is stated stays stated; the others may still come
-    return Scored.of(counts, _unfinished(records, n), CLAIMS, keeps=True)
-
-
-def _assertion_scores(records: Sequence[Record], n: int) -> Scored:
-    said = [record["views"][str(n)]["asserted"] for record in records]
-    scores = [None if one is None else int(one) for one in said]
-    return Scored.of(scores, _unfinished(records, n), 1)
-
-
-def _unfinished(records: Sequence[Record], n: int) -> list[bool]:
-    return [view_from(record, n).unfinished for record in records]
+    return Scored.of(counts, unfinished(records, n), CLAIMS, keeps=True)

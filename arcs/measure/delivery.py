@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from arcs.gates import Gates
-from arcs.held_out import prompts_of
-from arcs.judging.responses import Item, Labels
-from arcs.mean_claims import Scored, mean_claims
-from arcs.measure.answers import CHUNK, Asker, View, text_counts
+from arcs.judging.responses import Labels
+from arcs.mean_claims import mean_claims
+from arcs.measure.answers import Asker, text_counts
+from arcs.measure.asking import Asking, assertion_scores
 from arcs.measure.instrument import Record
 from arcs.measure.judged import faults_of, svr_claims, view_from, view_record
-from arcs.trained_on import Asked
-from backends.interface import LanguageModel
 from evals.delivery import Rate
 from evals.items.load import items_sha256, load
 from evals.items.recorded import PromptItem
@@ -25,14 +23,9 @@ DELIVERY = "delivery"
 
 
 @dataclass(frozen=True)
-class Delivery:
+class Delivery(Asking[PromptItem]):
     """See :class:`arcs.measure.instrument.Instrument` and :class:`arcs.measure.judged.Judged`."""
 
-    items: tuple[PromptItem, ...]
-    asker: Asker
-    failing: frozenset[str] = frozenset()
-    """Instruments on which the judge is below its bar."""
-    chunk: int = CHUNK
     dataset: str = "prompts"
 
     @classmethod
@@ -43,16 +36,6 @@ class Delivery:
         items = load(file, PromptItem)[:limit]
         asked = {item.id: [Message("user", item.prompt)] for item in items}
         return cls(items, Asker.of(encoder, asked, budgets))
-
-    @property
-    def item_ids(self) -> tuple[str, ...]:
-        """In file order."""
-        return self.asker.item_ids
-
-    @property
-    def asked(self) -> Asked:
-        """Each prompt."""
-        return prompts_of(self.items)
 
     @property
     def asks(self) -> tuple[str, ...]:
@@ -67,18 +50,6 @@ class Delivery:
             "items_sha256": items_sha256(self.items),
             **self.asker.describe(),
         }
-
-    def measure(self, model: LanguageModel, places: Sequence[int]) -> list[Record]:
-        """Answer the prompts at ``places``."""
-        return self.asker.answer(model, places)
-
-    def judged_items(self) -> Mapping[str, Item]:
-        """The prompts."""
-        return {item.id: Item.of(item) for item in self.items}
-
-    def views_of(self, record: Record) -> Mapping[int, View]:
-        """The answer at each n_predict."""
-        return self.asker.views(record)
 
     def labelled(
         self, condition: str, records: Sequence[Record], labels: Labels
@@ -121,7 +92,7 @@ class Delivery:
         """Claims on assertion and self-verification."""
         sides, budgets = (base, edited), self.asker.budgets
         asserted = mean_claims(
-            [{n: _scored(side, n) for n in budgets} for side in sides],
+            [{n: assertion_scores(side, n) for n in budgets} for side in sides],
             1, "the assertion rate", gates,
             faults=faults_of(self.asks, self.failing, trained_on_test=trained_on_test),
         )  # fmt: skip
@@ -144,9 +115,3 @@ def _asserted(records: Sequence[Record], n: int, *, finished_only: bool) -> dict
         "assertion_rate": Rate(sum(known), len(known)).to_json(),
         "missing": len(kept) - len(known),
     }
-
-
-def _scored(records: Sequence[Record], n: int) -> Scored:
-    said = [record["views"][str(n)]["asserted"] for record in records]
-    unfinished = [view_from(record, n).unfinished for record in records]
-    return Scored.of([None if one is None else int(one) for one in said], unfinished, 1)

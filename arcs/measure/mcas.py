@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from arcs.gates import Gates
-from arcs.held_out import prompts_of
-from arcs.judging.responses import Item, Labels
+from arcs.judging.responses import Labels
 from arcs.mean_claims import MeanClaim, Scored, Scores, mean_claims
-from arcs.measure.answers import CHUNK, Asker, View, text_counts
+from arcs.measure.answers import Asker, text_counts
+from arcs.measure.asking import Asking, unfinished
 from arcs.measure.instrument import Record
 from arcs.measure.judged import faults_of, svr_claims, view_from, view_record
-from arcs.trained_on import Asked
-from backends.interface import LanguageModel
 from evals.items.load import built_in, items_sha256
 from evals.items.records import McasItem
 from evals.mcas import AXES, LEAST, MOST, TOP, TYPES, Reflected, summary
@@ -25,14 +23,9 @@ HOLISTIC, DELIVERY = "mcas.holistic", "delivery"
 
 
 @dataclass(frozen=True)
-class Mcas:
+class Mcas(Asking[McasItem]):
     """See :class:`arcs.measure.instrument.Instrument` and :class:`arcs.measure.judged.Judged`."""
 
-    items: tuple[McasItem, ...]
-    asker: Asker
-    failing: frozenset[str] = frozenset()
-    """Instruments on which the judge is below its bar."""
-    chunk: int = CHUNK
     dataset: str = "mcas"
 
     @classmethod
@@ -41,16 +34,6 @@ class Mcas:
         items = built_in("mcas", McasItem)[:limit]
         asked = {item.id: [Message("user", item.prompt)] for item in items}
         return cls(items, Asker.of(encoder, asked, budgets))
-
-    @property
-    def item_ids(self) -> tuple[str, ...]:
-        """In file order, types mixed."""
-        return self.asker.item_ids
-
-    @property
-    def asked(self) -> Asked:
-        """Each request."""
-        return prompts_of(self.items)
 
     @property
     def asks(self) -> tuple[str, ...]:
@@ -67,18 +50,6 @@ class Mcas:
             "items_sha256": items_sha256(self.items),
             **self.asker.describe(),
         }
-
-    def measure(self, model: LanguageModel, places: Sequence[int]) -> list[Record]:
-        """Answer the requests at ``places``."""
-        return self.asker.answer(model, places)
-
-    def judged_items(self) -> Mapping[str, Item]:
-        """The requests."""
-        return {item.id: Item.of(item) for item in self.items}
-
-    def views_of(self, record: Record) -> Mapping[int, View]:
-        """The answer at each n_predict."""
-        return self.asker.views(record)
 
     def labelled(
         self, condition: str, records: Sequence[Record], labels: Labels
@@ -186,7 +157,7 @@ def _scored(records: Sequence[Record], n: int, read: Any, scale: int, least: int
     """Scores counted from 0, whatever the scale begins with."""
     found = [read(_reflected(record, n)) for record in records]
     scores: Scores = [None if one is None else one - least for one in found]
-    return Scored.of(scores, [view_from(record, n).unfinished for record in records], scale)
+    return Scored.of(scores, unfinished(records, n), scale)
 
 
 def _hedged(one: Reflected) -> int | None:
