@@ -164,10 +164,7 @@ class Coding:
             base_settings="same", edited_settings="other" if differs else "same",
             trained_on_test=ReasonCode.TRAIN_TEST_OVERLAP.value in faults,
         ).claim  # fmt: skip
-        return Seen(
-            found.verdict, found.reasons, found.interval.to_json() if found.interval else None,
-            found.p_value, found.explanation.split(". About")[0].rstrip("."),
-        )  # fmt: skip
+        return Seen.of(found)
 
     def go_on(
         self,

@@ -27,7 +27,7 @@ from arcs.progress import Reporter
 from arcs.report.stored import StoredRun
 from arcs.runs import METRICS
 from arcs.settling.opened import why_not
-from arcs.settling.subject import OWN, RECALL, OpenClaim, Piece, Pool, Seen
+from arcs.settling.subject import OWN, RECALL, OpenClaim, Piece, Pool, Seen, why
 from arcs.settling.unused import Source, file_of, in_hash_order, pools
 from arcs.subruns import sub_run
 from backends.lora import adapter_sha256
@@ -170,11 +170,7 @@ class Measuring:
             bounds(before), bounds(after), [one.right for one in before],
             [one.right for one in after], self._n_predict, gates,
         )  # fmt: skip
-        interval = found.interval
-        return Seen(
-            found.verdict, found.reasons, interval.to_json() if interval else None, found.p_value,
-            found.explanation.split(". About")[0].rstrip("."),
-        )  # fmt: skip
+        return Seen.of(found)
 
     def go_on(
         self,
@@ -349,7 +345,7 @@ def _meter(
     found = meter_claim(axis, scores(before)[axis], shift, gates, smallest=claim.smallest)
     return Seen(
         Verdict(found["verdict"]), tuple(ReasonCode(one) for one in found["reasons"]),
-        interval.to_json(), p, found["explanation"].split(". About")[0].rstrip(".")
+        interval.to_json(), p, why(found["explanation"])
         .replace(" (Holm)", ""),
     )  # fmt: skip
 

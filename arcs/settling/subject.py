@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from arcs.claims import ReasonCode, Verdict
+from arcs.claims import ClaimVerdict, ReasonCode, Verdict
 from arcs.gates import Gates
 from arcs.progress import Reporter
 
@@ -78,6 +78,17 @@ class Seen:
     p_value: float | None
     sentence: str
     """For people: why, and the number."""
+
+    @classmethod
+    def of(cls, found: ClaimVerdict) -> Seen:
+        """From a claim about a paired rate."""
+        interval = found.interval.to_json() if found.interval else None
+        return cls(found.verdict, found.reasons, interval, found.p_value, why(found.explanation))
+
+
+def why(explanation: str) -> str:
+    """A claim's explanation up to the number of items that would settle it: settle has its own."""
+    return explanation.split(". About")[0].rstrip(".")
 
 
 class Subject(Protocol):
