@@ -88,7 +88,7 @@ class Seen:
 
 def why(explanation: str) -> str:
     """A claim's explanation up to the number of items that would settle it: settle has its own."""
-    return explanation.split(". About")[0].rstrip(".")
+    return explanation.split(". About", maxsplit=1)[0].rstrip(".")
 
 
 class Subject(Protocol):
