@@ -11,6 +11,9 @@ import pytest
 from arcs.claims import ReasonCode, paired_statistic
 from arcs.gates import load_gates
 from arcs.mean_claims import Scored, mean_claims, mean_difference
+from arcs.measure.answers import View
+from arcs.measure.asking import assertion_scores
+from arcs.measure.judged import view_record
 from evals.statistics import paired_counts
 
 GATES = load_gates()
@@ -106,3 +109,17 @@ def test_so_few_items_that_no_p_could_be_small_exclude_nothing() -> None:
     base, edited = [200] * 6, [201, 199, 201, 199, 201, 199]
     found = [mean_difference(base[:n], edited[:n], 400, load_gates()) for n in (5, 6)]
     assert [one.verdict.value for one in found if one] == ["INCONCLUSIVE", "REFUTED"]
+
+
+def test_an_answer_without_a_label_neither_asserts_nor_hedges() -> None:
+    def record(asserted: bool | None, finished: bool, loop: bool) -> dict[str, Any]:
+        view = View("q", 64, 64, "so", "so", False, finished, loop)
+        return {"item_id": "q", "views": {"64": {**view_record(view), "asserted": asserted}}}
+
+    found = assertion_scores(
+        [record(True, True, False), record(None, False, False), record(False, False, False),
+         record(False, False, True)], 64,
+    )  # fmt: skip
+    assert found.as_read == (1, None, 0, 0)
+    assert found.low == (1, None, 0, 0)
+    assert found.high == (1, None, 1, 0)  # the one that a budget cut, but not in a loop
