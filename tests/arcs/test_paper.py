@@ -325,7 +325,8 @@ def test_how_an_edit_was_trained_says_nothing_of_the_base():
 
 def test_rows_of_recovery_say_how_it_was_asked():
     cell = {"value": 0.5, "n": 10, "interval": {"low": 0.2, "high": 0.8, "level": 0.95}}
-    metrics = {"table": [{"of": "run", "name": "base", "cells": {"svr": cell, "recovery": cell}}]}
+    metrics = {"table": [{"of": "run", "name": one, "cells": {"svr": cell, "recovery": cell}}
+                         for one in ("base", "sft")]}  # fmt: skip
     said = {
         (row.quantity, note)
         for recipe in recipes().values() for row in recipe.rows
