@@ -58,7 +58,12 @@ def arc1(
     ] = None,
     config: Annotated[Path | None, config_option(_EXPERIMENT)] = None,
     json_output: Annotated[
-        bool, _option("--json", panel=_EXPERIMENT, help="Print one JSON document on stdout")
+        bool,
+        _option(
+            "--json/--no-json",
+            panel=_EXPERIMENT,
+            help="Print one JSON document on stdout",
+        ),
     ] = False,
     method: Annotated[
         str | None,
@@ -348,7 +353,7 @@ def arc1(
     allow_weak_sandbox: Annotated[
         bool | None,
         _option(
-            "--allow-weak-sandbox",
+            "--allow-weak-sandbox/--no-allow-weak-sandbox",
             panel=_EVALUATION,
             help="Run model-written code with resource limits only",
         ),
@@ -356,7 +361,7 @@ def arc1(
     allow_overlap: Annotated[
         bool | None,
         _option(
-            "--allow-overlap",
+            "--allow-overlap/--no-allow-overlap",
             panel=_EVALUATION,
             help="Go on where training data hold problems that are evaluated; claims are INVALID",
         ),

@@ -146,7 +146,11 @@ def arc2(
     judge_budget: opts.JudgeBudget = None,
     allow_weak_sandbox: Annotated[
         bool | None,
-        typer.Option("--allow-weak-sandbox", help="Run code with limits only", show_default=False),
+        typer.Option(
+            "--allow-weak-sandbox/--no-allow-weak-sandbox",
+            help="Run code with limits only",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of permutations and random heads", show_default=False)
@@ -161,10 +165,16 @@ def arc2(
     config: Config = None,
     paper_tables: Annotated[
         bool,
-        typer.Option("--paper-tables", help="What the paper's published sweeps determine; no run"),
+        typer.Option(
+            "--paper-tables/--no-paper-tables",
+            help="What the paper's published sweeps determine; no run",
+        ),
     ] = False,
     json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout")
+        bool,
+        typer.Option(
+            "--json/--no-json", help="Print one JSON document on stdout", show_default=False
+        ),
     ] = False,
 ) -> None:
     """Which attention heads carry a disposition, and does damping them move it alone?

@@ -80,7 +80,7 @@ def arc3(
     allow_weak_sandbox: Annotated[
         bool | None,
         typer.Option(
-            "--allow-weak-sandbox",
+            "--allow-weak-sandbox/--no-allow-weak-sandbox",
             help="Run model-written code with resource limits only, where nothing better is there",
             show_default=False,
         ),
@@ -112,7 +112,10 @@ def arc3(
     ] = None,
     config: Config = None,
     json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout")
+        bool,
+        typer.Option(
+            "--json/--no-json", help="Print one JSON document on stdout", show_default=False
+        ),
     ] = False,
     judge_threads: opts.JudgeThreads = None,
     judge_max_tokens: opts.JudgeMaxTokens = None,

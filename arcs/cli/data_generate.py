@@ -58,7 +58,7 @@ def generate(
         _option("--budget", panel=_WHO, help="US dollars for all endpoints together"),
     ] = None,
     serial: Annotated[
-        bool | None, _option("--serial", panel=_WHO, help="Stage 3 sees stage 2, too")
+        bool | None, _option("--serial/--no-serial", panel=_WHO, help="Stage 3 sees stage 2, too")
     ] = None,
     prompts: Annotated[
         Path | None,
@@ -86,7 +86,12 @@ def generate(
     ] = None,
     config: Config = None,
     json_output: Annotated[
-        bool, _option("--json", panel=None, help="Print one JSON document on stdout")
+        bool,
+        _option(
+            "--json/--no-json",
+            panel=None,
+            help="Print one JSON document on stdout",
+        ),
     ] = False,
 ) -> None:
     """Have teachers write training data: four stages, failures, pairs, boundary cases; filtered."""

@@ -132,12 +132,16 @@ def evaluate(
     ] = None,
     logprobs: Annotated[
         bool | None,
-        typer.Option("--logprobs", help="Store every token's log-probability", show_default=False),
+        typer.Option(
+            "--logprobs/--no-logprobs",
+            help="Store every token's log-probability",
+            show_default=False,
+        ),
     ] = None,
     fast: Annotated[
         bool | None,
         typer.Option(
-            "--fast",
+            "--fast/--no-fast",
             help="Give repeatability up: texts depend on each other; how many change is measured",
             show_default=False,
         ),
@@ -153,7 +157,7 @@ def evaluate(
     allow_weak_sandbox: Annotated[
         bool | None,
         typer.Option(
-            "--allow-weak-sandbox",
+            "--allow-weak-sandbox/--no-allow-weak-sandbox",
             help="Run model-written code with resource limits only",
             show_default=False,
         ),
@@ -161,7 +165,7 @@ def evaluate(
     allow_overlap: Annotated[
         bool | None,
         typer.Option(
-            "--allow-overlap",
+            "--allow-overlap/--no-allow-overlap",
             help="Go on where an adapter was trained on problems; its claims are INVALID",
             show_default=False,
         ),
@@ -175,7 +179,10 @@ def evaluate(
     ] = None,
     config: Config = None,
     json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout")
+        bool,
+        typer.Option(
+            "--json/--no-json", help="Print one JSON document on stdout", show_default=False
+        ),
     ] = False,
 ) -> None:
     """Evaluate a base and its edits, quantised, at several n_predict, in one table.

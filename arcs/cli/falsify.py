@@ -97,8 +97,8 @@ def falsify(
     ] = None,
     untruncated: Annotated[
         bool | None,
-        typer.Option("--untruncated", help="State that no answer was cut by its token budget",
-                     show_default=False),
+        typer.Option("--untruncated/--no-untruncated", show_default=False,
+                     help="State that no answer was cut by its token budget"),
     ] = None,
     replication: Annotated[
         Path | None,
@@ -145,7 +145,8 @@ def falsify(
     ] = None,
     config: Config = None,
     json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout")
+        bool, typer.Option("--json/--no-json", help="Print one JSON document on stdout",
+                           show_default=False)
     ] = False,
 ) -> None:  # fmt: skip
     """Does a claim about hidden states survive five steps, their gates fixed beforehand?

@@ -62,7 +62,10 @@ def validate(
     judge_budget: opts.JudgeBudget = None,
     config: Config = None,
     json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout")
+        bool,
+        typer.Option(
+            "--json/--no-json", help="Print one JSON document on stdout", show_default=False
+        ),
     ] = False,
 ) -> None:
     """Compare a judge with the references that ship with threearc, and hold it to its bar.

@@ -73,7 +73,7 @@ JudgeBudget = Annotated[
 JudgeBelowBar = Annotated[
     bool | None,
     typer.Option(
-        "--judge-below-bar",
+        "--judge-below-bar/--no-judge-below-bar",
         help="Pay for labels of a judge below its bar; claims on it are INVALID",
         show_default=False,
         rich_help_panel=_PANEL,

@@ -90,7 +90,7 @@ def measure(
     allow_weak_sandbox: Annotated[
         bool | None,
         typer.Option(
-            "--allow-weak-sandbox",
+            "--allow-weak-sandbox/--no-allow-weak-sandbox",
             help="Recovery: run model-written code with resource limits only",
             show_default=False,
         ),
@@ -98,7 +98,7 @@ def measure(
     allow_overlap: Annotated[
         bool | None,
         typer.Option(
-            "--allow-overlap",
+            "--allow-overlap/--no-allow-overlap",
             help="Go on where an adapter was trained on measured items; claims are INVALID then",
             show_default=False,
         ),
@@ -123,7 +123,10 @@ def measure(
     judge_budget: opts.JudgeBudget = None,
     judge_below_bar: opts.JudgeBelowBar = None,
     json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout")
+        bool,
+        typer.Option(
+            "--json/--no-json", help="Print one JSON document on stdout", show_default=False
+        ),
     ] = False,
 ) -> None:
     """Measure dispositions of a base and its edits. `threearc eval NAME` does the same.

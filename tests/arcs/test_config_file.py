@@ -110,6 +110,19 @@ def test_flags_win_over_the_file_and_the_file_over_the_profile(asked: Any, tmp_p
     assert (config.instrument, config.n_predict) == ("short-answers", (24,))
 
 
+def test_what_the_file_switches_on_a_flag_switches_off(
+    commands: dict[str, Any], asked: Any, tmp_path: Path
+) -> None:
+    for name, command in commands.items():
+        for one in settings_of(command).values():
+            if one.kind is bool:
+                assert f"--no-{one.key.replace('_', '-')}" in one.parameter.secondary_opts, name
+    (tmp_path / "s.toml").write_text("allow_weak_sandbox = true\nplanted = true\n")
+    assert resolved("arc1", asked("arc1", "--config", "s.toml")).allow_weak_sandbox
+    config = resolved("arc1", asked("arc1", "--config", "s.toml", "--no-allow-weak-sandbox"))
+    assert config.planted and not config.allow_weak_sandbox
+
+
 FILES = [
     ("arc1", "rnak = 4", "s.toml: rnak: threearc arc1 has no such option; did you mean rank?"),
     ("arc3", "zzzz = 4", "zzzz: threearc arc3 has no such option; threearc init --arc arc3 lists"),
