@@ -283,14 +283,15 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         value = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
+        why = f"no {MANIFEST}" if path.exists() else "no such folder"
         raise UserError(
-            f"--run {path}: no run here (no {MANIFEST}); start one with --out"
+            f"{_shown(path)}: no run here ({why}); threearc runs list shows the runs"
         ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"--run {_shown(path)}: {MANIFEST} cannot be read ({reason})") from None
+        raise UserError(f"{_shown(path)}: {MANIFEST} cannot be read ({reason})") from None
     if not isinstance(value, dict):
-        raise UserError(f"--run {path}: {MANIFEST} is not a JSON object; this is no run")
+        raise UserError(f"{path}: {MANIFEST} is not a JSON object; this is no run")
     return value
 
 

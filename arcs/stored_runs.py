@@ -159,6 +159,7 @@ def _size(number: int) -> str:
 def show(path: Path, *, as_json: bool) -> None:
     """Print one run: verdicts, settings, files."""
     run = StoredRun(path)
+    _ = run.manifest  # of no run there is nothing to show
     found = summary(path)
     files = {
         str(one.relative_to(path)): one.lstat().st_size

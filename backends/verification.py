@@ -69,7 +69,11 @@ def verify(directory: ModelDirectory, say: Callable[[str], None] | None = None) 
     if known is not None:
         return known
     if say is not None:
-        say(f"comparing {' and '.join(engines)} on {directory.name} (first use)")
+        size = model_size(directory).parameters / 1e6
+        say(
+            f"comparing {' and '.join(engines)} on {directory.name} (first use: each reads its "
+            f"{size:.0f} million parameters once)"
+        )
     outcome = _compare_within_memory(directory, engines)
     _keep(directory.path / FILE, {**key, "status": outcome.status, **outcome.details}, say)
     return outcome.status

@@ -12,6 +12,7 @@ from rich.console import Console
 from arcs import provenance
 from arcs.continuing import continuable
 from arcs.falsification.config import FalsifyConfig, absolute, flag_of, parse
+from arcs.falsification.finished_run import FinishedRun
 from arcs.falsification.protocol import FILE
 from arcs.fast_blas import arrange_fast_blas
 from arcs.progress import Reporter
@@ -64,7 +65,9 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
 
 
 def _arrange(config: FalsifyConfig, reporter: Reporter) -> None:
-    """Where models are opened here: check what Arc 3 is given, and have MLX its BLAS."""
+    """Check what is given; where models are opened here, have MLX its BLAS."""
+    if config.source is not None:
+        FinishedRun(config.source)  # a mistake in its name makes no run of this
     if config.adapter is None:
         return
     from arcs.arc3.engine import engine_of

@@ -56,9 +56,7 @@ def latest(folder: Path = RUNS) -> Latest:
             if run.kind in ARCS and run.metrics is not None:
                 found.append((path, run))
         except UserError as error:
-            notes.append(
-                f"{path.name} is left out, since it is damaged: {str(error).removeprefix('--run ')}"
-            )
+            notes.append(f"{path.name} is left out, since it is damaged: {error}")
     chosen = {run.kind: path for path, run in found}
     if not chosen:
         left = f" ({len(notes)} damaged: {notes[0]})" if notes else ""
