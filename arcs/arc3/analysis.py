@@ -42,7 +42,7 @@ def analyse(
 
     ``store``: where finished parts are kept, and looked for.
     """
-    stuck = claims.undecided(study.train, study.fresh, faults)
+    stuck = claims.undecided(study.train, study.fresh, faults, gates.test.alpha)
     common = {"decoupling": decoupling(study)}
     if stuck is not None:
         return {**common, **dict.fromkeys(_KEYS), "claims": {"transfer": stuck.to_json()}}
@@ -263,7 +263,7 @@ def _controls(study: Study, gates: Gates, part: Part, bar: Any) -> dict[str, Any
 def _control(study: Study, gates: Gates) -> dict[str, Any]:
     null = probing.permuted(study)
     claim = claims.transfer(
-        _as_read(study), gates, no_signal=null["p_value"] >= gates.test.alpha, faults=()
+        as_read(study), gates, no_signal=null["p_value"] >= gates.test.alpha, faults=()
     )
     return {
         "verdict": claim.verdict.value,
@@ -273,7 +273,7 @@ def _control(study: Study, gates: Gates) -> dict[str, Any]:
     }
 
 
-def _as_read(study: Study) -> Study:
+def as_read(study: Study) -> Study:
     """Without the readings of cut answers: their labels belong to the real ones."""
 
     def settled(side: Side) -> Side:

@@ -286,13 +286,19 @@ def _balanced(
     return replace(unbalanced, verdict=Verdict.INCONCLUSIVE, reasons=reasons)
 
 
-def undecided(train: Side, fresh: Side, faults: Sequence[ReasonCode]) -> JudgedClaim | None:
-    """The one claim of a run whose labels allow no probe; None where they do."""
+def undecided(
+    train: Side, fresh: Side, faults: Sequence[ReasonCode], alpha: float
+) -> JudgedClaim | None:
+    """The one claim of a run whose labels allow no probe; None where they do.
+
+    A class that is hardly there is a cliff only where training had enough of it and the rates
+    differ; else a floor, or a ceiling, of the set that lacks it.
+    """
     doubts: list[ReasonCode] = []
     if train.smaller_class < FOLDS:
         doubts.append(_edge(train))
     if fresh.smaller_class < LEAST:
-        moved = train.smaller_class >= FOLDS
+        moved = train.smaller_class >= FOLDS and _moved(train, fresh, alpha)
         doubts.append(ReasonCode.CAPABILITY_CLIFF if moved else _edge(fresh))
     if not doubts:
         return None
@@ -306,8 +312,15 @@ def cliff(study: Study, alpha: float) -> tuple[ReasonCode, ...]:
     """Whether one class hardly exists on fresh prompts though training had enough of it."""
     train, fresh = study.train, study.fresh
     few = fresh.smaller_class < CLIFF <= train.smaller_class
-    moved = difference_of_rates(train.n_right, len(train.y), fresh.n_right, len(fresh.y))
-    return (ReasonCode.CAPABILITY_CLIFF,) if few and moved.p_value < alpha else ()
+    return (ReasonCode.CAPABILITY_CLIFF,) if few and _moved(train, fresh, alpha) else ()
+
+
+def _moved(train: Side, fresh: Side, alpha: float) -> bool:
+    """Whether the rates of right answers differ. Not of an empty set."""
+    if not (len(train.y) and len(fresh.y)):
+        return False
+    found = difference_of_rates(train.n_right, len(train.y), fresh.n_right, len(fresh.y))
+    return found.p_value < alpha
 
 
 def paper_gates(

@@ -24,7 +24,7 @@ from arcs.runs import JsonLines
 
 ANALYSIS = "analysis.jsonl"
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ("arcs/arc3", "evals/probing", "evals/statistics")
+SOURCES = ("arcs/arc3", "arcs/estimates.py", "evals/probing", "evals/statistics")
 """Code that decides a part. Continuing needs the same commit, which says nothing of a tree that
 has changes."""
 
@@ -39,9 +39,10 @@ class Kept:
     """:func:`study_sha256`"""
 
     @classmethod
-    def of(cls, study: Study, store: JsonLines | None) -> Kept:
-        """For one analysis."""
-        return cls(store, "" if store is None else study_sha256(study))
+    def of(cls, study: Study, store: JsonLines | None, also: str = "") -> Kept:
+        """For one analysis. ``also``: a hash of what else decides its parts."""
+        key = "" if store is None else study_sha256(study)
+        return cls(store, hashlib.sha256((key + also).encode()).hexdigest() if also else key)
 
     def part(self, name: str, make: Callable[[], Any]) -> Any:
         """What ``make`` gives (JSON-able), now or before a kill.
@@ -68,11 +69,12 @@ def study_sha256(study: Study) -> str:
 
 
 @cache
-def sources_sha256(root: Path) -> str:
-    """sha-256 (hex) of the names and the text of :data:`SOURCES`, as they stand on disk."""
+def sources_sha256(root: Path, sources: tuple[str, ...] = SOURCES) -> str:
+    """sha-256 (hex) of the names and the text of files and folders, as they stand on disk."""
     digest = hashlib.sha256()
-    for folder in SOURCES:
-        for path in sorted((root / folder).rglob("*.py")):
+    for name in sources:
+        one = root / name
+        for path in sorted(one.rglob("*.py")) if one.is_dir() else [one]:
             digest.update(f"{path.relative_to(root)}\n".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

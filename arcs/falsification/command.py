@@ -66,8 +66,15 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
 
 def _arrange(config: FalsifyConfig, reporter: Reporter) -> None:
     """Check what is given; where models are opened here, have MLX its BLAS."""
+    # a mistake in a name makes no run of this, and costs no steps
     if config.source is not None:
-        FinishedRun(config.source)  # a mistake in its name makes no run of this
+        FinishedRun(config.source)
+    if config.replication is not None:
+        FinishedRun(config.replication, "--replication")
+    for name in ("replication_features", "replication_labels", "replication_responses"):
+        path = getattr(config, name)
+        if path is not None and not path.exists():
+            raise UserError(f"{flag_of(name)} {path}: no such file")
     if config.adapter is None:
         return
     from arcs.arc3.engine import engine_of

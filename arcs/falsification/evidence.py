@@ -44,6 +44,10 @@ class Evidence:
     prompts: tuple[str, ...] | None = None
     responses: tuple[str, ...] | None = None
     """Texts; both sets in the same way."""
+    known_prompts: tuple[str, ...] = ()
+    """Those that are known where not all are: what can be looked for in the other set."""
+    without_prompt: int = 0
+    without_response: int = 0
     texts_are_ids: bool = False
     """Prompts and responses are token ids, written as words."""
     lengths: NDArray[np.float64] | None = None

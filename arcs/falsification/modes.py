@@ -77,7 +77,9 @@ def uniform_output(fresh: Evidence, study: Study, gates: Gates) -> dict[str, Any
     name = "uniform_output"
     texts = _texts_of(fresh, study.fresh)
     if texts is None:
-        return mode(name, State.NOT_MEASURED, "no responses were given (--responses)")
+        lacking = fresh.without_response
+        why = f"{lacking} of {len(fresh.item_ids)} fresh items have no response"
+        return mode(name, State.NOT_MEASURED, f"{why} (--responses)")
     right = study.fresh.y
     if study.fresh.smaller_class < FOLDS:
         return mode(name, State.NOT_MEASURED, f"fewer than {FOLDS} answers of one class")
@@ -114,23 +116,28 @@ def capability_cliff(
 ) -> dict[str, Any]:
     """A rate that falls, between sets, until one class is hardly there (claims.cliff).
 
-    Called so only where training carries a signal: else nothing was there to fall off.
+    Called so only where step 1 passed (else nothing was there to fall off), where the ratio of the
+    rates excludes 1, and, where answers are judged claim by claim, among items of equally many
+    claims. Labels of two judges or cuts are a fault of the whole (mixed instruments).
     """
     name = "capability_cliff"
     numbers: dict[str, Any] = {"rates": _rates(study.train, study.fresh, study.level)}
-    equal = _equal_parts(train, fresh, study)
+    equal, unequal = _equal_parts(train, fresh, study)
     if equal is not None:
         numbers["equal_claim_counts"] = equal
     found = bool(claims.cliff(study, gates.test.alpha)) or (
         study.fresh.smaller_class < LEAST <= FOLDS <= study.train.smaller_class
     )
-    if not found:
+    ratio = numbers["rates"]["ratio"]
+    if not found or ratio is None or not _moved(ratio):
         enough = study.fresh.smaller_class >= claims.CLIFF
         why = "enough of either class on fresh items" if enough else "few, and no fall is shown"
         return mode(name, State.EXCLUDED if enough else State.NOT_DECIDABLE, why, **numbers)
-    if training["no_signal"]:
-        return mode(name, State.NOT_DECIDABLE, "training carries no signal, so none could be lost",
-                    **numbers)  # fmt: skip
+    if training["state"] != GateState.PASSED.value:
+        why = "step 1 did not pass, so nothing is known to be lost"
+        return mode(name, State.NOT_DECIDABLE, why, **numbers)
+    if unequal is not None:
+        return mode(name, State.NOT_DECIDABLE, unequal, **numbers)
     if equal is not None and (equal["ratio"] is None or not _moved(equal["ratio"])):
         why = "no fall is left among items of equally many claims"
         return mode(name, State.NOT_DECIDABLE, why, **numbers)
@@ -166,22 +173,31 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _equal_parts(train: Evidence, fresh: Evidence, study: Study) -> dict[str, Any] | None:
-    """The rates among items of one claim count: the one that both sets have most of."""
+def _equal_parts(
+    train: Evidence, fresh: Evidence, study: Study
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The rates among items of one claim count: the one that both sets have most of.
+
+    None where there is nothing to equalise; with a reason where there is, and it cannot be.
+    """
+    if train.parts is None and fresh.parts is None:
+        return None, None
     if train.parts is None or fresh.parts is None:
-        return None
+        return None, "how many claims an item has is known of one set only"
     of = {item: part for found in (train, fresh)
           for item, part in zip(found.item_ids, found.parts or (), strict=True)}  # fmt: skip
     counts = [Counter(of[item] for item in side.item_ids) for side in (study.train, study.fresh)]
     shared = [one for one in counts[0] if one is not None and counts[1][one]]
-    if not shared or all(set(one) == set(shared) and len(shared) == 1 for one in counts):
-        return None  # none in common, or all alike: nothing to equalise
+    if not shared:
+        return None, "no number of claims is that of items of both sets"
+    if all(set(one) == set(shared) and len(shared) == 1 for one in counts):
+        return None, None  # all alike
     chosen = max(shared, key=lambda one: (min(counts[0][one], counts[1][one]), one))
     sides = [
         side.where(np.array([of[item] == chosen for item in side.item_ids], dtype=np.bool_))
         for side in (study.train, study.fresh)
     ]
-    return {"claims": chosen, **_rates(sides[0], sides[1], study.level)}
+    return {"claims": chosen, **_rates(sides[0], sides[1], study.level)}, None
 
 
 def style_closure(

@@ -178,6 +178,9 @@ class Own:
             groups=_texts([one.group or one.topic for one in items]),
             prompts=_texts([one.prompt for one in items]),
             responses=_texts([one.response for one in items]),
+            known_prompts=tuple(one.prompt for one in items if one.prompt is not None),
+            without_prompt=sum(one.prompt is None for one in items),
+            without_response=sum(one.response is None for one in items),
             lengths=lengths,
             length_unit=unit,
             parts=_parts(items),
@@ -204,8 +207,7 @@ class Own:
         axis = self._axis
         if len(train.instruments[axis] | fresh.instruments[axis]) > 1:
             self._faults.append(ReasonCode.MIXED_INSTRUMENTS)
-        shared = bool(train.prompts and fresh.prompts and exact_pairs(train.prompts, fresh.prompts))
-        if shared or common_rows(train, fresh):
+        if exact_pairs(train.known_prompts, fresh.known_prompts) or common_rows(train, fresh):
             self._faults.append(ReasonCode.TRAIN_TEST_OVERLAP)
 
 

@@ -5,16 +5,21 @@ gates -> training set, step 1 -> fresh set, steps 2 to 4, modes -> replication, 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from arcs.arc3 import claims, probing
-from arcs.arc3.kept import Kept
+from arcs.arc3 import claims
+from arcs.arc3.features import path_of
+from arcs.arc3.kept import ROOT, Kept, sources_sha256
 from arcs.arc3.probing import Study
+from arcs.arc3.questions import SETS
+from arcs.audits.readers.source import candidates
 from arcs.claims import ReasonCode
 from arcs.estimates import GateState
 from arcs.falsification import edited, modes, protocol, steps
-from arcs.falsification.config import FalsifyConfig, flag_of
+from arcs.falsification.answers import USUAL
+from arcs.falsification.config import REPLICATION, FalsifyConfig, flag_of
 from arcs.falsification.evidence import (
     Evidence,
     Identity,
@@ -23,16 +28,22 @@ from arcs.falsification.evidence import (
     side_of,
     study_of,
 )
-from arcs.falsification.finished_run import FinishedRun
-from arcs.falsification.own import EXPLORATORY, Files, Own
+from arcs.falsification.finished_run import LABELS, FinishedRun
+from arcs.falsification.own import EXPLORATORY, GATES_FIRST, REGISTERED, Files, Own
 from arcs.falsification.protocol import NOT_RUN, Step
 from arcs.falsification.verdict import claims_of
 from arcs.gates import DEFAULT_GATES, Gates, load_gates
 from arcs.progress import Bar, Reporter
 from arcs.runs import METRICS, RunDirectory
 from models.errors import UserError
+from models.fingerprint import file_sha256
 
 STEPS = "steps.jsonl"
+AWAITED_OTHER = "awaited_replication"
+SOURCES = ("arcs/falsification", "evals/text_ends.py")
+"""Code that decides a step, beside Arc 3's."""
+WORTH = (REGISTERED, GATES_FIRST, EXPLORATORY)
+"""From most to least."""
 MODES, BASE = "modes", edited.BASE
 SCHEMA = "threearc-falsify-1"
 Found = dict[str, Any]
@@ -56,8 +67,10 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
         axis = source.axis()
         _note(run, "train", train, source.identity())
         study = _training_study(train, axis, config, gates)
+        other = _replication(config, run)
+        code = sources_sha256(ROOT, SOURCES)
         found: dict[str, Found] = {}
-        keep = _keeper(Kept.of(study, store), found, bar)
+        keep = _keeper(Kept.of(study, store, code), found, bar)
         keep(Step.TRAINING, lambda: steps.training(study, gates, train.groups is not None))
 
         _await(source, run)
@@ -65,12 +78,13 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
         fresh = source.fresh()
         _note(run, "fresh", fresh, source.identity())
         both = study_of(train, fresh, axis, study)
-        keep = _keeper(Kept.of(both, store), found, bar)
+        keep = _keeper(Kept.of(both, store, code), found, bar)
         keep(Step.FRESH, lambda: steps.fresh(both, gates))
         keep(Step.AXES, lambda: steps.axes(train, fresh, axis, both, gates))
         keep(Step.POOLED, lambda: steps.pooled(both, gates, config.pooled))
         keep(MODES, lambda: {"modes": modes.all_modes(train, fresh, both, found, gates)})
-        other = _replication(config)
+        _await_other(other, run)
+        keep = _keeper(Kept.of(both, store, code + _sha256_of(config)), found, bar)
         keep(Step.REPLICATION, lambda: _replicated(other, source, study, gates))
         if config.adapter is not None:
             keep(BASE, lambda: edited.base_beside(run.path, gates, study))
@@ -82,12 +96,15 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
         ends_known=train.ends_known and fresh.ends_known,
     )  # fmt: skip
     state, why = registered(source, config, gates)
+    ran = found[Step.REPLICATION]["state"] != NOT_RUN
+    state_of_all, why_of_all = registered_with(state, why, other if ran else None, config, gates)
     metrics = {
         "schema_version": SCHEMA,
         "model": source.identity().to_json(),
         "axis": axis,
         "registration": {"state": state, "why": why, "gates_file_sha256": sha256,
-                         "gates_sha256": gates.sha256},
+                         "gates_sha256": gates.sha256,
+                         "all_five": {"state": state_of_all, "why": why_of_all}},
         "labels_without_rows": fresh.described.get("labels_without_rows"),
         "sets": {"train": _set(train, axis), "fresh": _set(fresh, axis)},
         "steps": [found[step] for step in Step],
@@ -115,6 +132,20 @@ def registered(source: Source, config: FalsifyConfig, gates: Gates) -> tuple[str
             "not known"
         )
     return state, why
+
+
+def registered_with(
+    state: str, why: str, other: Source | None, config: FalsifyConfig, gates: Gates
+) -> tuple[str, str]:
+    """The same of all five steps: not worth more than the other model's own order."""
+    if other is None:
+        return state, why
+    theirs, because = other.registration(gates.sha256)
+    if config.chosen and config.replication is not None:
+        theirs, because = EXPLORATORY, "pooling, gates or seed were chosen after the run"
+    if WORTH.index(theirs) <= WORTH.index(state):
+        return state, why
+    return theirs, f"of the other model: {because}"
 
 
 def _parts(config: FalsifyConfig) -> int:
@@ -173,17 +204,44 @@ def _note(run: RunDirectory, name: str, found: Evidence, identity: Identity) -> 
     run.extend_manifest(**{name: found.described, "model": identity.to_json()})
 
 
+def _await_other(other: Source | None, run: RunDirectory) -> None:
+    lacking = () if other is None else other.fresh_missing()
+    if lacking:
+        raise Awaiting(
+            f"{' and '.join(lacking)}: not there yet. Gates and steps 1 to 4 are in {run.path}; "
+            f"make it, then go on with threearc falsify --run {run.path}"
+        )
+
+
 def _note_other(run: RunDirectory, other: Source, found: Found) -> None:
     run.extend_manifest(replication={"model": other.identity().to_json(),
                                      **(found.get("sources") or {})})  # fmt: skip
 
 
-def _replication(config: FalsifyConfig) -> Source | None:
+def _replication(config: FalsifyConfig, run: RunDirectory) -> Source | None:
+    """Step 5's source. Which of its fresh files were not there with the gates is written down."""
     if config.replication is not None:
         return FinishedRun(config.replication, "--replication")
     if config.replication_features is None:
         return None
-    return Own(_files(config, "replication_"), config.axis, config.untruncated)
+    files = _files(config, "replication_")
+    if AWAITED_OTHER not in run.manifest():
+        lacking = Own(files, config.axis, config.untruncated).fresh_missing()
+        run.extend_manifest(**{AWAITED_OTHER: list(lacking)})
+    return Own(files, config.axis, config.untruncated, run.manifest()[AWAITED_OTHER])
+
+
+def _sha256_of(config: FalsifyConfig) -> str:
+    """Of every file that step 5 reads."""
+    digest = hashlib.sha256()
+    for name in ("replication", *REPLICATION):
+        path = getattr(config, name)
+        if path is None:
+            continue
+        of_run = [path / METRICS, path / LABELS, *(path_of(path, one) for one in SETS)]
+        for file in of_run if name == "replication" else candidates(path):
+            digest.update(f"{name} {file}\n{file_sha256(file)}\n".encode())
+    return digest.hexdigest()
 
 
 def _replicated(other: Source | None, mine: Source, like: Study, gates: Gates) -> Found:
@@ -198,13 +256,10 @@ def _replicated(other: Source | None, mine: Source, like: Study, gates: Gates) -
             f"--replication: {identity.name} has rows of features that are those of "
             f"{mine.identity().name}; give another model's"
         )
-    why = _same(mine.identity(), identity)
+    axis = other.axis()
+    why = _no_replication(mine.identity(), identity) or _other_axis(mine.axis(), axis)
     if why is not None:
         return protocol.not_run(Step.REPLICATION, why, **told)
-    lacking = other.fresh_missing()
-    if lacking:
-        raise UserError(f"{lacking[0]}: no such file")
-    axis = other.axis()
     fresh = other.fresh()
     both = study_of(train, fresh, axis, like)
     faults = [*other.faults(), *_missing(train, fresh, axis, gates)]
@@ -212,36 +267,46 @@ def _replicated(other: Source | None, mine: Source, like: Study, gates: Gates) -
         return protocol.not_run(
             Step.REPLICATION, f"its instrument failed: {', '.join(faults)}", **told
         )
-    found = steps.held_out(both, gates, Step.REPLICATION)
-    no_signal = found["state"] == NOT_RUN or (probing.permuted(both)["p_value"] >= gates.test.alpha)
+    found = steps.in_every_reading(both, gates, Step.REPLICATION)
+    own = steps.training(both, gates, grouped=False)
     cliff = bool(claims.cliff(both, gates.test.alpha))
-    readings = [steps.held_out(one, gates, Step.REPLICATION)["state"]
-                for one in claims.readings(both).values()]  # fmt: skip
-    if found["state"] == GateState.PASSED.value and set(readings) - {GateState.PASSED.value}:
-        found = {**found, "state": GateState.NOT_DECIDABLE.value,
-                 "reason": "it passes only as its cut answers were taken"}  # fmt: skip
     ends_known = train.ends_known and fresh.ends_known
-    if found["state"] == GateState.PASSED.value and not ends_known:
+    if found["state"] in (GateState.PASSED.value, GateState.FAILED.value) and not ends_known:
         found = {**found, "state": GateState.NOT_DECIDABLE.value,
                  "reason": "how its answers ended is not known"}  # fmt: skip
     sources = {"train": train.described, "fresh": fresh.described}
-    return {**found, **told, "no_signal": no_signal, "cliff": cliff, "axis": axis,
-            "ends_known": ends_known, "sources": sources}  # fmt: skip
+    return {**found, **told, "no_signal": own["no_signal"], "training_state": own["state"],
+            "cliff": cliff, "axis": axis, "ends_known": ends_known,
+            "sources": sources}  # fmt: skip
 
 
-def _same(mine: Identity, other: Identity) -> str | None:
+def _no_replication(mine: Identity, other: Identity) -> str | None:
     """Why another model's states replicate nothing; None where they may."""
     if mine.fingerprint is not None and mine.fingerprint == other.fingerprint:
         return f"the other states are those of the same model ({other.name})"
-    if mine.family is not None and mine.family == other.family:
+    if mine.model is not None and mine.model == other.model:
+        return f"the other states are those of the same model ({other.model})"
+    for one in (mine, other):
+        if one.family is None:
+            return (
+                f"the family of {one.name} is not known, and another family is asked for: say it "
+                "in the features' file (family)"
+            )
+    if mine.family == other.family:
         return f"both models are of the family {other.family}; another family is asked for"
     return None
 
 
+def _other_axis(mine: str, other: str) -> str | None:
+    """Why labels of the other model are not of what is claimed; the usual names are of one."""
+    if mine == other or {mine, other} <= set(USUAL):
+        return None
+    return f"its labels are of {other}, and the claim is about {mine}"
+
+
 def _missing(train: Evidence, fresh: Evidence, axis: str, gates: Gates) -> tuple[ReasonCode, ...]:
-    limit = gates.validity.max_missing_share
-    over = [found.missing(axis) > limit * len(found.item_ids) for found in (train, fresh)]
-    return (ReasonCode.INFRASTRUCTURE,) if any(over) else ()
+    over = steps.unlabelled(train, fresh, axis, gates) is not None
+    return (ReasonCode.INFRASTRUCTURE,) if over else ()
 
 
 def _set(found: Evidence, axis: str) -> Found:
@@ -252,6 +317,7 @@ def _set(found: Evidence, axis: str) -> Found:
         "wrong": labels.count(False),
         "without_label": found.missing(axis),
         "without_features": found.without_features,
+        "without_prompt": found.without_prompt,
         "cut": int(found.cut.sum()) if found.ends_known else None,
         "ends_known": found.ends_known,
         "axes": sorted(found.labels),

@@ -14,6 +14,7 @@ from arcs.falsification.config import FalsifyConfig
 from arcs.gates import Gates
 from arcs.runs import RunDirectory, canonical_json
 from evals.probing.probes import PRIMARY
+from evals.statistics.rates import Interval
 from models.errors import UserError
 
 FILE = "gates.json"
@@ -43,14 +44,25 @@ RULES = {
     "state": "a step is passed where the whole interval of every number is on the right side of "
     "its gate, failed where that of one is wholly on the other, else not decidable; not run, with "
     "the reason, where what it needs is not there",
+    "errors": "that nothing is wrong and a step fails has a chance of alpha at most, over all "
+    "steps: half of it is that of the AUC of step 2, a quarter of the rest each that of the other "
+    "gates of step 2 and of steps 3, 4 and 5, shared equally by a step's gates; so these fail by "
+    "a wider interval",
+    "kinds": "a step that passes must be shown within kinds of question, or over whole kinds, as "
+    "well, where they are known; else it is not decidable",
+    "cut answers": "steps 4 and 5 that pass, or fail, must do so however cut answers ended; else "
+    "they are not decidable",
+    "control": "nothing is refuted where a label that was written into the states is not found",
     "training": "a pass is asked for and is no evidence; its failing leaves all else undecided",
     "fresh": "one probe, fitted on the whole training set; its threshold is chosen on out-of-fold "
     "training scores: of those that assert asserted_right of the right answers, the one of "
     "smallest asymmetry; of the right fresh answers it must assert as many, by the estimate",
     "axes": "every axis passes cross-validation and transfer, and no two axes' out-of-fold scores "
-    "correlate as much as axis_correlation",
+    "correlate as much as axis_correlation; an axis that cannot be tested leaves it undecided",
     "pooled": "as fresh, with the mean of the last layers",
-    "replication": "as fresh, with another model's states and labels; of one family it is not run",
+    "replication": "as fresh, with the states and labels, of the same axis, of a model of another "
+    "family; where a family is not known it is not run; it refutes only where the other model's "
+    "own training carries the signal",
     "verdict": "this model: REFUTED where step 2, 3 or 4 failed, SUPPORTED where 1 and 2 and "
     "whatever of 3 and 4 could be run passed; all five: step 5 too",
 }
@@ -114,6 +126,8 @@ class Held:
     by_estimate: bool = False
     """Passed where the estimate is at the gate: what a training threshold was chosen for just so
     cannot lie beyond it with a whole interval."""
+    wider: Interval | None = None
+    """What must be wholly on the wrong side for the gate to fail; None: the estimate's own."""
 
     @property
     def state(self) -> GateState:
@@ -121,6 +135,8 @@ class Held:
         if self.estimate is None:
             return GateState.NOT_DECIDABLE
         state = hold_to_gate(self.estimate.interval, self.gate)
+        if state is GateState.FAILED and self.wider is not None:
+            state = hold_to_gate(self.wider, self.gate)
         if self.by_estimate and state is GateState.NOT_DECIDABLE:
             enough = self.estimate.value >= self.gate.threshold
             return GateState.PASSED if enough else state
@@ -134,9 +150,18 @@ class Held:
             "at_least": self.gate.at_least,
             "state": self.state.value,
             "held_by": "estimate" if self.by_estimate else "interval",
+            "fails_by": None if self.wider is None else self.wider.to_json(),
             "why": self.why or None,
             "estimate": None if self.estimate is None else self.estimate.to_json(),
         }
+
+
+def level_to_fail(gates: Gates, n: int) -> float:
+    """Confidence level of the interval by which one of ``n`` gates of a step fails (``errors``).
+
+    One-sided, such a gate errs with (1 - level) / 2 = alpha / 2 / 4 / n (Bonferroni).
+    """
+    return 1 - gates.test.alpha / (4 * n)
 
 
 def combined(found: Sequence[Held]) -> GateState:

@@ -51,7 +51,8 @@ def _steps(metrics: Found) -> Table:
         f"{metrics['model']['name']}: {metrics['axis']} or not, "
         f"{_counts(sets['train'])} training and {_counts(sets['fresh'])} fresh items",
         "a step is passed, or failed, only where whole intervals are (the share asserted by its "
-        "estimate); step 1 is never evidence; asymmetry: share asserted of the wrong minus of the "
+        "estimate; all but step 2's AUC fail by wider ones, for their number); step 1 is never "
+        "evidence; asymmetry: share asserted of the wrong minus of the "
         "right, at the threshold from training",
     )
     table.add_column("step", overflow="fold", min_width=13)
@@ -208,6 +209,9 @@ def sentences(metrics: Found) -> list[str]:
         f"{registration['state'].capitalize()}: {registration['why']}. Gates: sha-256 "
         f"{registration['gates_file_sha256'][:16]}."
     ]
+    of_all = registration["all_five"]
+    if of_all["state"] != registration["state"]:
+        lines.append(f"All five steps together: {of_all['state']}, {of_all['why']}.")
     training, fresh = metrics["steps"][0], metrics["steps"][1]
     if training["state"] != NOT_RUN:
         null, chance = training["permuted_labels"], training["chance"]
@@ -225,6 +229,17 @@ def sentences(metrics: Found) -> list[str]:
         f"Step {place} was not run: {one['reason']}."
         for place, one in enumerate(metrics["steps"], 1) if one["state"] == NOT_RUN
     ]  # fmt: skip
+    axes = metrics["steps"][2]
+    lines += [f"Step 3 leaves out {axis}: {why}."
+              for axis, why in axes.get("left_out", {}).items()]  # fmt: skip
+    if axes["in_one_set"]:
+        lines.append(f"Labelled in one set only, and not looked at: "
+                     f"{', '.join(axes['in_one_set'])}.")  # fmt: skip
+    unseen = [f"{one['without_prompt']} of {one['n']} {name}"
+              for name, one in metrics["sets"].items() if one["without_prompt"]]  # fmt: skip
+    if unseen:
+        lines.append(f"Items without a prompt, which were not looked for in the other set: "
+                     f"{', '.join(unseen)}.")  # fmt: skip
     lacking = [
         f"{name} {one['without_label']} without label, {one['without_features']} without features"
         for name, one in metrics["sets"].items()
@@ -244,12 +259,19 @@ def _verdict(metrics: Found) -> Panel:
         text.append(f"{label}: ")
         text.append(one["verdict"], style=COLOURS[one["verdict"]])
         reasons = ", ".join(one["reasons"]).replace("_", " ")
-        text.append(f" ({reasons}), {metrics['registration']['state']}. Claim: {one['statement']}. "
+        text.append(f" ({reasons}), {registered(metrics, name)}. Claim: {one['statement']}. "
                     f"{because(one)}")  # fmt: skip
     unrun = [str(place) for place, one in enumerate(metrics["steps"], 1) if one["state"] == NOT_RUN]
     if unrun:
         text.append(f"\nNot run: step {', '.join(unrun)}.")
     return Panel(text, title="Verdict", title_align="left")
+
+
+def registered(metrics: Found, claim: str) -> str:
+    """What the order of gates and answers is worth for a claim."""
+    found = metrics["registration"]
+    state: str = (found["all_five"] if claim == "all_five" else found)["state"]
+    return state
 
 
 def because(claim: Found) -> str:

@@ -12,11 +12,21 @@ from numpy.typing import NDArray
 from scipy.stats import pearsonr
 
 from arcs.arc3 import claims, probing
+from arcs.arc3.analysis import as_read
 from arcs.arc3.probing import FOLDS, H_LAST, Study
 from arcs.arc3.table import Side
-from arcs.estimates import Estimate, Gate, GateState
+from arcs.claims import Verdict
+from arcs.estimates import Estimate, Gate, GateState, hold_to_gate
 from arcs.falsification.evidence import ALL, Evidence, side_of
-from arcs.falsification.protocol import LAST_K, Held, Step, combined, not_run, step_json
+from arcs.falsification.protocol import (
+    LAST_K,
+    Held,
+    Step,
+    combined,
+    level_to_fail,
+    not_run,
+    step_json,
+)
 from arcs.gates import Gates
 from evals.probing import gate as gates_of
 from evals.probing.probes import PRIMARY, PROBES, scores_on
@@ -107,17 +117,45 @@ def _chance(
 
 
 def fresh(study: Study, gates: Gates) -> dict[str, Any]:
-    """Step 2, and how it ends where cut answers are taken otherwise."""
+    """Step 2, how it ends where cut answers are taken otherwise, and whether it finds a plant."""
     found = held_out(study, gates, Step.FRESH)
-    stuck = claims.undecided(study.train, study.fresh, ())
+    stuck = claims.undecided(study.train, study.fresh, (), gates.test.alpha)
     if stuck is not None:
         return {**found, "readings": [], "undecided": [one.value for one in stuck.reasons]}
-    readings = []
+    planted = claims.transfer(
+        as_read(probing.planted(study)), gates, no_signal=False, faults=()
+    )  # fmt: skip
+    return {
+        **found,
+        "readings": _readings(study, gates, Step.FRESH, H_LAST),
+        "detectable_auc": claims.detectable(study.fresh, gates),
+        "finds_a_plant": planted.verdict is Verdict.SUPPORTED,
+    }
+
+
+def _readings(study: Study, gates: Gates, step: Step, features: str) -> list[dict[str, Any]]:
+    """What the step comes to for each other way that cut answers could have ended."""
+    found = []
     for way, one in claims.readings(study).items():
-        again = held_out(one, gates, Step.FRESH)
-        readings.append({"way": way, "n": len(one.fresh.y), "state": again["state"],
-                         "auc": again.get("auc")})  # fmt: skip
-    return {**found, "readings": readings, "detectable_auc": claims.detectable(study.fresh, gates)}
+        again = held_out(one, gates, step, features)
+        found.append({"way": way, "n": len(one.fresh.y), "state": again["state"],
+                      "auc": again.get("auc")})  # fmt: skip
+    return found
+
+
+def in_every_reading(
+    study: Study, gates: Gates, step: Step, features: str = H_LAST
+) -> dict[str, Any]:
+    """A step that decides only what it decides however cut answers ended."""
+    found = held_out(study, gates, step, features)
+    if found["state"] not in (GateState.PASSED.value, GateState.FAILED.value):
+        return {**found, "readings": []}
+    readings = _readings(study, gates, step, features)
+    if any(one["state"] != found["state"] for one in readings):
+        verb = "passes" if found["state"] == GateState.PASSED.value else "fails"
+        found |= {"state": GateState.NOT_DECIDABLE.value,
+                  "reason": f"it {verb} only as its cut answers were taken"}  # fmt: skip
+    return {**found, "readings": readings}
 
 
 def held_out(
@@ -131,17 +169,20 @@ def held_out(
     asked = gates.protocol
     made = _trained(study.train, x, study, asked.asserted_right)
     scores = scores_on(PROBES[PRIMARY](), x, study.train.y, x_fresh)
+    primary = step is Step.FRESH  # its AUC fails by the interval that is shown
+    to_fail = level_to_fail(gates, 2 if primary else 3)
+    wider = None if primary else delong_interval(scores, study.fresh.y, to_fail)
     held = [
         Held(Gate("AUC on fresh items", asked.fresh_auc),
-             claims.auc_estimate(scores, study.fresh.y, study.level)),
+             claims.auc_estimate(scores, study.fresh.y, study.level), wider=wider),
         _asymmetry(
             Gate("asymmetry on fresh items", -asked.fresh_asymmetry, at_least=False),
-            made, scores, study.fresh, study.level,
+            made, scores, study.fresh, study.level, to_fail,
         ),
         _balanced(Gate("share asserted of the right ones", asked.asserted_right), made, scores,
-                  study.fresh, study.level),
+                  study.fresh, study.level, to_fail),
     ]  # fmt: skip
-    return step_json(
+    found = step_json(
         step, held,
         n=_both(study),
         features=features,
@@ -150,20 +191,44 @@ def held_out(
         n_to_decide=_n_to_decide(held, gates),
         **more,
     )  # fmt: skip
+    return {**found, **_by_kind(found, study, scores, gates)}
+
+
+def _by_kind(
+    found: Mapping[str, Any], study: Study, scores: FloatArray, gates: Gates
+) -> dict[str, Any]:
+    """What items show must be shown within kinds of question, or over whole kinds, as well."""
+    known = study.fresh.groups != study.fresh.item_ids
+    if found["state"] != GateState.PASSED.value or not known:
+        return {"kinds": None}
+    kinds = claims.kinds_of(study, scores)
+    if not kinds.tested or kinds.shown(gates.test.alpha):
+        return {"kinds": kinds.to_json()}
+    return {"kinds": kinds.to_json(), "state": GateState.NOT_DECIDABLE.value,
+            "reason": "it passes by items, and neither within kinds of question nor over whole "
+            "kinds", "between_kinds": True}  # fmt: skip
 
 
 def axes(train: Evidence, fresh: Evidence, main: str, like: Study, gates: Gates) -> dict[str, Any]:
     """Step 3."""
-    named = sorted(train.labels.keys() & fresh.labels.keys(), key=lambda one: (one != main, one))
+    of_train, of_fresh = _labelled(train), _labelled(fresh)
+    named = sorted(of_train & of_fresh, key=lambda one: (one != main, one))
+    one_set = sorted(of_train ^ of_fresh)
     if len(named) < 2:
         return not_run(Step.AXES, f"labels of one axis only ({main}); give others beside it",
-                       axes=[], correlations=[])  # fmt: skip
+                       axes=[], correlations=[], in_one_set=one_set)  # fmt: skip
     sides = {axis: (side_of(train, axis), side_of(fresh, axis)) for axis in named}
-    left_out = {axis: why for axis, both in sides.items() if (why := too_few(*both)) is not None}
+    left_out = {
+        axis: why for axis, both in sides.items()
+        if (why := too_few(*both) or unlabelled(train, fresh, axis, gates)) is not None
+    }  # fmt: skip
     used = [axis for axis in named if axis not in left_out]
     if len(used) < 2 or main not in used:
         return not_run(Step.AXES, f"{next(iter(left_out))}: {next(iter(left_out.values()))}",
-                       axes=[], correlations=[], left_out=left_out)  # fmt: skip
+                       axes=[], correlations=[], left_out=left_out,
+                       in_one_set=one_set)  # fmt: skip
+    pairs = list(combinations(used, 2))
+    to_fail = level_to_fail(gates, 2 * len(used) + len(pairs))
     own = replace(like, train=sides[main][0], fresh=sides[main][1])
     scores: dict[str, dict[str, float]] = {}
     rows: list[dict[str, Any]] = []
@@ -172,12 +237,17 @@ def axes(train: Evidence, fresh: Evidence, main: str, like: Study, gates: Gates)
     for axis in used:
         study = replace(like, train=sides[axis][0], fresh=sides[axis][1])
         made = _trained(study.train, study.train.x[H_LAST], study, gates.protocol.asserted_right)
-        estimate = claims.auc_estimate(_fresh_scores(study), study.fresh.y, study.level)
+        on_fresh = _fresh_scores(study)
+        estimate = claims.auc_estimate(on_fresh, study.fresh.y, study.level)
         cv = _oof_auc(made, study.train, study.level)
+        wider = [delong_interval(made.oof, study.train.y, to_fail),
+                 delong_interval(on_fresh, study.fresh.y, to_fail)]  # fmt: skip
         gated = [
-            Held(Gate(f"{axis}: AUC, out of fold", gates.protocol.axis_cv_auc), cv),
-            Held(Gate(f"{axis}: AUC on fresh items", gates.protocol.axis_fresh_auc), estimate),
-        ]
+            Held(Gate(f"{axis}: AUC, out of fold", gates.protocol.axis_cv_auc), cv,
+                 wider=wider[0]),
+            Held(Gate(f"{axis}: AUC on fresh items", gates.protocol.axis_fresh_auc), estimate,
+                 wider=wider[1]),
+        ]  # fmt: skip
         held += gated
         scores[axis] = dict(zip(study.train.item_ids, made.oof, strict=True))
         rows.append({
@@ -188,13 +258,31 @@ def axes(train: Evidence, fresh: Evidence, main: str, like: Study, gates: Gates)
     adjusted = holm({row["axis"]: row["fresh"]["p_value"] for row in rows}, gates.test.alpha)
     for row in rows:
         row["fresh"]["p_holm"] = adjusted[row["axis"]].adjusted
-    correlated = [_correlated(pair, scores, gates) for pair in combinations(used, 2)]
+    correlated = [_correlated(pair, scores, gates, to_fail) for pair in pairs]
     held += [one for one, _ in correlated]
-    return step_json(
+    found = step_json(
         Step.AXES, held, axes=rows, correlations=[found for _, found in correlated],
         passing=sum(row["state"] == GateState.PASSED.value for row in rows),
-        left_out=left_out,
+        left_out=left_out, in_one_set=one_set,
     )  # fmt: skip
+    if left_out and found["state"] == GateState.PASSED.value:
+        axis, why = next(iter(left_out.items()))
+        found |= {"state": GateState.NOT_DECIDABLE.value, "reason": f"{axis} is left out: {why}"}
+    return found
+
+
+def _labelled(found: Evidence) -> set[str]:
+    """Axes of which any item has a label."""
+    return {axis for axis, labels in found.labels.items() if any(one is not None for one in labels)}
+
+
+def unlabelled(train: Evidence, fresh: Evidence, axis: str, gates: Gates) -> str | None:
+    """Why an axis lacks too many labels; None where it does not."""
+    for name, found in (("training", train), ("fresh", fresh)):
+        n, missing = len(found.item_ids), found.missing(axis)
+        if missing > gates.validity.max_missing_share * n:
+            return f"{missing} of {n} {name} items have no label"
+    return None
 
 
 def _reads(main: Mapping[str, float], study: Study) -> dict[str, Any] | None:
@@ -208,7 +296,7 @@ def _reads(main: Mapping[str, float], study: Study) -> dict[str, Any] | None:
 
 
 def _correlated(
-    pair: tuple[str, str], scores: Mapping[str, Mapping[str, float]], gates: Gates
+    pair: tuple[str, str], scores: Mapping[str, Mapping[str, float]], gates: Gates, to_fail: float
 ) -> tuple[Held, dict[str, Any]]:
     """Size of the correlation of two axes' out-of-fold scores over the items of both."""
     name = f"|r| of {pair[0]} and {pair[1]}"
@@ -219,17 +307,25 @@ def _correlated(
         held = Held(limit, None, f"{name}: too few items of both axes, or scores that are all one")
         return held, {"axes": list(pair), "r": None, "interval": None, "n": len(shared)}
     found = pearsonr(first, second)
-    between = found.confidence_interval(gates.level)
-    low, high = float(between.low), float(between.high)
-    size = Interval(0.0 if low < 0 < high else min(abs(low), abs(high)),
-                    max(abs(low), abs(high)), gates.level)  # fmt: skip
+    (low, high), wider = (
+        (float(one.low), float(one.high))
+        for one in map(found.confidence_interval, (gates.level, to_fail))
+    )
+    size = _size(low, high, gates.level)
     estimate = Estimate(
         name, abs(float(found.statistic)), size, "Fisher's z, of the size", len(shared),
         p_value=float(found.pvalue), test="t",
     )  # fmt: skip
     interval = {"low": low, "high": high, "level": gates.level}
-    return Held(limit, estimate), {"axes": list(pair), "r": float(found.statistic),
-                                   "interval": interval, "n": len(shared)}  # fmt: skip
+    held = Held(limit, estimate, wider=_size(*wider, to_fail))
+    return held, {"axes": list(pair), "r": float(found.statistic), "interval": interval,
+                  "n": len(shared)}  # fmt: skip
+
+
+def _size(low: float, high: float, level: float) -> Interval:
+    """Interval of |r| from that of r."""
+    least = 0.0 if low < 0 < high else min(abs(low), abs(high))
+    return Interval(least, max(abs(low), abs(high)), level)
 
 
 def pooled_name(x: Mapping[str, Any], asked: str | None) -> tuple[str | None, str]:
@@ -275,7 +371,7 @@ def pooled(study: Study, gates: Gates, asked: str | None) -> dict[str, Any]:
         return not_run(Step.POOLED, why)
     both = [replace(side, x={name: mean_of_layers(side.x[name])})
             for side in (study.train, study.fresh)]  # fmt: skip
-    return held_out(replace(study, train=both[0], fresh=both[1]), gates, Step.POOLED, name)
+    return in_every_reading(replace(study, train=both[0], fresh=both[1]), gates, Step.POOLED, name)
 
 
 def _trained(side: Side, x: Rows, study: Study, share: float) -> Trained:
@@ -296,7 +392,10 @@ def _oof_auc(made: Trained, side: Side, level: float) -> Estimate:
     )  # fmt: skip
 
 
-def _asymmetry(gate: Gate, made: Trained, scores: FloatArray, side: Side, level: float) -> Held:
+def _asymmetry(
+    gate: Gate, made: Trained, scores: FloatArray, side: Side, level: float,
+    to_fail: float | None = None,
+) -> Held:  # fmt: skip
     point = _point(made, scores, side, level)
     if point is None:
         return Held(gate, None, "no threshold asserts enough of the right training answers")
@@ -304,17 +403,27 @@ def _asymmetry(gate: Gate, made: Trained, scores: FloatArray, side: Side, level:
     return Held(gate, Estimate(
         gate.name, difference.value, difference.interval, "Newcombe", len(side.y),
         p_value=difference.p_value, test="Fisher's exact test",
-    ))  # fmt: skip
+    ), wider=_wider(made, scores, side, to_fail))  # fmt: skip
 
 
-def _balanced(gate: Gate, made: Trained, scores: FloatArray, side: Side, level: float) -> Held:
+def _wider(
+    made: Trained, scores: FloatArray, side: Side, to_fail: float | None
+) -> Interval | None:  # fmt: skip
+    point = None if to_fail is None else _point(made, scores, side, to_fail)
+    return None if point is None else point.asymmetry.interval
+
+
+def _balanced(
+    gate: Gate, made: Trained, scores: FloatArray, side: Side, level: float, to_fail: float
+) -> Held:
     point = _point(made, scores, side, level)
     if point is None:
         return Held(gate, None, by_estimate=True)
     interval = wilson(point.asserted_right, point.right, level)
     share = point.asserted_right / point.right
     estimate = Estimate(gate.name, share, interval, "Wilson", point.right)
-    return Held(gate, estimate, by_estimate=True)
+    wider = wilson(point.asserted_right, point.right, to_fail)
+    return Held(gate, estimate, by_estimate=True, wider=wider)
 
 
 def _point(
@@ -330,14 +439,20 @@ def _n_to_decide(held: list[Held], gates: Gates) -> int | None:
     if combined(held) is GateState.FAILED:
         return None
     needed = [
-        n_to_hold(one.estimate.value, one.estimate.interval, one.estimate.n, one.gate.threshold,
-                  power=gates.test.power)
+        n_to_hold(one.estimate.value, _open_interval(one, one.estimate), one.estimate.n,
+                  one.gate.threshold, power=gates.test.power)
         for one in held
         if one.state is GateState.NOT_DECIDABLE and one.estimate is not None
         and not one.by_estimate
     ]  # fmt: skip
     known = [n for n in needed if n is not None]
     return max(known) if known and len(known) == len(needed) else None
+
+
+def _open_interval(held: Held, estimate: Estimate) -> Interval:
+    """The interval that is not on one side yet."""
+    open_now = hold_to_gate(estimate.interval, held.gate) is GateState.NOT_DECIDABLE
+    return estimate.interval if open_now or held.wider is None else held.wider
 
 
 def _counts(side: Side) -> dict[str, int]:

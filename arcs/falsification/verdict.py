@@ -1,7 +1,9 @@
 """From the steps to claims, in the one vocabulary of verdicts (arcs/estimates.py).
 
-A conjunction: every step that it names must pass, none may fail. Nothing is corrected for their
-number, since all must pass at the same level (an intersection-union test, Berger 1982).
+A conjunction: every step that it names must pass, none may fail. For SUPPORTED nothing is corrected
+for their number, since all must pass at the same level (an intersection-union test, Berger 1982).
+REFUTED takes one failed gate of many, so that gates fail by wider intervals
+(:func:`arcs.falsification.protocol.level_to_fail`).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from arcs.arc3.claims import held_to_controls
 from arcs.claims import ReasonCode, Verdict
 from arcs.estimates import Direction, Estimate, GateState, JudgedClaim, judge_claim
 from arcs.falsification.modes import State
@@ -40,6 +43,20 @@ def claims_of(
     if _turns(steps[Step.FRESH]):
         faults.append(ReasonCode.TRUNCATED)
     doubts = _doubts(steps, modes, ends_known)
+    judged = _both_claims(steps, faults, doubts, gates, axis)
+    if steps[Step.FRESH].get("finds_a_plant", True):
+        return judged
+    return {name: held_to_controls(one, planted=Verdict.INCONCLUSIVE)
+            for name, one in judged.items()}  # fmt: skip
+
+
+def _both_claims(
+    steps: Mapping[str, Found],
+    faults: Sequence[ReasonCode],
+    doubts: Sequence[ReasonCode],
+    gates: Gates,
+    axis: str,
+) -> dict[str, JudgedClaim]:
     single = _conjunction(
         f"the states tell {axis} from not {axis} on fresh items, {_by(steps, ALONE)}",
         steps, ALONE, faults, doubts, gates,
@@ -66,12 +83,17 @@ def _all_five(
     other = steps[Step.REPLICATION]
     if single.verdict in (Verdict.INVALID, Verdict.REFUTED):
         return replace(single, statement=statement)
-    refuting = other["state"] == FAILED and not other.get("no_signal") and not other.get("cliff")
+    refuting = other["state"] == FAILED and not other.get("cliff") and _carries(other)
     if other["state"] == PASSED or refuting:
         return _conjunction(statement, steps, ALL, faults, doubts, gates)
     return _conjunction(
         statement, steps, ALONE, faults, [*doubts, ReasonCode.NOT_REPLICATED], gates
     )
+
+
+def _carries(other: Found) -> bool:
+    """Whether the other model's own training has a signal that could be lost."""
+    return not other.get("no_signal") and other.get("training_state") != FAILED
 
 
 def _by(steps: Mapping[str, Found], named: Sequence[Step]) -> str:
@@ -159,6 +181,9 @@ def _doubts(
 ) -> list[ReasonCode]:
     shown = {one["mode"] for one in modes if one["state"] == State.SHOWN.value}
     found = [ReasonCode(one) for one in steps[Step.FRESH].get("undecided", ())]
+    if ReasonCode.CAPABILITY_CLIFF in found and "capability_cliff" not in shown:
+        found.remove(ReasonCode.CAPABILITY_CLIFF)
+        found.append(ReasonCode.UNDERPOWERED)
     training = steps[Step.TRAINING]
     if training["state"] != NOT_RUN and (training["no_signal"] or training["state"] == FAILED):
         found.append(ReasonCode.NO_SIGNAL_IN_TRAINING)
@@ -166,6 +191,8 @@ def _doubts(
         found.append(ReasonCode.CAPABILITY_CLIFF)
     if steps[Step.FRESH]["state"] == OPEN and "uniform_output" in shown:
         found.append(ReasonCode.UNIFORM_OUTPUT)
+    if any(steps[step].get("between_kinds") for step in SINGLE):
+        found.append(ReasonCode.BETWEEN_KINDS)
     if not ends_known:
         found.append(ReasonCode.FINISH_REASONS_UNKNOWN)
     if steps[Step.FRESH]["state"] == FAILED and _open_ways(steps[Step.FRESH]):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from arcs.falsification.protocol import NAMES, NOT_RUN, Step
-from arcs.falsification.report import CLAIMS, because, beside, facts_of, sentences
+from arcs.falsification.report import CLAIMS, because, beside, facts_of, registered, sentences
 from arcs.report import generic, parts
 from arcs.report.stored import StoredRun
 from arcs.report.view import Cell, ClaimCard, Number, Plot, Row, Table, View
@@ -38,7 +38,7 @@ def _claims(metrics: Json) -> Iterator[ClaimCard]:
     for name, label in CLAIMS.items():
         claim = metrics["claims"][name]
         told = {**claim, "explanation": because(claim)}
-        yield generic.card_of(told, about=f"{label}, {metrics['registration']['state']}")
+        yield generic.card_of(told, about=f"{label}, {registered(metrics, name)}")
 
 
 def _gates(metrics: Json) -> Iterator[tuple[str, Json | None, str]]:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,9 +35,10 @@ from arcs.estimates import Estimate, Gate, GateState
 from arcs.falsification import command, latest, modes, steps
 from arcs.falsification.config import parse
 from arcs.falsification.finished_run import FinishedRun
-from arcs.falsification.protocol import Held, Step, combined
+from arcs.falsification.protocol import Held, Step, combined, level_to_fail
 from arcs.falsification.report import report
 from arcs.falsification.rows_file import read_rows
+from arcs.falsification.verdict import claims_of
 from arcs.gates import load_gates
 from arcs.report.kinds import view_of
 from arcs.reproduction.artifacts import Artifacts
@@ -314,9 +316,11 @@ def test_threshold_and_probe_are_those_of_training(whole: tuple[Path, Any, Made]
 
 
 def test_too_few_right_answers_asserted_are_said_to_be_it(tmp_path: Path) -> None:
-    mine = made(tmp_path / "mine", n=80, signal=1.2)
+    """Fresh states that lie lower, all of them: the order stays, and the threshold does not fit."""
+    mine = made(tmp_path / "mine")
     for layers in mine.x.values():
         del layers["all_layers"]
+    mine.x["fresh"]["h_last"][:, 3] -= 1.5
     metrics = falsify(tmp_path / "run", mine.write(labels=("right",)).flags())
     assert verdicts(metrics)["this_model"] == ("REFUTED", ["unbalanced"])
     estimate = metrics["claims"]["this_model"]["estimate"]
@@ -382,8 +386,8 @@ def test_the_same_family_replicates_nothing(tmp_path: Path) -> None:
 
 
 def test_another_model_without_the_signal_refutes_all_five_only(tmp_path: Path) -> None:
-    mine = made(tmp_path / "mine").write(labels=("right",))
-    other = made(tmp_path / "other", seed=1, n=300,
+    mine = made(tmp_path / "mine", family="one").write(labels=("right",))
+    other = made(tmp_path / "other", seed=1, n=300, family="two",
                  signal={"train": SIGNAL_OF_TRAINING, "fresh": 0.0}).write()  # fmt: skip
     metrics = falsify(tmp_path / "run", {**mine.flags(), **other.flags("replication_")})
     assert verdicts(metrics) == {
@@ -391,9 +395,137 @@ def test_another_model_without_the_signal_refutes_all_five_only(tmp_path: Path) 
         "this_model": ("SUPPORTED", ["effect_shown"]),
     }
     # one that has no signal in its own training says nothing of transfer
-    silent = made(tmp_path / "silent", seed=2, n=300, signal=0.0).write()
+    silent = made(tmp_path / "silent", seed=2, n=300, signal=0.0, family="two").write()
     metrics = falsify(tmp_path / "again", {**mine.flags(), **silent.flags("replication_")})
     assert verdicts(metrics)["all_five"] == ("INCONCLUSIVE", ["not_replicated"])
+
+
+@pytest.mark.parametrize(
+    ("facts", "labels", "why"),
+    [
+        ({}, "right", "the family of .* is not known"),
+        ({"family": "two", "model": "model-0"}, "right", "those of the same model"),
+        ({"family": "two"}, "hedging", "labels are of hedging, and the claim is about right"),
+    ],
+)
+def test_what_is_not_another_model_or_not_the_claim_replicates_nothing(
+    tmp_path: Path, facts: dict[str, str], labels: str, why: str
+) -> None:
+    mine = made(tmp_path / "mine", family="one").write(labels=("right",))
+    other = made(tmp_path / "other", seed=1)
+    other.facts.update(facts)
+    other.write(labels=(labels,))
+    metrics = falsify(tmp_path / "run", {**mine.flags(), **other.flags("replication_")})
+    step = metrics["steps"][4]
+    assert step["state"] == "not run" and re.search(why, step["reason"])
+
+
+def test_all_five_are_worth_no_more_than_the_other_models_order(tmp_path: Path) -> None:
+    mine = made(tmp_path / "mine", family="one").write(labels=("right",))
+    other = made(tmp_path / "other", seed=1, family="two").write()
+    lines = mine.path("labels").read_text().splitlines(keepends=True)
+    fresh, later = mine.path("fresh").read_bytes(), tmp_path / "fresh-labels.jsonl"
+    mine.path("labels").write_text("".join(line for line in lines if "-train-" in line))
+    mine.path("fresh").unlink()
+    flags = {**mine.flags(), **other.flags("replication_"), "fresh_labels": later}
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="not there yet"):
+        falsify(out, flags)
+    mine.path("fresh").write_bytes(fresh)
+    later.write_text("".join(line for line in lines if "-fresh-" in line))
+    found = falsify(out, run=out)["registration"]
+    assert (found["state"], found["all_five"]["state"]) == ("preregistered", "gates fixed first")
+    assert found["all_five"]["why"].startswith("of the other model: ")
+
+
+def test_what_items_show_must_be_shown_by_kind_too() -> None:
+    """Labels that follow the kind of question alone, and six kinds on which nothing can rest."""
+    both = study(side(1, n=120), side(2, n=120))
+    kinds = tuple(str(i % 6) for i in range(120))
+    right = np.array([int(kind) < 3 for kind in kinds])
+
+    def told(one: Any) -> Any:
+        x = one.x["h_last"].copy()
+        x[:, 3] = 5.0 * right
+        made_of = replace(one, x={"h_last": x}, groups=kinds)
+        return made_of.relabelled(right)
+
+    kind_only = replace(both, train=told(both.train), fresh=told(both.fresh))
+    found = steps.held_out(kind_only, GATES, Step.FRESH)
+    assert found["gates"][0]["state"] == "passed"
+    assert found["state"] == "not decidable" and found["between_kinds"]
+    alone = replace(kind_only, fresh=replace(kind_only.fresh, groups=kind_only.fresh.item_ids))
+    assert steps.held_out(alone, GATES, Step.FRESH)["state"] == "passed"  # kinds are not known
+
+
+def test_a_step_that_rests_on_its_cut_answers_decides_nothing() -> None:
+    noise = side(5, n=400, signal=0.0)
+    cut = np.arange(400) % 2 == 0
+    x = noise.x["h_last"].copy()
+    x[:, 3] = np.where(cut, -4.0, 4.0) * np.where(noise.y, 1, -1)  # cut ones the other way round
+    fresh = replace(noise, x={**noise.x, "h_last": x}, finished=~cut)
+    train = side(4, n=150)
+    told = train.x["h_last"].copy()
+    told[:, 3] = 4.0 * np.where(train.y, 1, -1)
+    train = replace(train, x={**train.x, "h_last": told})
+    found = steps.in_every_reading(study(train, fresh), GATES, Step.REPLICATION)
+    assert found["readings"][-1]["state"] == "passed"  # of finished answers
+    assert steps.held_out(study(train, fresh), GATES, Step.REPLICATION)["state"] == "failed"
+    assert found["state"] == "not decidable" and "fails only as its cut" in found["reason"]
+
+
+def test_an_axis_that_cannot_be_tested_leaves_the_sweep_open(tmp_path: Path) -> None:
+    mine = made(tmp_path / "mine")
+    for name, rows in mine.rows.items():
+        for place, row in enumerate(rows):
+            row["rare"] = place < 3
+            row["gappy"] = None if place % 20 == 0 else place % 2 == 0
+            if name == "train":
+                row["once"] = place % 2 == 0
+    mine.write(labels=("right", "hedging", "rare", "gappy", "once"))
+    metrics = falsify(tmp_path / "run", mine.flags())
+    axes = metrics["steps"][2]
+    assert axes["passing"] == 2 and axes["state"] == "not decidable"
+    assert set(axes["left_out"]) == {"rare", "gappy"} and axes["in_one_set"] == ["once"]
+    assert "6 of 120 training items have no label" in axes["left_out"]["gappy"]
+    text = printed(report(metrics))
+    assert "Step 3 leaves out gappy" in text and "not looked at: once" in text
+
+
+def test_one_missing_prompt_leaves_the_leak_check_on(tmp_path: Path) -> None:
+    mine = made(tmp_path / "mine")
+    mine.rows["fresh"][0]["prompt"] = mine.rows["train"][0]["prompt"]
+    mine.rows["fresh"][1]["prompt"] = None
+    metrics = falsify(tmp_path / "run", mine.write(labels=("right",)).flags(answers=True))
+    assert verdicts(metrics)["this_model"] == ("INVALID", ["train_test_overlap"])
+    assert metrics["sets"]["fresh"]["without_prompt"] == 1
+
+
+def test_many_gates_fail_by_wider_intervals() -> None:
+    """Bonferroni: each of the steps 2 (but its AUC) to 5 has an eighth of alpha, one-sided."""
+    assert level_to_fail(GATES, 2) == pytest.approx(1 - 0.05 / 8)
+    one_sided = [(1 - level_to_fail(GATES, n)) / 2 * n for n in (2, 9, 3, 3)]
+    assert sum(one_sided) == pytest.approx(0.025)
+    wider = Interval(0.55, 0.72, 0.99)
+    assert held(0.6, 0.69).state is GateState.FAILED
+    assert held(0.6, 0.69, wider=wider).state is GateState.NOT_DECIDABLE
+    assert held(0.71, 0.8, wider=wider).state is GateState.PASSED
+    found = steps.held_out(study(side(1, n=120), side(2, n=120)), GATES, Step.POOLED)
+    assert [one["fails_by"]["level"] for one in found["gates"]] == [level_to_fail(GATES, 3)] * 3
+    found = steps.held_out(study(side(1, n=120), side(2, n=120)), GATES, Step.FRESH)
+    assert found["gates"][0]["fails_by"] is None
+
+
+def test_nothing_is_refuted_where_a_plant_is_not_found(tmp_path: Path) -> None:
+    mine = made(tmp_path / "mine", n=200, signal={"train": SIGNAL_OF_TRAINING, "fresh": 0.0})
+    metrics = falsify(tmp_path / "run", mine.write(labels=("right",)).flags())
+    assert metrics["steps"][1]["finds_a_plant"]
+    assert verdicts(metrics)["this_model"][0] == "REFUTED"
+    found = {one["step"]: dict(one) for one in metrics["steps"]}
+    found[Step.FRESH]["finds_a_plant"] = False
+    judged = claims_of(found, metrics["modes"], [], GATES, axis="right", ends_known=True)
+    assert {one.verdict for one in judged.values()} == {Verdict.INCONCLUSIVE}
+    assert judged["this_model"].reasons == (ReasonCode.INSENSITIVE,)
 
 
 def held(low: float, high: float, **more: Any) -> Held:
@@ -452,6 +584,14 @@ def test_a_cliff_is_called_one_only_where_training_has_a_signal(tmp_path: Path) 
     none = made(tmp_path / "none", rate=rates, signal=0.0).write()
     found = falsify(tmp_path / "b", none.flags())
     assert mode_of(found, "capability_cliff")["state"] == "not decidable"
+    # four wrong answers are no fall, whatever training had
+    few = made(tmp_path / "few")
+    for name, rows in few.x["fresh"].items():
+        few.x["fresh"][name] = rows[:4]
+    few.rows["fresh"] = [{**row, "right": False} for row in few.rows["fresh"][:4]]
+    found = falsify(tmp_path / "c", few.write().flags())
+    assert mode_of(found, "capability_cliff")["state"] == "not decidable"
+    assert "capability_cliff" not in verdicts(found)["this_model"][1]
 
 
 def test_rates_are_compared_at_equally_many_claims(tmp_path: Path) -> None:
@@ -468,6 +608,11 @@ def test_rates_are_compared_at_equally_many_claims(tmp_path: Path) -> None:
     assert equal["claims"] == 5 and equal["train"]["n"] == 40
     assert cliff["rates"]["ratio"]["interval"]["high"] < 1 < equal["ratio"]["interval"]["high"]
     assert cliff["state"] == "not decidable"
+    # no list of one set is as long as one of the other: nothing can be equalised
+    for row in mine.rows["train"]:
+        row["n_parts"] = 4
+    cliff = mode_of(falsify(tmp_path / "apart", mine.write().flags()), "capability_cliff")
+    assert cliff["state"] == "not decidable" and "no number of claims" in cliff["why"]
 
 
 def test_answers_that_words_tell_apart_are_not_uniform(tmp_path: Path) -> None:
@@ -515,7 +660,7 @@ def test_the_papers_cliff_is_not_called_one(paper_artifacts: Path, tmp_path: Pat
     assert training["permuted_labels"]["p_value"] > 0.05 and training["no_signal"]
     cliff = mode_of(metrics, "capability_cliff")
     assert cliff["rates"]["ratio"]["value"] == pytest.approx(9 / 193 / (56 / 100))
-    assert cliff["state"] == "not decidable" and "no signal" in cliff["why"]
+    assert cliff["state"] == "not decidable" and "step 1 did not pass" in cliff["why"]
     verdict, reasons = verdicts(metrics)["this_model"]
     assert verdict == "INCONCLUSIVE"
     assert {"no_signal_in_training", "finish_reasons_unknown"} <= set(reasons)
