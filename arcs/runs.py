@@ -33,6 +33,9 @@ ANEW = "start a new run with --out"
 PAYING = "paying.json"
 """Budget and prices of a run's judge: what may differ from sitting to sitting, so not of what a
 run is made of."""
+LOCK = ".lock"
+LOOK_SECONDS = 1.0
+"""How long looks at a run (``threearc runs``) are waited for before it is said to be in use."""
 
 
 def canonical_json(value: Any) -> str:
@@ -312,15 +315,35 @@ def _visible(path: Path) -> Iterator[Path]:
 def _lock(path: Path) -> int:
     # flock is freed by the kernel however the process ends, so a kill leaves no stale lock.
     try:
-        descriptor = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(f"{path}: cannot be written to ({error.strerror})") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    if not _taken(descriptor):
         os.close(descriptor)
-        raise UserError(f"{path}: another threearc process is working in this run") from None
+        raise UserError(f"{path}: another threearc process is working in this run")
     return descriptor
+
+
+def _taken(descriptor: int) -> bool:
+    """Take the lock; whether that could be done.
+
+    Whoever looks whether a run is in use (:func:`arcs.stored_runs.in_use`) holds a shared lock for
+    a moment. That is waited for, and a process that works in the run is not.
+    """
+    until = time.monotonic() + LOOK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() > until:
+                return False
+        try:  # beside a look another is possible, beside a process at work none
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(0.01)
 
 
 def _first_difference(old: Any, new: Any, path: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
+import stat
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +23,12 @@ from arcs.evaluate.report import COLOURS
 from arcs.report import generic
 from arcs.report.compare import differences
 from arcs.report.parts import verdict_line
-from arcs.report.stored import StoredRun
-from arcs.runs import MANIFEST, METRICS, canonical_json
+from arcs.report.stored import StoredRun, as_damage
+from arcs.report.view import ClaimCard
+from arcs.runs import LOCK, MANIFEST, METRICS, TIMING, canonical_json
 from models.errors import UserError
+
+SWEEP = "sweep"
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Summary:
     kind: str
     model: str | None
     state: str
-    """``finished``, ``unfinished``, ``running``, or ``damaged``."""
+    """``finished``, ``unfinished``, ``running``, or ``damaged``; of a sweep also ``finished, N
+    failed``."""
     begun: str | None
     """Date of the first phase, UTC; None where no phase was begun."""
     verdicts: tuple[str, ...]
@@ -47,14 +53,29 @@ class Summary:
 
 def runs_under(folder: Path) -> list[Path]:
     """The run directories in a folder, or the folder itself, in order of their names."""
-    if (folder / MANIFEST).is_file():
+    if is_run(folder):
         return [folder]
     try:
-        return sorted(one for one in folder.iterdir() if (one / MANIFEST).is_file())
+        return sorted(one for one in folder.iterdir() if is_run(one))
     except OSError as error:
         raise UserError(
             f"{folder}: no runs here ({error.strerror}); runs are made in ./runs, or give a folder"
         ) from None
+
+
+def is_run(path: Path) -> bool:
+    """Whether this is the folder of a run, be it damaged.
+
+    Web pages, extensions and much else have a ``manifest.json`` as well: that of a run names its
+    ``arc``. One that cannot be read is a run's where a file that only a run has lies beside it.
+    """
+    if not (path / MANIFEST).is_file():
+        return False
+    try:
+        value = json.loads((path / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return any((path / name).is_file() for name in (LOCK, TIMING))
+    return isinstance(value, dict) and isinstance(value.get("arc"), str)
 
 
 def summary(path: Path) -> Summary:
@@ -62,32 +83,45 @@ def summary(path: Path) -> Summary:
     name, size = path.resolve().name, size_of(path)
     try:
         run = StoredRun(path)
-        verdicts = tuple(
-            card.verdict for card in generic.claims_in(run.metrics or {}, main_only=True)
-        )
+        verdicts = tuple(card.verdict for card in _main_claims(run))
         return Summary(
-            name, str(path), run.kind, generic.model_name(run), state_of(path), _begun(run),
+            name, str(path), run.kind, generic.model_name(run), _state(run), _begun(run),
             verdicts, size,
         )  # fmt: skip
     except UserError as error:
         return Summary(name, str(path), "-", None, "damaged", None, (), size, str(error))
 
 
-def state_of(path: Path) -> str:
+def _main_claims(run: StoredRun) -> list[ClaimCard]:
+    with as_damage(str(run.path / METRICS)):
+        return list(generic.claims_in(run.metrics or {}, main_only=True))
+
+
+def _state(run: StoredRun) -> str:
     """Whether a run is finished, or a process works in it now."""
-    if in_use(path):
+    if in_use(run.path):
         return "running"
-    return "finished" if (path / METRICS).is_file() else "unfinished"
+    if run.metrics is None:
+        return "unfinished"
+    failed = run.metrics.get("failed") if run.kind == SWEEP else 0
+    return f"finished, {failed} failed" if failed else "finished"
 
 
 def in_use(path: Path) -> bool:
-    """Whether another process holds the run's lock; no file is made to find out."""
+    """Whether another process holds the lock of the run, or of one within it.
+
+    A sweep that is killed leaves its cell at work. No file is made to find out.
+    """
+    return any(_is_held(Path(folder) / LOCK) for folder, _, names in os.walk(path) if LOCK in names)
+
+
+def _is_held(lock: Path) -> bool:
     try:
-        descriptor = os.open(path / ".lock", os.O_RDONLY)
-    except FileNotFoundError:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except FileNotFoundError:  # gone since it was listed
         return False
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{lock}: cannot be read ({error.strerror})") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
@@ -97,18 +131,34 @@ def in_use(path: Path) -> bool:
     return False
 
 
-def size_of(path: Path) -> int:
-    """Bytes of all files; links are not followed."""
-    found = 0
+def files_of(path: Path) -> Iterator[tuple[Path, int]]:
+    """Every file within, and its bytes; links are not followed.
+
+    What vanishes meanwhile is left out: a run at work writes files and renames them.
+    """
     for folder, _, names in os.walk(path):
-        found += sum(os.lstat(Path(folder) / name).st_size for name in names)
-    return found
+        for name in names:
+            try:
+                found = (Path(folder) / name).lstat()
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode):
+                yield Path(folder) / name, found.st_size
+
+
+def size_of(path: Path) -> int:
+    """Bytes of all files."""
+    return sum(size for _, size in files_of(path))
 
 
 def _begun(run: StoredRun) -> str | None:
-    phases = (run.timing or {}).get("phases", {})
-    starts = [start for phase in phases.values() for start in phase.get("starts", ())]
-    return min(starts, default=None)
+    with as_damage(str(run.path / TIMING)):
+        phases = (run.timing or {}).get("phases", {})
+        starts = [start for phase in phases.values() for start in phase.get("starts", ())]
+        first = min(starts, default=None)
+        if not isinstance(first, str | None):
+            raise TypeError(f"a date is text, not {first}")
+        return first
 
 
 # -- the commands ---------------------------------------------------------------------------------
@@ -162,14 +212,16 @@ def show(path: Path, *, as_json: bool) -> None:
     _ = run.manifest  # of no run there is nothing to show
     found = summary(path)
     files = {
-        str(one.relative_to(path)): one.lstat().st_size
-        for one in sorted(path.rglob("*"))
-        if one.is_file() and not one.name.startswith(".")
+        str(one.relative_to(path)): size
+        for one, size in sorted(files_of(path))
+        if not one.name.startswith(".")
     }
-    cards = list(generic.claims_in(run.metrics or {}, main_only=True))
+    cards = _main_claims(run)
+    with as_damage(str(path / METRICS)):
+        lines = [verdict_line(card) for card in cards]
     if as_json:
         document = {**asdict(found), "settings": generic.settings_of(run), "files": files,
-                    "claims": [verdict_line(card) for card in cards]}  # fmt: skip
+                    "claims": lines}  # fmt: skip
         sys.stdout.write(canonical_json(document))
         return
     console = Console(highlight=False, markup=False)
@@ -177,8 +229,10 @@ def show(path: Path, *, as_json: bool) -> None:
         f"{found.name}: {found.kind}, {found.model or '-'}, {found.state}, {_size(found.bytes)}, "
         f"begun {(found.begun or '-')[:16].replace('T', ' ')} UTC"
     )
-    for card in cards:
-        console.print(verdict_line(card), style=COLOURS.get(card.verdict, ""))
+    if found.detail:
+        console.print(found.detail, style="yellow")
+    for card, line in zip(cards, lines, strict=True):
+        console.print(line, style=COLOURS.get(card.verdict, ""))
     _print_tree(console, "settings", generic.settings_of(run))
     _print_tree(console, "files", {name: _size(size) for name, size in files.items()})
 
@@ -233,8 +287,11 @@ def remove(paths: Sequence[Path], *, yes: bool, as_json: bool) -> None:
     found = [summary(path) for path in dict.fromkeys(one.resolve() for one in paths)]
     if not yes:
         _ask(found)
-    for one in found:
-        shutil.rmtree(one.path)
+    for place, one in enumerate(found):
+        try:
+            shutil.rmtree(one.path)
+        except OSError as error:
+            raise UserError(_remains(error, found, place)) from None
     if as_json:
         sys.stdout.write(canonical_json({"removed": [one.path for one in found]}))
     else:
@@ -242,11 +299,26 @@ def remove(paths: Sequence[Path], *, yes: bool, as_json: bool) -> None:
         print(f"removed {len(found)} run{'s' if len(found) > 1 else ''}, {_size(freed)}")
 
 
+def _remains(error: OSError, found: Sequence[Summary], place: int) -> str:
+    path = found[place].path
+    left = sum(1 for _ in files_of(Path(path)))
+    said = (
+        f"{path}: cannot be removed whole ({error.strerror}: {error.filename}); {left} of its files "
+        "remain: make that possible and remove the folder by hand"
+    )
+    for what, runs in (("removed", found[:place]), ("untouched", found[place + 1 :])):
+        if runs:
+            said += f"; {what}: {', '.join(one.path for one in runs)}"
+    return said
+
+
 def _require_removable(path: Path) -> None:
     if path.is_symlink():
         raise UserError(f"{path}: is a link; name the run itself")
     if not (path / MANIFEST).is_file():
         raise UserError(f"{path}: no run here (no {MANIFEST}); nothing is removed")
+    if not is_run(path):
+        raise UserError(f"{path}: no run here ({MANIFEST} is not of threearc); nothing is removed")
     if in_use(path):
         raise UserError(f"{path}: a threearc process is working in this run; nothing is removed")
 

@@ -12,6 +12,7 @@ from arcs.report.compare import compared
 from arcs.report.formats import to_csv, to_json, to_markdown
 from arcs.report.kinds import view_of
 from arcs.report.page import page
+from arcs.report.stored import as_damage
 from arcs.report.view import View
 from arcs.report.writing import REPORT, write_page
 from models.errors import UserError
@@ -30,7 +31,8 @@ def start(paths: Sequence[Path], *, kind: str, out: Path | None) -> None:
     if not paths:
         raise UserError("threearc report needs a run: threearc runs list shows them")
     views = views_of(paths)
-    text = _text(views, kind)
+    with as_damage(", ".join(map(str, paths))):
+        text = _text(views, kind)
     if kind == "html" and out is None:
         out = paths[0] / REPORT if len(paths) == 1 else Path(COMPARISON)
     if out is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from arcs.report import generic
 from arcs.report.links import linked_if_there
-from arcs.report.stored import StoredRun
+from arcs.report.stored import StoredRun, as_damage
 from arcs.report.view import View
 
 BUILDERS: Mapping[str, tuple[str, str]] = {
@@ -32,7 +32,11 @@ def view_of(path: Path) -> View:
     A kind or schema that no module shows, and a run that is not finished, still get what stands in
     the manifest, the claims in their metrics and the metrics as they are.
     """
-    run = StoredRun(path)
+    with as_damage(str(path)):
+        return _view_of(StoredRun(path))
+
+
+def _view_of(run: StoredRun) -> View:
     schema, module = BUILDERS.get(run.kind, (None, ""))
     if run.metrics is None or schema is None:
         return generic.view(run)

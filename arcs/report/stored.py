@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from arcs.runs import METRICS, TIMING, read_manifest
+from arcs.runs import MANIFEST, METRICS, TIMING, read_manifest
 from models.errors import UserError
 
 
@@ -21,13 +23,19 @@ class StoredRun:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """Raises UserError where this is no run."""
-        return read_manifest(self.path)
+        """Raises UserError where this is no run: other programs have a manifest.json too."""
+        found = read_manifest(self.path)
+        if not isinstance(found.get("arc"), str):
+            raise UserError(
+                f"{self.path}: no run here ({MANIFEST} is not of threearc: it has no arc); "
+                "threearc runs list shows the runs"
+            )
+        return found
 
     @property
     def kind(self) -> str:
         """Which command made it: ``arc1``, ``eval``, ``measure``, ..."""
-        return str(self.manifest.get("arc", "unknown"))
+        return str(self.manifest["arc"])
 
     @property
     def name(self) -> str:
@@ -65,6 +73,24 @@ class StoredRun:
     def _json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
         return _object(_read(path), str(path)) if path.exists() else None
+
+
+@contextmanager
+def as_damage(what: str) -> Iterator[None]:
+    """Turn what is raised where a file holds other things than a run writes there into one line.
+
+    ``what``: the file or the run, as the line names it. Raises UserError.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        words = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{what}: does not hold what a run writes there ({type(error).__name__}: {words}; seen "
+            f"in {Path(place.filename).name}, line {place.lineno}); it is damaged, or another "
+            "version's"
+        ) from error
 
 
 def _read(path: Path) -> bytes:

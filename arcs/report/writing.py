@@ -6,6 +6,7 @@ from pathlib import Path
 
 from arcs.report.kinds import view_of
 from arcs.report.page import page
+from arcs.report.stored import as_damage
 from arcs.runs import MANIFEST, METRICS, write_text_atomically
 from models.errors import UserError
 
@@ -18,7 +19,10 @@ def write_report(run: Path) -> Path:
     Raises UserError where there is no run, it is damaged, or the page cannot be written.
     """
     path = run / REPORT
-    write_page(path, page(view_of(run)))
+    view = view_of(run)
+    with as_damage(str(run)):
+        text = page(view)
+    write_page(path, text)
     return path
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import re
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from arcs import stored_runs
+from arcs.cli import main
+from arcs.report import command
 from arcs.runs import METRICS, RunDirectory
 from models.errors import UserError
 
@@ -25,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
         with RunDirectory.create(tmp_path / name, manifest) as run, run.timed("prepare"):
             if name == "a":
                 run.write_json(METRICS, {"claim": CLAIM, "budgets": [{"claim": CLAIM}]})
-    (tmp_path / "c").mkdir()
+    RunDirectory.create(tmp_path / "c", {}).close()
     (tmp_path / "c" / "manifest.json").write_text("{")
     (tmp_path / "notes").mkdir()
     return tmp_path
@@ -59,6 +65,120 @@ def test_a_run_that_is_being_made_is_seen_and_kept(
             stored_runs.remove([folder / "a", folder / "b"], yes=True, as_json=False)
     assert (folder / "a").exists()  # all or none
     assert listed(folder, capsys)["b"]["state"] == "unfinished"
+
+
+def test_a_cell_at_work_keeps_its_sweep(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """After kill -9 of the sweep its cell goes on, and the sweep's own lock is free."""
+    RunDirectory.create(folder / "s", {"arc": "sweep"}).close()
+    with RunDirectory.create(folder / "s" / "cells" / "one", {"arc": "arc1"}):
+        assert listed(folder, capsys)["s"]["state"] == "running"
+        with pytest.raises(UserError, match="is working in this run; nothing is removed"):
+            stored_runs.remove([folder / "s"], yes=True, as_json=False)
+    assert listed(folder, capsys)["s"]["state"] == "unfinished"
+
+
+def test_a_look_at_a_run_keeps_nobody_from_working_in_it(folder: Path) -> None:
+    with (folder / "b" / ".lock").open() as look:
+        fcntl.flock(look, fcntl.LOCK_SH)  # what in_use holds for a moment
+        threading.Timer(0.05, fcntl.flock, (look, fcntl.LOCK_UN)).start()
+        with RunDirectory.resume(folder / "b"):
+            assert stored_runs.in_use(folder / "b")
+
+
+@pytest.mark.parametrize("text", ['{"name": "my site"}', '{"arc": 1}', '["arc"]', "{ not ours"])
+def test_a_folder_with_somebody_else_s_manifest_is_no_run(
+    folder: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    site = folder / "webapp"
+    site.mkdir()
+    (site / "manifest.json").write_text(text)
+    (site / METRICS).write_text("{}")
+    assert "webapp" not in listed(folder, capsys)
+    for act in (
+        lambda: stored_runs.remove([site], yes=True, as_json=False),
+        lambda: stored_runs.show(site, as_json=False),
+        lambda: command.start([site], kind="html", out=None),
+    ):
+        with pytest.raises(UserError, match=r"no run here|cannot be read|no run$"):
+            act()
+    assert sorted(one.name for one in site.iterdir()) == ["manifest.json", METRICS]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "seen"),
+    [
+        (METRICS, {"claim": {**CLAIM, "estimate": {}}}, "metrics.json: does not hold .*'value'"),
+        (METRICS, {"claim": {**CLAIM, "gate": {"alpha": "a", "smallest_effect": 1}}}, "ValueError"),
+        ("timing.json", {"phases": [1]}, "timing.json: does not hold"),
+        ("timing.json", {"phases": {"x": {"starts": [1, "b"]}}}, "timing.json: does not hold"),
+        ("timing.json", {"phases": {"x": {"starts": [1]}}}, "a date is text, not 1"),
+    ],
+)
+def test_an_odd_run_is_listed_as_damaged_beside_the_others(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, value: Any, seen: str
+) -> None:
+    (folder / "a" / name).write_text(json.dumps(value))
+    found = listed(folder, capsys)
+    assert (found["a"]["state"], found["b"]["state"]) == ("damaged", "unfinished")
+    assert re.search(seen, found["a"]["detail"])
+    assert "\n" not in found["a"]["detail"] and str(folder / "a") in found["a"]["detail"]
+    if name == METRICS:
+        for argv in (["report"], ["runs", "show"]):
+            with pytest.raises(SystemExit) as caught:
+                main([*argv, str(folder / "a")])
+            said = capsys.readouterr()
+            assert caught.value.code == 2 and said.out == "" and said.err.count("\n") == 1
+            assert str(folder / "a") in said.err
+
+
+def test_what_a_run_at_work_renames_meanwhile_is_left_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = stored_runs.size_of(folder / "a")
+    vanishing = folder / "a" / ".metrics.json.abc.part"
+    vanishing.write_text("x")
+    really = Path.lstat
+
+    def lstat(path: Path) -> Any:
+        if path.name == vanishing.name:
+            vanishing.unlink(missing_ok=True)
+        return really(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    assert stored_runs.size_of(folder / "a") == before
+    vanishing.write_text("x")
+    stored_runs.show(folder / "a", as_json=True)
+    assert METRICS in json.loads(capsys.readouterr().out)["files"]
+
+
+def test_what_cannot_be_removed_is_said_with_what_remains(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = shutil.rmtree
+
+    def rmtree(path: str) -> None:
+        if Path(path).name == "b":
+            (folder / "b" / "timing.json").unlink()
+            raise PermissionError(1, "Operation not permitted", "b/manifest.json")
+        really(path)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    with pytest.raises(UserError) as caught:
+        stored_runs.remove([folder / one for one in "abc"], yes=True, as_json=False)
+    said = str(caught.value)
+    assert "b: cannot be removed whole (Operation not permitted: b/manifest.json)" in said
+    assert "2 of its files remain" in said  # manifest and lock
+    assert f"removed: {folder / 'a'}" in said and f"untouched: {folder / 'c'}" in said
+
+
+def test_a_sweep_says_how_many_cells_failed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, failed in (("s", 2), ("t", 0)):
+        with RunDirectory.create(folder / name, {"arc": "sweep"}) as run:
+            run.write_json(METRICS, {"failed": failed})
+    found = listed(folder, capsys)
+    assert (found["s"]["state"], found["t"]["state"]) == ("finished, 2 failed", "finished")
 
 
 def test_looking_at_a_run_leaves_no_trace(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
