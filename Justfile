@@ -29,8 +29,9 @@ arc2 *args: setup
 arc3 *args: setup
     @"{{threearc}}" arc3 "$@"
 
-# Does a claim about hidden states survive five steps, their gates fixed beforehand? (no engine)
-falsify *args: setup-logs
+# Does a claim about hidden states survive five steps, their gates fixed beforehand? Finished runs
+# and features need no engine (`threearc falsify`), but --adapter does, so all are installed.
+falsify *args: setup
     @"{{threearc}}" falsify "$@"
 
 # What does the paper's own recipe give on this machine, beside the paper's numbers?
@@ -89,8 +90,9 @@ audit *args: setup-logs
 adapters *args: setup
     @"{{threearc}}" adapters "$@"
 
-# The data sets: show, check, split, mix, compare, import, have teachers write (generate).
-data *args: setup-logs
+# The data sets: show, check, split, mix, compare, import, have teachers write (generate, for which
+# the engines are installed; the rest of `threearc data` needs none).
+data *args: setup
     @"{{threearc}}" data "$@"
 
 # Judges of answers, and how far they can be believed.

@@ -303,8 +303,8 @@ def _remains(error: OSError, found: Sequence[Summary], place: int) -> str:
     path = found[place].path
     left = sum(1 for _ in files_of(Path(path)))
     said = (
-        f"{path}: cannot be removed whole ({error.strerror}: {error.filename}); {left} of its files "
-        "remain: make that possible and remove the folder by hand"
+        f"{path}: cannot be removed whole ({error.strerror}: {error.filename}); {left} of its "
+        "files remain: make that possible and remove the folder by hand"
     )
     for what, runs in (("removed", found[:place]), ("untouched", found[place + 1 :])):
         if runs:

@@ -52,6 +52,7 @@ def compared(runs: Mapping[str, View]) -> View:
         subtitle=" · ".join(f"{name} ({view.kind})" for name, view in runs.items()),
         finished=all(view.finished for view in runs.values()),
         claims=tuple(_claims(runs)),
+        failures=tuple(f"{name}: {one}" for name, view in runs.items() for one in view.failures),
         notes=tuple(f"{name}: {note}" for name, view in runs.items() for note in view.notes),
         tables=(
             *_verdicts(runs),

@@ -29,7 +29,7 @@ def to_json(runs: Mapping[str, View]) -> str:
             "claims": [_claim(card) for card in view.claims],
             "numbers": [_number_json(key, cell) for table in view.tables
                         for key, cell in table.numbers()],
-            "notes": list(view.notes),
+            "notes": [*view.failures, *view.notes],
             "settings": dict(view.settings),
         }
         for name, view in runs.items()
@@ -96,6 +96,7 @@ def to_markdown(view: View) -> str:
     parts = [f"# {_inline(view.title)}", _inline(view.subtitle)]
     if not view.finished:
         parts.append("No result yet.")
+    parts += [f"**{_inline(line)}**" for line in view.failures]
     parts += ["- " + _inline(verdict_line(card)) for card in view.claims]
     parts += [_inline(note) for note in view.notes]
     for table in view.tables:

@@ -31,6 +31,7 @@ from arcs.report.view import (
     as_tuple,
     interval_text,
     shown,
+    spelt,
 )
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -61,6 +62,7 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_spelt,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -68,6 +70,11 @@ def _environment() -> jinja2.Environment:
                             "axis": axis, "chart": chart, "words": words}  # fmt: skip
     environment.globals["shown"] = shown
     return environment
+
+
+def _spelt(value: Any) -> Any:
+    """Whatever the page shows; what is markup already was made of such or is our own."""
+    return spelt(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def words(table: Table) -> tuple[bool, ...]:

@@ -7,6 +7,7 @@ anyone's file: nothing here is markup, and whatever shows it escapes it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -250,6 +251,8 @@ class View:
     finished: bool
     claims: tuple[ClaimCard, ...] = ()
     """The one that is the run's verdict first."""
+    failures: tuple[str, ...] = ()
+    """What did not work: said before the claims."""
     notes: tuple[str, ...] = ()
     """What a reader must know: nothing is left out in silence."""
     tables: tuple[Table, ...] = ()
@@ -259,6 +262,20 @@ class View:
     """By section; values as in JSON."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Resolved configuration: what comparisons show the differences of."""
+
+
+HIDDEN = re.compile(
+    r"[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5"
+    r"\u180b-\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb"
+    r"\U000e0000-\U000e0fff\ud800-\udfff]"
+)
+"""What would be invisible, or would change the direction of what follows, or cannot be written: the
+page's script has the same set."""
+
+
+def spelt(text: str) -> str:
+    """Text in which such characters stand by their codes, as ``U+202E``."""
+    return HIDDEN.sub(lambda found: f"U+{ord(found[0]):04X}", text)
 
 
 _LEAST, _MOST = 0.001, 1000.0

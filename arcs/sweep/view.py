@@ -29,15 +29,18 @@ def view(run: StoredRun) -> View:
     metrics = run.metrics or {}
     folder = run.path / CELLS
     views: dict[str, View] = {}
+    failures: list[str] = []
     notes = list(sentences(metrics))
     for row in metrics["cells"]:
         if row["state"] != "finished":
-            notes.append(f"{row['name']} failed: {row['line']}")
+            failures.append(f"{row['name']} failed: {row['line']}")
         if (folder / row["name"] / MANIFEST).is_file():
             try:
                 views[row["name"]] = view_of(folder / row["name"])
             except UserError as error:
                 notes.append(f"{row['name']} is not shown: {error}")
+    if failures:
+        failures.insert(0, notes.pop(0))  # how many are finished, and how many failed
     together = compared(views)
     tables = [_cell_table(metrics)]
     if metrics["over_seeds"]:
@@ -47,6 +50,7 @@ def view(run: StoredRun) -> View:
         title=f"{run.name}: a sweep of {len(metrics['cells'])} runs",
         kind="sweep",
         finished=True,
+        failures=(*failures, *together.failures),
         notes=(*notes, *together.notes),
         tables=(*tables, *together.tables),
         settings=generic.settings_of(run),

@@ -22,13 +22,13 @@ from arcs.report.charts import axis, chart
 from arcs.report.compare import compared
 from arcs.report.formats import harmless, to_csv, to_json, to_markdown
 from arcs.report.kinds import view_of
-from arcs.report.page import items_json, link, page, utf16
+from arcs.report.page import TEMPLATES, items_json, link, page, utf16
 from arcs.report.view import (
+    HIDDEN,
     Answer,
     Block,
     Cell,
     Chart,
-    ClaimCard,
     Item,
     Number,
     Plot,
@@ -38,6 +38,7 @@ from arcs.report.view import (
     State,
     Table,
     View,
+    spelt,
 )
 from arcs.report.writing import write_report
 from arcs.runs import METRICS, RunDirectory
@@ -46,6 +47,7 @@ from evals.items.records import ShortAnswer
 from evals.judges.labels import JudgeId, Label
 from evals.statistics import Interval
 from models.errors import UserError
+from tests.support.hostile_view import hostile_view
 from tests.support.report_links import check_counts, selected
 from tests.support.stored_runs import HOSTILE, answer, arc1_run, problems, short_answers_run
 
@@ -191,25 +193,6 @@ class Elements(html.parser.HTMLParser):
             self.scripts[-1] += data
 
 
-def hostile_view(text: str) -> View:
-    number = Number(0.5, "points", 0.4, 0.6, 0.95, 3)
-    cell = Cell(text, (text,), number, {text or "x": text}, text)
-    return View(
-        title=text, kind=text, subtitle=text, finished=True,
-        claims=tuple(ClaimCard(text, text, (text,), text, text, number, 0.5, {"a": text},
-                               ((text, text),), minor) for minor in (False, True)),
-        notes=(text,),
-        tables=(Table(text, text, (text,), (Row(text, (cell,), text),), text, text),),
-        figures=(Plot(text, ((text, number, {"a": text}),), caption=text),
-                 Chart(text, text, text, text,
-                       (Series(text, (Point(0.0, number, {"a": text}, text),)),),
-                       ((text, 0.5),), caption=text)),
-        items=(Item(text, text, (Answer(text, text, (State({"outcome": text, text: text},
-                    (Block(text, text),)),), ((0, text),)),), {"domain": text}),),
-        made_with={text: {text: [text, {text: text}], "y": text}},
-    )  # fmt: skip
-
-
 PLAIN = Elements(page(hostile_view("plain")))
 
 
@@ -229,6 +212,14 @@ def test_whatever_a_model_says_adds_no_markup(text: str) -> None:
     data = json.loads(found.scripts[0])
     assert text in data["texts"]  # and nothing of it is lost
     assert data["items"][0]["id"] == text
+    assert not HIDDEN.search(shown)
+
+
+def test_the_script_spells_out_what_the_template_does() -> None:
+    script = (TEMPLATES / "page.js").read_text()
+    (shown,) = re.findall(r"const HIDDEN = /(.*)/gu;", script)
+    assert re.sub(r"\\u\{(\w+)\}", lambda found: rf"\U{found[1]:0>8}", shown) == HIDDEN.pattern
+    assert spelt("a\u202eb\n\U000e0041") == "aU+202Eb\nU+E0041"
 
 
 def test_the_page_runs_its_own_script_only_and_asks_for_nothing() -> None:

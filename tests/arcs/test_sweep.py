@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from arcs import stored_runs
 from arcs.cli import main
 from arcs.runs import METRICS
 from arcs.sweep import executors, plan, running
@@ -285,7 +286,10 @@ def test_a_failed_cell_is_shown_and_tried_again_and_the_rest_kept(
     assert "2 of 3 cells finished; 1 failed and add no claim" in done.stdout
     assert "threearc sweep --run" in done.stderr
     page = (tmp_path / "s" / "report.html").read_text()
-    assert "arc1-seed1 failed: its disk was full" in page and "a sweep of 3 runs" in page
+    assert "a sweep of 3 runs" in page
+    failed = page.index('<p class="failure">arc1-seed1 failed: its disk was full')
+    assert page.index("2 of 3 cells finished; 1 failed") < failed < page.index("<article")
+    assert stored_runs.summary(tmp_path / "s").state == "finished, 1 failed"
     assert prepared.asked == ["arc1-seed0", "arc1-seed1", "arc1-seed2"]
 
     plan_now = json.loads(sweep(tmp_path, "--run", "s", "--dry-run", "--json").stdout)
@@ -312,6 +316,7 @@ def test_a_failed_cell_is_shown_and_tried_again_and_the_rest_kept(
     }
     adjusted = {one["name"]: one["claims"][0]["p_adjusted"] for one in metrics["cells"]}
     assert adjusted == {one["cell"]: one["adjusted"] for one in found["holm"]}
+    assert 'class="failure"' not in (tmp_path / "s" / "report.html").read_text()
     again = call_here("report", "s", "--format", "md", cwd=tmp_path).stdout
     assert "| arc1-seed0 " in again and "## Over seeds" in again
 

@@ -4,14 +4,32 @@
   const $ = (id) => document.getElementById(id);
   const root = document.documentElement;
 
-  // Texts are only ever text nodes.
+  // What would be invisible, or would change the direction of what follows, is shown by its code.
+  // The same set as HIDDEN in arcs/report/view.py, which does so for what is not made here.
+  const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\u{e0000}-\u{e0fff}\ud800-\udfff]/gu;
+  const codeOf = (character) => `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`;
+  const visible = (text) => {
+    const nodes = [];
+    let from = 0;
+    for (const found of text.matchAll(HIDDEN)) {
+      if (found.index > from) nodes.push(document.createTextNode(text.slice(from, found.index)));
+      const code = document.createElement("span");
+      code.className = "code-point";
+      code.textContent = codeOf(found[0]);
+      nodes.push(code);
+      from = found.index + found[0].length;
+    }
+    if (from < text.length) nodes.push(document.createTextNode(text.slice(from)));
+    return nodes;
+  };
+  // Texts are only ever text nodes, and whatever they are of, they are made visible here.
   const make = (tag, attributes = {}, ...children) => {
     const node = document.createElement(tag);
     for (const [name, value] of Object.entries(attributes)) {
       if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-      else if (value !== false && value !== null) node.setAttribute(name, value === true ? "" : value);
+      else if (value !== false && value !== null) node.setAttribute(name, value === true ? "" : String(value).replace(HIDDEN, codeOf));
     }
-    node.append(...children.filter((child) => child !== null));
+    for (const child of children) if (child !== null) node.append(...(typeof child === "string" ? visible(child) : [child]));
     return node;
   };
 
@@ -95,25 +113,10 @@
   };
 
   // -- texts ---------------------------------------------------------------------------------
-  // What would be invisible, or would change the direction of what follows, is shown by its code.
-  const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]/u;
-  const visible = (text) => {
-    const nodes = [];
-    let from = 0;
-    const all = new RegExp(HIDDEN.source, "gu");
-    for (const found of text.matchAll(all)) {
-      if (found.index > from) nodes.push(document.createTextNode(text.slice(from, found.index)));
-      const code = found[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-      nodes.push(make("span", { class: "code-point" }, `U+${code}`));
-      from = found.index + found[0].length;
-    }
-    if (from < text.length) nodes.push(document.createTextNode(text.slice(from)));
-    return nodes;
-  };
   const answerText = (answer, at) => {
     const text = texts[answer.t], box = make("pre", { tabindex: "0", "aria-label": `Answer of ${answer.c}` });
     let from = 0, beyond = false;
-    const put = (part) => { if (part) box.append(beyond ? make("span", { class: "beyond" }, ...visible(part)) : make("span", {}, ...visible(part))); };
+    const put = (part) => { if (part) box.append(beyond ? make("span", { class: "beyond" }, part) : make("span", {}, part)); };
     for (const [place, what] of answer.m) {
       put(text.slice(from, place));
       box.append(make("span", { class: "cut" }, `✂ ${what}`));
@@ -125,7 +128,7 @@
     return box;
   };
   const block = ([title, kind, place]) => {
-    const shown = make("pre", { tabindex: "0", class: kind }, ...visible(texts[place]));
+    const shown = make("pre", { tabindex: "0", class: kind }, texts[place]);
     return make("div", {}, make("p", { class: "block-title" }, title), shown);
   };
   const one = (facet) => (facet || []).join(", ");
@@ -172,7 +175,7 @@
     const tags = Object.entries(item.f).map(([name, v]) => `${name}: ${one(v)}`);
     if (tags.length) box.append(make("p", { class: "tags" }, tags.join(" · ")));
     if (item.p === null) box.append(make("p", { class: "tags" }, "prompt: -"));
-    else box.append(make("p", { class: "block-title" }, "prompt"), make("pre", { tabindex: "0" }, ...visible(texts[item.p])));
+    else box.append(make("p", { class: "block-title" }, "prompt"), make("pre", { tabindex: "0" }, texts[item.p]));
     for (const each of item.b) box.append(make("details", {}, make("summary", {}, each[0]), block(each)));
     // of many answers, what was asked for stands beside the first one, which is the base's
     const budget = one([...hits].pop().f.n_predict), [near, far] = apart(item, hits);
@@ -193,7 +196,7 @@
     });
     const more = far.length + Math.max(0, near.length - 4);
     if (more) says.append(` · and ${more} more`);
-    const box = make("details", { class: "item" }, make("summary", {}, make("span", { class: "id" }, ...visible(item.id)), says));
+    const box = make("details", { class: "item" }, make("summary", {}, make("span", { class: "id" }, item.id), says));
     box.addEventListener("toggle", () => { if (box.open && box.children.length === 1) box.append(body(match)); });
     return box;
   };
@@ -230,10 +233,10 @@
     const text = pairs.toString().replace(/\+/g, "%20");
     return text ? `#items?${text}` : "#items";
   };
+  const titleOf = (name) => (chosen.has(name) ? `${name}: ${[...chosen.get(name)].join(", ")}` : name);
   const filters = () => {
     const menus = facets.map((name) => {
       const wanted = chosen.get(name);
-      const title = wanted ? `${name}: ${[...wanted].join(", ")}` : name;
       const rows = values(name).map((value) => {
         const box = make("input", { type: "checkbox", checked: Boolean(wanted && wanted.has(value)) });
         box.addEventListener("change", () => {
@@ -244,11 +247,11 @@
           draw();
           const menu = box.closest(".facet");
           menu.classList.toggle("on", chosen.has(name));
-          menu.firstChild.textContent = chosen.has(name) ? `${name}: ${[...chosen.get(name)].join(", ")}` : name;
+          menu.firstChild.replaceChildren(...visible(titleOf(name)));
         });
-        return make("label", {}, box, make("span", {}, ...visible(value)), make("span", {}, n(counted.get(name).get(value))));
+        return make("label", {}, box, make("span", {}, value), make("span", {}, n(counted.get(name).get(value))));
       });
-      return make("details", { class: wanted ? "facet on" : "facet" }, make("summary", {}, title), make("div", {}, ...rows));
+      return make("details", { class: wanted ? "facet on" : "facet" }, make("summary", {}, titleOf(name)), make("div", {}, ...rows));
     });
     $("filters").replaceChildren(field, ...menus, make("button", { type: "button", onclick: clear }, "clear"));
   };
