@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -86,10 +87,12 @@ def made_with(run: StoredRun) -> Mapping[str, Any]:
 
 def unfinished_note(run: StoredRun) -> str:
     """Why there is no result."""
-    return (
-        f"This run is not finished: it has no metrics.json. Continue it with threearc {run.kind} "
-        f"--run {run.path}."
-    )
+    path = shlex.quote(str(run.path))
+    again = {
+        "settle": f"settle {shlex.quote(str(run.path.parent))}",  # it lies in the run it settles
+        "data-generate": f"data generate --run {path}",
+    }.get(run.kind, f"{run.kind} --run {path}")
+    return f"This run is not finished: it has no metrics.json. Continue it with threearc {again}."
 
 
 def pictures(run: StoredRun) -> tuple[Picture, ...]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from arcs import provenance
 from arcs.continuing import continuable
 from arcs.progress import Reporter
+from arcs.report.writing import write_report
 from arcs.runs import ANEW, METRICS, canonical_json
 from arcs.settling import pipeline, report
 from arcs.settling.measuring import Measuring
@@ -50,8 +51,10 @@ def start(
     for line in (*report.others(subject), *report.planned(subject, plan)):
         reporter.say(line)
     metrics = _run(subject, plan, asked, run, reporter)
+    page = write_report(run / FOLDER)
     _print(metrics, report.settled(metrics), as_json)
-    reporter.say(f"Everything is in {run / FOLDER} ({PLAN}, {METRICS}, looks.jsonl, look-*).")
+    files = f"{page.name}, {PLAN}, {METRICS}, looks.jsonl, look-*"
+    reporter.say(f"Everything is in {run / FOLDER} ({files}).")
 
 
 def _run(

@@ -12,6 +12,7 @@ from rich.console import Console
 from arcs import provenance
 from arcs.continuing import continuable
 from arcs.progress import Reporter
+from arcs.report.writing import write_report
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
 from arcs.teachers.config import ARC, GenerateConfig, flag_of, parse
 from arcs.teachers.roster import PRESETS
@@ -46,12 +47,13 @@ def start(flags: Mapping[str, Any], *, out: Path | None, run: Path | None, as_js
         reporter.say(f"data generate, profile {config.profile}, in {directory.path}")
     with directory, continuable("data generate", directory, reporter, begun_now=run is None):
         metrics = run_generate(config, directory, reporter)
+    page = write_report(directory.path)
     if as_json:
         sys.stdout.write(canonical_json(metrics))
     else:
         Console(highlight=False, markup=False).print(report(metrics))
     reporter.say(
-        f"Everything is in {directory.path} (records/, dropped.jsonl, replies.jsonl, "
+        f"Everything is in {directory.path} ({page.name}, records/, dropped.jsonl, replies.jsonl, "
         f"prompts.jsonl, {METRICS}, manifest.json)."
     )
 

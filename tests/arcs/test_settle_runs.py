@@ -90,6 +90,8 @@ def test_the_meter_goes_on_with_other_items(
               for a, b in zip((path / f"{_slug(path)}.jsonl").open(), (path / "base.jsonl").open(),
                               strict=True)]  # fmt: skip
     assert claim["delta"] == pytest.approx(sum(values) / 18)
+    page = copied / "settle" / "report.html"
+    assert f'<strong class="badge">{claim["verdict"]}</strong>' in page.read_text()
     again = call(bench, copied, "--json")  # finished: the same, without flags
     assert again.stdout == done.stdout
 

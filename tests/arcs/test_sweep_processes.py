@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from arcs.runs import METRICS
@@ -69,16 +70,30 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def killed(folder: Path) -> tuple[Path, int, str]:
-    """The sweep, killed in its first cell (which goes on alone) and continued."""
+    """The sweep, killed in its first cell (which goes on alone) and continued.
+
+    The cell is stopped until the continued sweep says that it waits, so that it cannot end first.
+    """
     process = begin(folder, "sweep.toml", "--out", "killed")
     first = folder / "killed" / "cells" / "falsify-seed0"
     while not (first.is_dir() and in_use(first)):
         assert process.poll() is None
         time.sleep(0.01)
+    (cell,) = psutil.Process(process.pid).children()
+    cell.suspend()
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    code, err = ended(begin(folder, "--run", "killed"))
-    return folder / "killed", code, err
+    assert in_use(first)
+    again = begin(folder, "--run", "killed")
+    assert again.stderr is not None
+    said = b""
+    while b"still works in it; waiting" not in said:
+        line = again.stderr.readline()
+        assert line, said
+        said += line
+    cell.resume()
+    code, err = ended(again)
+    return folder / "killed", code, said.decode() + err
 
 
 def claims(path: Path) -> list[Any]:
@@ -90,6 +105,9 @@ def test_a_killed_sweep_goes_on_and_one_lost_cell_takes_no_other(
 ) -> None:
     path, code, err = killed
     assert code == 1, err
+    assert "cell falsify-seed0: a process of an earlier sitting still works in it; waiting" in err
+    attempts = [json.loads(one)["cell"] for one in (path / "cells.jsonl").open()]
+    assert attempts.count("falsify-seed0") == 1  # by the sweep that went on
     metrics = json.loads((path / METRICS).read_text())
     assert [one["state"] for one in metrics["cells"]] == ["finished", "finished", "failed"]
     assert metrics["cells"][2]["line"].endswith("nowhere.npz: no such file")

@@ -21,7 +21,7 @@ from arcs import provenance
 from arcs.data.lines import read_good
 from arcs.progress import Reporter
 from arcs.runs import RunDirectory
-from arcs.teachers import prompting
+from arcs.teachers import command, prompting
 from arcs.teachers.asking import Question
 from arcs.teachers.checking import files_of, is_generated, problems_of
 from arcs.teachers.config import ARC, GenerateConfig
@@ -105,6 +105,17 @@ def test_four_types_of_records_with_splits_and_provenance(tmp_path: Path) -> Non
     assert {one.split for one in prompts.values()} == {"train", "held_out"}
     assert metrics["usd"] == pytest.approx(len(seen) * 100 * 10 / 1e6)
     assert metrics["prompts"]["generator_not_independent"] is True
+
+
+def test_the_command_leaves_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(able) as (url, _):
+        flags = {**SIZES, "teachers": str(roster(tmp_path, url))}
+        command.start(flags, out=tmp_path / "run", run=None, as_json=True)
+    said = capsys.readouterr()
+    assert json.loads(said.out)["records"]["gold"]["kept"] == 6
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "data-generate" in page and "This run makes no claim" in page and "teachers.toml" in page
+    assert "report.html" in said.err
 
 
 def test_each_stage_sees_what_it_should(tmp_path: Path) -> None:
