@@ -18,7 +18,11 @@ from models.errors import UserError
 from tests.support.command_line import call_here
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "arcs" / "training_data").glob("*.md")),
+)
 RECIPES = set(re.findall(r"^([a-z][\w-]*)[^\n:=]*:(?!=)", (ROOT / "Justfile").read_text(), re.M))
 NOT_THREEARC = {"test", "test-all", "check", "setup"}
 """Recipes that are no command of threearc."""
@@ -46,11 +50,16 @@ def root() -> Any:
     return typer.main.get_command(app)
 
 
+def name_of(page: Path) -> str:
+    """Two of them are a README.md."""
+    return page.relative_to(ROOT).as_posix()
+
+
 def commands_of(page: Path) -> Iterator[Shown]:
     fenced = False
     text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
     for number, line in enumerate(text.splitlines(), 1):
-        where = f"{page.name}, line {number}"
+        where = f"{name_of(page)}, line {number}"
         fenced ^= line.startswith("```")
         code = line.strip() if fenced or line.startswith("    ") else ""
         if code.startswith(("threearc ", "just ", "$ threearc ", "$ just ")):
@@ -119,14 +128,21 @@ def test_pages_show_commands_at_all() -> None:
     assert len({one.where.split(",")[0] for one in whole}) > 15
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_readme_leads_to_every_page_and_its_links_to_something() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = {link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link}
+    assert {name_of(page) for page in PAGES[1:]} <= links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_of_a_page_is_taken_by_the_command_line(
     page: Path, root: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     wrong = []
     for one in SHOWN:
-        if not one.where.startswith(f"{page.name},") or not one.whole:
+        if not one.where.startswith(f"{name_of(page)},") or not one.whole:
             continue
         try:
             require_parsed(root, one.argv)
