@@ -7,12 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from models.directory import ModelDirectory
 from tests.support.tiny_models import build_tiny
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 ROOT = Path(__file__).resolve().parent.parent
+# A busy machine is no fault of what is tested: neither an example's time nor how long it took to
+# draw the first one (which builds a table of Unicode) fails a test.
+settings.register_profile("threearc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("threearc")
 
 
 @pytest.fixture(scope="session")
