@@ -24,7 +24,7 @@ from arcs.report import generic
 from arcs.report.compare import differences
 from arcs.report.parts import verdict_line
 from arcs.report.stored import StoredRun, as_damage
-from arcs.report.view import ClaimCard
+from arcs.report.view import ClaimCard, spelt
 from arcs.runs import LOCK, MANIFEST, METRICS, TIMING, canonical_json
 from models.errors import UserError
 
@@ -181,20 +181,25 @@ def list_runs(folder: Path, *, as_json: bool) -> None:
         table.add_column(name, justify=justify, overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(
-            Text(row.name), Text(row.kind), Text(row.model or "-"),
-            Text((row.begun or "-")[:16].replace("T", " ")), Text(row.state),
+            _plain(row.name), _plain(row.kind), _plain(row.model or "-"),
+            _plain((row.begun or "-")[:16].replace("T", " ")), _plain(row.state),
             _verdicts(row.verdicts), Text(_size(row.bytes)),
         )  # fmt: skip
     console.print(table)
     for row in rows:
         if row.detail:
-            console.print(f"{row.name}: {row.detail}", style="yellow")
+            console.print(_plain(f"{row.name}: {row.detail}"), style="yellow")
+
+
+def _plain(text: str) -> Text:
+    """Text of a file that anyone may have written: a terminal obeys none of it."""
+    return Text(spelt(text))
 
 
 def _verdicts(found: Sequence[str]) -> Text:
     text = Text("" if found else "-")
     for verdict, times in Counter(found).items():
-        text.append(", " if text else "").append(verdict, style=COLOURS.get(verdict, ""))
+        text.append(", " if text else "").append(spelt(verdict), style=COLOURS.get(verdict, ""))
         text.append(f" x{times}" if times > 1 else "")
     return text
 
@@ -225,14 +230,14 @@ def show(path: Path, *, as_json: bool) -> None:
         sys.stdout.write(canonical_json(document))
         return
     console = Console(highlight=False, markup=False)
-    console.print(
+    console.print(_plain(
         f"{found.name}: {found.kind}, {found.model or '-'}, {found.state}, {_size(found.bytes)}, "
         f"begun {(found.begun or '-')[:16].replace('T', ' ')} UTC"
-    )
+    ))  # fmt: skip
     if found.detail:
-        console.print(found.detail, style="yellow")
+        console.print(_plain(found.detail), style="yellow")
     for card, line in zip(cards, lines, strict=True):
-        console.print(line, style=COLOURS.get(card.verdict, ""))
+        console.print(_plain(line), style=COLOURS.get(card.verdict, ""))
     _print_tree(console, "settings", generic.settings_of(run))
     _print_tree(console, "files", {name: _size(size) for name, size in files.items()})
 
@@ -242,7 +247,7 @@ def _print_tree(console: Console, title: str, values: Mapping[str, Any]) -> None
     width = max(map(len, values), default=0)
     for key, value in values.items():
         text = "-" if value is None else str(value)
-        console.print(f"  {key:<{width}}  {text}", soft_wrap=True)
+        console.print(_plain(f"  {key:<{width}}  {text}"), soft_wrap=True)
 
 
 def diff(paths: Sequence[Path], *, as_json: bool) -> None:
@@ -252,9 +257,10 @@ def diff(paths: Sequence[Path], *, as_json: bool) -> None:
     if len(paths) < 2:
         raise UserError("threearc runs diff needs at least two runs")
     names = names_apart(paths)
-    found = differences(
-        {name: generic.made_with(StoredRun(path)) for name, path in zip(names, paths, strict=True)}
-    )
+    with as_damage(", ".join(map(str, paths))):
+        made = {name: generic.made_with(StoredRun(path))
+                for name, path in zip(names, paths, strict=True)}  # fmt: skip
+        found = differences(made)
     if as_json:
         rows = [
             {"setting": key, "values": dict(zip(names, values, strict=True))}
@@ -268,9 +274,9 @@ def diff(paths: Sequence[Path], *, as_json: bool) -> None:
         return
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in ("setting", *names):
-        table.add_column(Text(name), overflow="fold")
+        table.add_column(_plain(name), overflow="fold")
     for key, values in found.items():
-        table.add_row(Text(key), *(Text(value) for value in values))
+        table.add_row(_plain(key), *map(_plain, values))
     console.print(table)
 
 

@@ -171,6 +171,20 @@ def test_what_cannot_be_removed_is_said_with_what_remains(
     assert f"removed: {folder / 'a'}" in said and f"untouched: {folder / 'c'}" in said
 
 
+def test_a_terminal_obeys_nothing_that_a_run_says(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turned = "m\x1b[2J\u202en"
+    manifest = {"arc": "arc1", "config": {"model": turned}}
+    with RunDirectory.create(folder / "t", manifest) as run:
+        run.write_json(METRICS, {"claim": {**CLAIM, "statement": turned}})
+    stored_runs.list_runs(folder, as_json=False)
+    stored_runs.show(folder / "t", as_json=False)
+    stored_runs.diff([folder / "a", folder / "t"], as_json=False)
+    said = capsys.readouterr().out
+    assert said.count("U+001B") >= 4 and "\x1b[2J" not in said and "\u202e" not in said
+
+
 def test_a_sweep_says_how_many_cells_failed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -84,14 +84,16 @@ def killed(folder: Path) -> tuple[Path, int, str]:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert in_use(first)
-    again = begin(folder, "--run", "killed")
-    assert again.stderr is not None
-    said = b""
-    while b"still works in it; waiting" not in said:
-        line = again.stderr.readline()
-        assert line, said
-        said += line
-    cell.resume()
+    try:
+        again = begin(folder, "--run", "killed")
+        assert again.stderr is not None
+        said = b""
+        while b"still works in it; waiting" not in said:
+            line = again.stderr.readline()
+            assert line, said
+            said += line
+    finally:
+        cell.resume()
     code, err = ended(again)
     return folder / "killed", code, said.decode() + err
 
