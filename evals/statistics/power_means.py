@@ -5,26 +5,34 @@ from __future__ import annotations
 import math
 from itertools import count
 
-import numpy as np
 from scipy.stats import norm
+from scipy.stats import t as student
 from statsmodels.stats.power import TTestPower
 
 from evals.statistics.power import MOST_ITEMS, smallest_number
 from evals.statistics.sign_flips import smallest_sign_flip_p
 
 
-def paired_items(effect: float, n: int, *, alpha: float, power: float) -> int:
+def paired_items(effect: float, n: int, *, alpha: float, power: float) -> int | None:
     """Items, more than the ``n`` there are, at which the paired t test (statsmodels) finds a mean
     of ``effect`` standard deviations of the differences with ``power``; never so few that no
-    sign-flip p is below ``alpha``.
+    sign-flip p is below ``alpha``. None where even :data:`MOST_ITEMS` would not do.
     """
     fewest = next(k for k in count(2) if smallest_sign_flip_p(k) < alpha)
-    test = TTestPower()
-    # asked first: statsmodels' solver finds nothing where a handful of items is enough
-    if test.power(effect, fewest, alpha) >= power:
-        return max(n + 1, fewest)
-    needed = test.solve_power(effect_size=effect, alpha=alpha, power=power)
-    return max(n + 1, math.ceil(float(np.squeeze(needed))))
+    found = smallest_number(
+        lambda items: _t_power(effect, max(items, fewest), alpha) >= power, MOST_ITEMS
+    )
+    return None if found is None else max(found, fewest, n + 1)
+
+
+def _t_power(effect: float, items: int, alpha: float) -> float:
+    """Power of the paired t test. scipy's noncentral t is NaN here and there where the mean lies
+    some ten standard errors away; the normal approximation is 1 there to many digits.
+    """
+    found = float(TTestPower().power(effect, items, alpha))
+    if not math.isnan(found):
+        return found
+    return float(norm.cdf(abs(effect) * math.sqrt(items) - student.isf(alpha / 2, items - 1)))
 
 
 def mean_to_show(
