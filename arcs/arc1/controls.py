@@ -96,10 +96,13 @@ def _claim(evaluation: Mapping[str, Any], arm: str, quantity: str) -> dict[str, 
 
 
 def _passes(claims: Mapping[str, Mapping[str, Any]], sign: int) -> bool | None:
-    """None where nothing was tested: a claim is INVALID, or too few items could show the effect."""
+    """Whether the planted effect is seen and the placebo, which has none in either direction, is not.
+
+    None where nothing was tested: a claim is INVALID, or too few items could show the effect.
+    """
     if any(claim["verdict"] == "INVALID" for claim in claims.values()):
         return None
-    if _seen(claims["placebo"], sign):
+    if claims["placebo"]["verdict"] == "SUPPORTED":
         return False
     return (
         None if claims["planted"]["verdict"] == "INCONCLUSIVE" else _seen(claims["planted"], sign)

@@ -15,6 +15,7 @@ from arcs.progress import Reporter
 from arcs.report.writing import write_report
 from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_manifest
 from arcs.teachers.config import ARC, GenerateConfig, flag_of, parse
+from arcs.teachers.purse import kept_budget
 from arcs.teachers.roster import PRESETS
 from models.errors import UserError
 
@@ -68,13 +69,14 @@ def _absolute(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings_of(run: Path, given: Mapping[str, Any]) -> GenerateConfig:
-    """The run's own settings; flags given again must agree, but for the budget. Writes nothing."""
+    """The run's own settings; flags given again must agree, but for the budget: without the flag
+    it is the one that was given last. Writes nothing."""
     stored = read_manifest(run)
     if stored.get("arc") != ARC or not isinstance(stored.get("config"), dict):
         raise UserError(f"--run {run}: not a generation (threearc data generate)")
     config = parse(stored["config"])
     now = config.model_dump()
-    asked = parse({**now, **given})
+    asked = parse({**now, **kept_budget(run), **given})
     for name, value in asked.model_dump().items():
         if value != now[name] and name not in CHANGEABLE:
             raise UserError(

@@ -23,9 +23,9 @@ from arcs.teachers.engine_teacher import EngineTeacher, opened_backend, opened_g
 from arcs.teachers.filters import Context, Dropped, counts
 from arcs.teachers.plan import Kind, Wanted, record_id, wanted
 from arcs.teachers.prompting import Prompts, prompts_of
-from arcs.teachers.purse import Purse, purse_of
+from arcs.teachers.purse import Purse, keep_budget, purse_of
 from arcs.teachers.replies import Replies
-from arcs.teachers.roster import Roster, described, load_roster, require_licence
+from arcs.teachers.roster import PRESETS, Roster, described, load_roster, require_licence
 from arcs.teachers.session import Session
 from arcs.teachers.stages import WRITERS, Stages, load_stages
 from evals.chef import validation
@@ -50,11 +50,13 @@ def checked(config: GenerateConfig) -> tuple[Roster, str]:
     roster, sha256 = load_roster(config.teachers)
     if config.require_licence is not None:
         require_licence(roster, config.require_licence)
-    unpriced = next((name for name, one in roster.used().items() if not one.priced), None)
-    if config.budget is not None and unpriced is not None:
+    unpriced = [name for name, one in roster.used().items() if not one.priced]
+    if config.budget is not None and unpriced:
+        preset = PRESETS.get(config.teachers)
+        where = "the teacher file" if preset is None else f"a copy of {preset}, for --teachers"
         raise UserError(
-            f"--budget: teacher {unpriced} has no prices (usd_per_million_input and "
-            "usd_per_million_output), so no budget can be kept"
+            f"--budget: no budget can be kept, {', '.join(unpriced)} have no prices; give each "
+            f"usd_per_million_input and usd_per_million_output in {where}"
         )
     return roster, sha256
 
@@ -84,6 +86,8 @@ def run_generate(
     with ExitStack() as stack:
         purse = purse_of(run, config.budget, replies.booked(roster, config.budget))
         stack.callback(lambda: None if replies else purse.forget())
+        if config.budget is not None:  # not before: one that is refused must not stay
+            keep_budget(run, config.budget)
         opened = _opener(config, roster, run, reporter, stack, purse, sleep, replies)
         session = Session(roster, stages, replies, opened, reporter)
 

@@ -64,9 +64,10 @@ def _question(
     name = roster.of(stage.role)
     if name is None or not set(stage.inputs) <= set(texts):
         return None, None
-    budget = roster.teachers[name].limit(stage.max_tokens)
+    teacher = roster.teachers[name]
+    budget = teacher.limit(stage.max_tokens)
     job = f"{record.id}/{stage.name}"
-    return name, Question(job, stage.messages(texts), stage.temperature, budget)
+    return name, Question(job, stage.messages(texts), teacher.heat(stage.temperature), budget)
 
 
 def texts_of(record: Wanted, done: Mapping[str, Stored], stages: Stages) -> dict[str, str]:

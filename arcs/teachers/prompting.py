@@ -257,7 +257,8 @@ def _calls(cell: Cell, n: int, number: int, session: Session, seed: int) -> list
         }  # fmt: skip
         job = f"prompts-{cell.set}-{cell.category}-{cell.difficulty}-{number}-{part}/{stage.name}"
         limit = teacher.limit(stage.max_tokens)
-        found.append(Question(job, stage.messages(texts), stage.temperature, limit))
+        heat = teacher.heat(stage.temperature)
+        found.append(Question(job, stage.messages(texts), heat, limit))
     return found
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-from arcs.runs import JsonLines, RunDirectory
+from arcs.runs import PAYING, JsonLines, RunDirectory
 from evals.endpoint import BudgetSpent
+from models.errors import UserError
 
 JOURNAL = "purse.jsonl"
 """A line when money is set aside, one when its request ends: what a kill leaves set aside may have
@@ -22,6 +26,25 @@ class Booked:
     """Of sittings that had prices, and so kept a journal."""
     unpriced: float
     """Of sittings that had none, at today's prices: no journal has them."""
+
+
+def keep_budget(run: RunDirectory, budget: float) -> None:
+    """Keep a budget with the run, so that a sitting without the flag has the same."""
+    run.write_json(PAYING, {"budget": budget})
+
+
+def kept_budget(run: Path) -> dict[str, Any]:
+    """The setting ``budget`` of the last sitting of a run that had one; {} before there was one.
+
+    Raises UserError where it cannot be read.
+    """
+    path = run / PAYING
+    if not path.exists():
+        return {}
+    try:
+        return {"budget": float(json.loads(path.read_text(encoding="utf-8"))["budget"])}
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: cannot be read; remove it and give --budget again") from None
 
 
 def purse_of(run: RunDirectory, budget: float | None, booked: Booked) -> Purse:

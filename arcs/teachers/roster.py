@@ -24,6 +24,12 @@ from models.errors import UserError
 DATA = Path(__file__).resolve().parent / "data"
 PRESETS = {name: DATA / f"{name}.toml" for name in ("embedded", "paper")}
 DEFAULT = "default"
+NOT_EXTRA = frozenset(
+    {"model", "models", "messages", "temperature", "max_tokens", "max_completion_tokens", "n",
+     "best_of", "stream"}
+)  # fmt: skip
+"""What a request says already: the licence is of its model, the budget counts its tokens once, and
+a reply is kept as the answer to its messages and temperature."""
 Licence = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.+-]*$")]
 """An SPDX identifier in lower case where there is one, e.g. ``mit``, ``apache-2.0``; else a word,
 e.g. ``modified-mit``, ``proprietary``."""
@@ -41,6 +47,8 @@ class Teacher(BaseModel):
     licence_note: str = ""
     max_tokens: int | None = Field(default=None, ge=1)
     """A cap on every stage's own limit."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """In place of every stage's own: some endpoints refuse any but one."""
     think_tokens: int = Field(default=0, ge=0)
     """Of a model that thinks before it answers: what it gets on top of every stage's limit, which
     is the answer's. Else its thoughts use up a limit of a few tokens, and it says nothing."""
@@ -77,6 +85,12 @@ class Teacher(BaseModel):
         wrong = sorted(self.model_fields_set & (every - ours[self.kind]))
         if wrong:
             raise ValueError(f"{wrong[0]} means nothing to a teacher of kind {self.kind}")
+        taken = sorted(NOT_EXTRA & set(self.extra))
+        if taken:
+            raise ValueError(
+                f"extra.{taken[0]}: a request says that already, and budget, licence and what is "
+                "recorded rest on it; leave it out"
+            )
         if self.kind == "endpoint" and self.url is None:
             raise ValueError("an endpoint needs a url")
         return self
@@ -84,6 +98,10 @@ class Teacher(BaseModel):
     def limit(self, stage: int) -> int:
         """Tokens, thoughts and answer, for a stage whose answer may have ``stage``."""
         return min(stage, self.max_tokens or stage) + self.think_tokens
+
+    def heat(self, stage: float) -> float:
+        """Temperature for a stage that has ``stage``."""
+        return stage if self.temperature is None else self.temperature
 
     @property
     def priced(self) -> bool:

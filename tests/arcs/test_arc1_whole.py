@@ -288,6 +288,7 @@ def test_a_shift_matters_from_a_fifth_of_the_bases_own_spread() -> None:
         (("SUPPORTED", 0.2), ("REFUTED", 0.0), True),
         (("SUPPORTED", 0.2), ("INCONCLUSIVE", 0.1), True),
         (("SUPPORTED", 0.2), ("SUPPORTED", 0.2), False),
+        (("SUPPORTED", 0.2), ("SUPPORTED", -0.2), False),  # an effect, whatever its sign
         (("SUPPORTED", -0.2), ("REFUTED", 0.0), False),
         (("REFUTED", 0.0), ("REFUTED", 0.0), False),
         (("INCONCLUSIVE", 0.2), ("REFUTED", 0.0), None),

@@ -297,6 +297,37 @@ def test_the_budget_is_never_passed_even_with_requests_side_by_side(tmp_path: Pa
     assert set(bodies.values()) == {1}
 
 
+def test_the_budget_given_last_holds_without_the_flag(tmp_path: Path) -> None:
+    from arcs.teachers.command import start
+
+    def server(n: int, body: dict[str, Any]) -> Answer:
+        return able(n, body) if n != 3 else (402, {"error": {"message": "no credit"}}, {})
+
+    run = tmp_path / "run"
+
+    def go_on(**flags: float) -> None:
+        start(flags, out=None, run=run, as_json=True)
+
+    with serving(server) as (url, seen):
+        path = roster(tmp_path, url, concurrency=1)
+        with pytest.raises(CreditSpent):  # begun without a budget
+            start({"teachers": str(path), **SIZES}, out=run, run=None, as_json=True)
+        whole = path.read_text()
+        path.write_text(whole.replace("usd_per_million_output", "#"))
+        with pytest.raises(UserError, match="have no prices"):
+            go_on(budget=9.0)
+        path.write_text(whole)
+        assert not (run / "paying.json").exists()  # a refused budget does not stay with the run
+        for flags in ({"budget": 0.02}, {}):
+            with pytest.raises(BudgetSpent, match=r"budget of \$0\.02"):
+                go_on(**flags)
+        assert len(seen) < 30
+    (run / "paying.json").write_text("[]")
+    with pytest.raises(UserError, match=r"paying\.json: cannot be read; remove it") as caught:
+        go_on()
+    assert "\n" not in str(caught.value)
+
+
 def test_a_refused_request_costs_nothing_of_the_budget(tmp_path: Path) -> None:
     def busy(n: int, body: dict[str, Any]) -> Answer:
         return able(n, body) if n % 2 else (429, {"error": "slow down"}, {})
@@ -567,7 +598,7 @@ def test_a_budget_needs_prices(tmp_path: Path) -> None:
     config = GenerateConfig(teachers=str(path), budget=1.0)
     with (
         RunDirectory.create(tmp_path / "run", {}) as run,
-        pytest.raises(UserError, match="teacher t has no prices"),
+        pytest.raises(UserError, match="t have no prices.*usd_per_million_output"),
     ):
         run_generate(config, run, Reporter(quiet=True))
 

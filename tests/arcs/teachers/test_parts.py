@@ -62,6 +62,10 @@ def test_modified_mit_is_not_mit(tmp_path: Path) -> None:
          'default="a"', "url means nothing to a teacher of kind gguf"),
         ('[teachers.a]\nkind="endpoint"\nmodel="m"\nlicence="mit"\n[roles]\ndefault="a"',
          "needs a url"),
+        ('[teachers.a]\nkind="endpoint"\nmodel="m"\nlicence="mit"\nurl="http://x/v1"\n'
+         'extra={top_k=1,max_tokens=9}\n[roles]\ndefault="a"', "teachers.a: extra.max_tokens: "),
+        ('[teachers.a]\nkind="endpoint"\nmodel="m"\nlicence="mit"\nurl="http://x/v1"\n'
+         'extra={model="dear"}\n[roles]\ndefault="a"', "teachers.a: extra.model: "),
         ('[teachers.a]\nkind="gguf"\nmodel="m"\nlicence="mit"\n[roles]\neager="a"',
          "no teacher for deliberate"),
         ('[teachers.a]\nkind="gguf"\nmodel="m"\nlicence="mit"\n[roles]\ndefault="b"',
