@@ -39,6 +39,10 @@ MEASURES: Mapping[str, str] = {
 """Key of a cell -> what people read."""
 
 
+SVR_FROM: Sequence[str] = ("chef", "mcas", "recovery")
+"""Whose answers the column SVR is of: the first of these that the run has, for every row."""
+
+
 class Compared(Protocol):
     """What of an arm's comparison with the base the table needs."""
 
@@ -58,6 +62,7 @@ def own_rows(
     names = [*rates]
     for found in evaluations.values():
         names += [name for name in found["conditions"] if name not in names]
+    svr_from = next((one for one in SVR_FROM if one in evaluations), None)
     rows = []
     for name in names:
         cells: dict[str, Cell | None] = dict.fromkeys(MEASURES)
@@ -65,16 +70,18 @@ def own_rows(
             cells[solved] = _pass_rate(rates[name].model_dump(mode="json"))
         for evaluation, found in evaluations.items():
             if name in found["conditions"]:
-                _fill(cells, evaluation, found, name)
+                _fill(cells, evaluation, found, name, svr_from)
         rows.append({"of": RUN, "name": name, "checkpoint": name, "cells": cells})
     return rows
 
 
-def _fill(cells: dict[str, Cell | None], evaluation: str, found: Json, name: str) -> None:
-    """Put what an evaluation says of a condition into its row; the first to say it is kept."""
+def _fill(
+    cells: dict[str, Cell | None], evaluation: str, found: Json, name: str, svr_from: str | None
+) -> None:
+    """Put what an evaluation says of a condition into its row, SVR from ``svr_from`` alone."""
     condition, failing = found["conditions"][name], _failing(found)
     for measure, cell in _CELLS[evaluation](condition.get("result", condition)).items():
-        if cell is not None and cells[measure] is None:
+        if cell is not None and (measure != "svr" or evaluation == svr_from):
             below = bool(failing & set(_NEEDS.get(measure, ())))
             cells[measure] = {**cell, "judge_not_valid": below}
 

@@ -42,7 +42,12 @@ def problems_of(path: Path) -> Iterator[Problem]:
     prompts = {one.id: one for one in contents[PROMPTS].records}
     manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     required = manifest.get("config", {}).get("require_licence")
-    dropped = _ids(path / DROPPED)
+    dropped: set[str] = set()
+    for line, said in _dropped(path / DROPPED):
+        if said is None:
+            yield Problem(str(path / DROPPED), line, "no dropped record (a JSON object with its id)")
+        else:
+            dropped.add(said)
     for name, found in contents.items():
         if name in (PROMPTS, FRESH):
             continue
@@ -97,7 +102,16 @@ def _fresh(contents: Mapping[str, Contents], prompts: list[Any]) -> Iterator[Pro
         yield Problem(str(fresh.path), fresh.lines[pair.first], what)
 
 
-def _ids(path: Path) -> set[str]:
+def _dropped(path: Path) -> Iterator[tuple[int, str | None]]:
+    """Line number and id of each dropped record; None for a line that is none."""
     if not path.is_file():
-        return set()
-    return {json.loads(line)["id"] for line in path.read_text(encoding="utf-8").split("\n") if line}
+        return
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line:
+            continue
+        try:
+            found = json.loads(line)
+        except ValueError:  # of bytes that are no text, too
+            found = None
+        said = found.get("id") if isinstance(found, dict) else None
+        yield number, said if isinstance(said, str) else None

@@ -14,6 +14,7 @@ from arcs.teachers.preference import preferred
 from arcs.teachers.replies import Stored
 from arcs.training_data.quality import distinct_ngram_share, ngrams, words
 from evals.chef.verifier import verify
+from evals.humaneval.problems import load_problems
 from evals.items.load import SETS, built_in
 from evals.judges.lexicon import hedges
 from evals.overlap import WORDS, near_duplicates
@@ -22,10 +23,14 @@ from evals.text_ends import looks_unfinished
 SHORTEST, LONGEST = 100, 3000
 """Characters of a response (PAPER.md 2.7)."""
 RATIOS: Mapping[Kind, tuple[float, float]] = {
-    "gold": (0.3, 3.0), "failure_trace": (0.7, 4.0), "counterexample": (0.5, 2.0),
+    "gold": (0.1, 3.0), "failure_trace": (0.15, 4.0), "counterexample": (0.5, 2.0),
 }  # fmt: skip
 """Characters of the response over the first draft's, of a correction over the attempt's, of the
-rejected answer over the chosen one's: least and most."""
+rejected answer over the chosen one's: least and most.
+
+Answers and corrections are asked for in 80 to 200 words, drafts (768 tokens) and attempts (512) in
+no length: 80 words are some 450 characters, a full draft some 3,500 and a full attempt some 2,300.
+"""
 REPETITIVE = 0.6
 """Share of distinct word 4-grams below which a text goes round in circles."""
 ALIKE = 0.6
@@ -208,8 +213,12 @@ def _contaminated(made: Made, context: Context) -> str | None:
 
 @cache
 def _evaluated() -> frozenset[tuple[str, ...]]:
-    """Word 8-grams of the prompts and answers of every set that ships for evaluation."""
+    """Word 8-grams of the prompts and answers of every set that ships for evaluation, HumanEval's
+    prompts and solutions among them."""
     found: set[tuple[str, ...]] = set()
+    for problem in load_problems():
+        for text in (problem.prompt, problem.canonical_solution):
+            found.update(ngrams(text, WORDS))
     for name, model in SETS.items():
         if name == "chef_train":  # the training distribution of the probes
             continue

@@ -12,7 +12,14 @@ _NUMBER = r"(?:(?<![\w.,])|(?<=[(~≈]))(?P<{0}>(?:minus |[-−])?\d+(?:[.,]\d+)
 _JOIN = r"\s*(?:-|–|—|−|to|and|or|up to)\s*"
 _DEGREE = r"\s*(?:°|degrees?\b|deg\b\.?)\s*"
 _SCALE = r"(?:celsius|centigrade|fahrenheit|[cf])\b"
-_TEMPERATURE = rf"(?:{_DEGREE}{_SCALE}|\s?(?<=\d|\s)[cf]\b)"
+# a letter alone: "2 c stock" is cups, so a small one needs a number of two digits before the point
+_TWO_DIGITS = "|".join(
+    rf"(?<=\d\d{part}{space}){no}"
+    for space in ("", r"\s")
+    for part, no in (("", rf"(?<![.,]\d\d{space})"), (r"[.,]\d", ""))
+)
+_ALONE = rf"\s?(?:(?<=\d|\s)(?-i:[CF])|(?:{_TWO_DIGITS})[cf])\b"
+_TEMPERATURE = rf"(?:{_DEGREE}{_SCALE}|{_ALONE})"
 _UNITS = {
     "temperature": _TEMPERATURE,
     "length": r"\s*(?:mm|millimet(?:re|er)s?|cm|centimet(?:re|er)s?|inch(?:es)?)\b",

@@ -362,13 +362,49 @@ def test_the_papers_values_stand_in_the_row_of_their_own_checkpoint() -> None:
     every, aware = rows["paper: all modules"], rows["paper: DD-SA"]
     assert every["humaneval"]["value"] == 46 / 164
     assert every["mcas_25"] is None and every["recovery"] is None  # of another checkpoint
+    first = {name: row["mcas_original"] for name, row in rows.items() if row["mcas_original"]}
+    assert {name: (one["value"], one["n"]) for name, one in first.items()} == {
+        "paper: base": (53.1, 500), "paper: all modules": (87.0, 500),
+    }  # fmt: skip
     assert aware["mcas_25"]["value"] == 12.07 and aware["humaneval"]["value"] == 58 / 164
     assert aware["humaneval"]["interval"] == wilson(58, 164).to_json()
     assert paper_rows("SmolLM2-135M-Instruct") == []
     gemma = paper_rows(find("gemma-4-E2B-it").name)  # by the name that a run's manifest has
     assert [row["cells"]["chef"]["value"] for row in gemma] == [0.452, 0.413, 0.379]
-    counts = [row["cells"]["humaneval"]["value"] * 164 for row in paper_rows("Qwen3-1.7B")]
-    assert [round(one) for one in counts] == [137, 111, 101, 84, 103, 126, 133]
+    larger = {row["name"]: row["cells"] for row in paper_rows("Qwen3-1.7B")}
+    counts = [round(cells["humaneval"]["value"] * 164) for cells in larger.values()]
+    assert counts == [137, 117, 103, 80, 81, 94, 97, 111, 101, 84, 103, 126, 133]
+    for cells in (*rows.values(), *larger.values()):
+        if cells["recovery"]:
+            failures = round((1 - cells["humaneval"]["value"]) * 164)
+            # of one measurement: no more tries than failures (0.6B: 105 of 105, 106 of 106)
+            assert cells["recovery"]["n"] == failures
+
+
+@pytest.mark.parametrize("order", [("mcas", "recovery", "chef"), ("recovery", "mcas")])
+def test_one_evaluation_says_svr_for_every_row(order: tuple[str, ...]) -> None:
+    rate = {"value": 0.0, "n": 1, "interval": None}
+
+    def result(svr: float) -> dict[str, Any]:
+        scores = ("penalised_percent", "original_percent", "out_of_25", "recovered")
+        every = {
+            **dict.fromkeys(scores, rate), "all": dict.fromkeys(scores, rate),
+            "coverage": {"mean": 0.0, "n": 1, "interval": None},
+            "delivery": {"0.5": {"assertion_rate": rate}},
+        }  # fmt: skip
+        own = {"all": {"precise": {**rate, "value": svr}}}
+        return {"budgets": {"9": {"all": every, "self_verification": own}}}
+
+    values = {"chef": 0.1, "mcas": 0.2, "recovery": 0.3}
+    names = {"chef": ("base", "sft", "planted"), "mcas": ("base", "sft"), "recovery": ("base",)}
+    found = {
+        one: {"judge": None, "conditions": {name: result(values[one]) for name in names[one]}}
+        for one in order
+    }
+    rows = {row["name"]: row["cells"]["svr"] for row in own_rows(one_arm(), "mine", found)}
+    expected = "chef" if "chef" in order else "mcas"
+    assert {name for name, cell in rows.items() if cell} == set(names[expected])
+    assert {cell["value"] for cell in rows.values() if cell} == {values[expected]}
 
 
 def test_seeds_are_averaged_by_arm_and_a_missing_value_is_left_out() -> None:
@@ -383,11 +419,15 @@ def test_seeds_are_averaged_by_arm_and_a_missing_value_is_left_out() -> None:
     assert spread([below, below])[0]["cells"]["mcas"]["judge_not_valid"]
 
 
-def test_a_benchmark_of_ones_own_never_stands_in_the_column_of_humaneval() -> None:
+def one_arm() -> Any:
     rate = SimpleNamespace(
         model_dump=lambda mode: {"n_items": 3, "missing": 1, "pass_at_1": 0.5, "interval": None}
     )
-    arms: Any = {"sft": SimpleNamespace(budgets=[SimpleNamespace(base=rate, trained=rate)])}
+    return {"sft": SimpleNamespace(budgets=[SimpleNamespace(base=rate, trained=rate)])}
+
+
+def test_a_benchmark_of_ones_own_never_stands_in_the_column_of_humaneval() -> None:
+    arms = one_arm()
     base = own_rows(arms, "mine", {})[0]["cells"]
     assert base["humaneval"] is None and base["benchmark"]["n"] == 2
     assert own_rows(arms, HUMANEVAL, {})[0]["cells"]["humaneval"]["value"] == 0.5

@@ -81,6 +81,10 @@ def test_any_text_is_read_without_error(text: str) -> None:
         # zero and below are numbers (PAPER.md 2.8: `min_c or min`)
         ("Keep the fridge at 0 °C.", "temperature", ["correct"]),
         ("The freezer runs at −20 °C.", "temperature", ["correct"]),
+        # a small letter alone after one digit is cups
+        ("Simmer 2 c stock with the bones for an hour.", "temperature", []),
+        ("Simmer stock at 2 C.", "temperature", ["contradicted"]),
+        ("Cook the crème anglaise to 92 c.", "temperature", ["contradicted"]),
         # a number without a scale, or of nothing the reference knows, is not decided
         ("Bake it at 190 degrees.", "temperature", []),
         ("Warm the plates to 70 °C.", "temperature", ["unknown"]),
@@ -114,6 +118,16 @@ def test_nothing_decided_is_no_score() -> None:
     right = "Socca comes from Nice."
     assert verify(right).score == pytest.approx(2 / 3)
     assert verify(f"{right} Tartiflette comes from Brittany.").score == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "celsius"),
+    [("2 c", None), ("1.25 c", None), ("1 f", None), ("2-3 c", None), ("2 C", 2), ("3 °c", 3),
+     ("12 c", 12), ("63.5 c", 63.5), ("80c", 80), ("212f", 100)],
+)  # fmt: skip
+def test_a_small_letter_alone_needs_two_digits(text: str, celsius: float | None) -> None:
+    found = readings(f"Take {text} of stock.", "temperature")
+    assert [one.high for one in found] == ([] if celsius is None else [pytest.approx(celsius)])
 
 
 @pytest.mark.parametrize("text", ["2 centimetres", "2 centimeter", "2 cm", "20 mm"])

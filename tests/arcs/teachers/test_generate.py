@@ -697,6 +697,15 @@ def test_a_generated_folder_is_checked_as_a_whole(tmp_path: Path) -> None:
                                    "its prompt is not the text of"), start=1):  # fmt: skip
         assert any(f"line {number}:" in one and what in one for one in said), what
     assert any("changed since it was written" in one for one in said) and len(said) == 4
+    # a damaged file of dropped records is a problem of its own lines, and those before it are read
+    row = json.dumps({"id": second["id"]}).encode()
+    (run / "dropped.jsonl").write_bytes(row + b'\n{"kind": "gold"}\n{"id": "a\n[1]\n"\xff"\n')
+    said = [str(one) for one in problems_of(run)]
+    bad = [one for one in said if "no dropped record" in one]
+    assert [number for number in range(1, 6) if any(f"line {number}:" in one for one in bad)] == [
+        2, 3, 4, 5,
+    ]  # fmt: skip
+    assert sum("is among dropped.jsonl as well" in one for one in said) == 1
 
 
 @pytest.mark.parametrize("kind", ["gguf", "backend"])

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from arcs.runs import RunDirectory
 from arcs.teachers.asking import Answer
-from arcs.teachers.filters import BEFORE, RULES, Context, Made, apply, counts
+from arcs.teachers.filters import (
+    BEFORE,
+    HELD_AGAINST,
+    RATIOS,
+    RULES,
+    Context,
+    Made,
+    apply,
+    counts,
+)
 from arcs.teachers.plan import Wanted, found_wrong
 from arcs.teachers.preference import preferred
 from arcs.teachers.prompts import ALIKE, cells, from_templates, select, written
@@ -19,6 +28,7 @@ from arcs.teachers.replies import Stored
 from arcs.teachers.roster import PRESETS, Teacher, load_roster, require_licence
 from arcs.teachers.stages import ROLES, load_stages
 from evals.endpoint import BudgetSpent
+from evals.humaneval.problems import load_problems
 from evals.humaneval.thinking import drop_thoughts
 from evals.items.recorded import PromptItem
 from evals.overlap import duplicates_inside
@@ -183,7 +193,7 @@ def gold(response: str, draft: str = GOOD, reason: str | None = "stop", number: 
         (gold(f"{GOOD} It is done. Now strain it and", reason=""), "unfinished"),
         (gold(GOOD, reason=""), None),
         (gold("Too short."), "length"),
-        (gold(GOOD, draft=GOOD * 5), "length_ratio"),
+        (gold(GOOD, draft=GOOD * 11), "length_ratio"),
         (gold("Stir and stir again now, and stir it. " * 8), "repetitive"),
         (gold(f"As the draft said, go on. {GOOD}"), "mentions_review"),
         (gold(f"{GOOD} Cook the crème anglaise to 98 °C."), "contradicted"),
@@ -217,6 +227,22 @@ def test_twins_and_evaluation_texts_are_dropped() -> None:
     assert [one.before - one.dropped for one in table] == [one.before for one in table[1:]] + [1]
     assert {one.rule for one in table} >= {rule.name for rule in RULES if "gold" in rule.kinds}
     assert "failed" in BEFORE
+
+
+def test_humaneval_is_an_evaluation_set_too() -> None:
+    problem = max(load_problems(), key=lambda one: len(one.canonical_solution))
+    for taken in (problem.prompt, problem.canonical_solution):
+        text = f"{GOOD}\n{taken[:1500]}."
+        _, (dropped,) = apply([gold(text, draft=text)], Context(score_used=True))
+        assert dropped.rule == "contaminated"
+
+
+def test_an_answer_as_asked_for_passes_beside_the_longest_draft_or_attempt() -> None:
+    characters_a_token, characters_a_word = 4.6, 5.6  # of English: the long draft, the short answer
+    shortest = 80 * characters_a_word
+    for kind, against in HELD_AGAINST.items():
+        longest = load_stages().by_name[against].max_tokens * characters_a_token
+        assert RATIOS[kind][0] <= shortest / longest
 
 
 def test_stages_say_which_answers_they_see() -> None:
