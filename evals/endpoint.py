@@ -10,12 +10,12 @@ import math
 import os
 import random
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from evals.endpoint_allowance import Allowance
 from models.chat import Message
 from models.errors import CapabilityError, UserError
 
@@ -206,6 +206,12 @@ class Purse(Protocol):
         """Replace what was set aside by what it did cost; None where that is not known."""
 
 
+def key_in(variables: Sequence[str]) -> str:
+    """The first of some environment variables that is set; LOCAL_KEY where none is."""
+    given = (os.environ.get(name, "").strip() for name in variables)
+    return next((value for value in given if value), LOCAL_KEY)
+
+
 class Endpoint:
     """An endpoint that answers chats, one at a time or from several threads."""
 
@@ -216,11 +222,13 @@ class Endpoint:
         purse: Purse | None = None,
         sleep: Callable[[float], object] | None = None,
         has_answered: bool = False,
+        allowance: Allowance | None = None,
     ) -> None:
         """Raises CapabilityError where ``openai`` is not installed, UserError for a bad URL or key.
 
         ``sleep``: of tests; otherwise waits end when ``stop`` is set. ``has_answered``: in an
         earlier sitting, so that a question it cannot take does not speak against model and URL.
+        ``allowance``: what it shares with others; None: the settings' own, for it alone.
         """
         try:
             import openai
@@ -231,8 +239,10 @@ class Endpoint:
         self._openai, self._sleep, self._purse = openai, sleep, purse
         self.settings, self.usage = settings, Usage()
         self._has_answered, self._forbidden = has_answered, 0
-        given = (os.environ.get(name, "").strip() for name in settings.key_variables)
-        key = next((value for value in given if value), LOCAL_KEY)
+        self._allowance = allowance or Allowance(
+            settings.concurrency, settings.requests_per_minute
+        )
+        key = key_in(settings.key_variables)
         if not (key.isascii() and key.isprintable()):
             raise UserError(
                 f"the {settings.who}'s key is no plain text; set {settings.key_variables[0]} again"
@@ -245,7 +255,6 @@ class Endpoint:
             raise UserError(
                 f"{settings.url_name} {settings.base_url}: cannot be used ({error})"
             ) from None
-        self._next_start = 0.0
 
     def answered_before(self) -> None:
         """It has answered, in an earlier sitting: see ``has_answered``."""
@@ -274,12 +283,12 @@ class Endpoint:
             **({"extra_body": dict(extra)} if extra else {}),
         }
         for attempt in range(settings.tries):
-            self._wait_for_turn(stop)
-            if stop.is_set():
-                raise Stopped
-            self._require_budget()
             try:
-                return self._once(body)
+                with self._allowance.turn(lambda seconds: self._rest(seconds, stop)):
+                    if stop.is_set():
+                        raise Stopped
+                    self._require_budget()
+                    return self._once(body)
             except self._openai.APIStatusError as error:
                 said = f"HTTP {error.status_code}"
                 if _is_credit(error):
@@ -386,16 +395,6 @@ class Endpoint:
                 f"the {self.settings.who}'s budget of ${budget:.2f} is spent (${spent:.4f}); "
                 f"{self.settings.product}s made so far are kept: raise it and continue"
             )
-
-    def _wait_for_turn(self, stop: threading.Event) -> None:
-        rate = self.settings.requests_per_minute
-        if rate is None:
-            return
-        with self.usage.lock:
-            now = time.monotonic()
-            start = max(now, self._next_start)
-            self._next_start = start + 60.0 / rate
-        self._rest(start - now, stop)
 
     def _rest(self, seconds: float, stop: threading.Event) -> None:
         if self._sleep is not None:

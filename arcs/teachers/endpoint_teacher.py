@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from arcs.teachers.asking import Answer, OnAnswer, OnFailure, Question
 from arcs.teachers.roster import Teacher
-from evals.endpoint import Endpoint, EndpointSettings, Failed, Purse, Reply, Stopped, cost
+from evals.endpoint import (
+    Endpoint,
+    EndpointSettings,
+    Failed,
+    Purse,
+    Reply,
+    Stopped,
+    cost,
+    key_in,
+)
+from evals.endpoint_allowance import Allowance
 from evals.humaneval.thinking import drop_thoughts
 from models.errors import UserError
 
@@ -38,6 +49,25 @@ class TeacherSettings(EndpointSettings):
         return self.keys
 
 
+def allowances(teachers: Mapping[str, Teacher]) -> dict[str, Allowance]:
+    """Of teachers behind endpoints, by name: one for all at a URL with a key, of their smallest
+    limits."""
+    groups: dict[tuple[str, str, str, str], list[str]] = {}
+    for name, one in teachers.items():
+        if one.kind == "endpoint":
+            parts = urlsplit(str(one.url))
+            key = key_in(one.key_variables)
+            account = (parts.scheme, parts.netloc.lower(), parts.path.rstrip("/"), key)
+            groups.setdefault(account, []).append(name)
+    found = {}
+    for names in groups.values():
+        group = [teachers[name] for name in names]
+        rates = [o.requests_per_minute for o in group if o.requests_per_minute is not None]
+        shared = Allowance(min(one.concurrency for one in group), min(rates, default=None))
+        found.update(dict.fromkeys(names, shared))
+    return found
+
+
 class EndpointTeacher:
     """See :class:`Asked`: as many requests at a time as the teacher file allows."""
 
@@ -49,6 +79,7 @@ class EndpointTeacher:
         purse: Purse | None,
         sleep: Callable[[float], object] | None = None,
         has_answered: bool = False,
+        allowance: Allowance | None = None,
     ) -> None:
         """See :class:`evals.endpoint.Endpoint`; raises as it does."""
         self._teacher = teacher
@@ -60,7 +91,9 @@ class EndpointTeacher:
             usd_per_million_output=teacher.usd_per_million_output,
             name=name, keys=teacher.key_variables,
         )  # fmt: skip
-        self.endpoint = Endpoint(self.settings, purse=purse, sleep=sleep, has_answered=has_answered)
+        self.endpoint = Endpoint(
+            self.settings, purse=purse, sleep=sleep, has_answered=has_answered, allowance=allowance
+        )
 
     def answer(
         self, questions: Sequence[Question], keep: OnAnswer, fail: OnFailure, stop: threading.Event
@@ -70,7 +103,8 @@ class EndpointTeacher:
         A thread keeps its answer before it asks again, so that a kill loses no more answers than
         requests were under way.
         """
-        with ThreadPoolExecutor(self.settings.concurrency) as pool:
+        own = self._teacher.own_concurrency or self.settings.concurrency
+        with ThreadPoolExecutor(min(own, self.settings.concurrency)) as pool:
             futures = [pool.submit(self._one, one, keep, fail, stop) for one in questions]
             try:
                 for future in as_completed(futures):

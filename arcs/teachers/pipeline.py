@@ -18,7 +18,7 @@ from arcs.runs import METRICS, RunDirectory, canonical_json
 from arcs.teachers.asking import Asked
 from arcs.teachers.assembly import Assembled, assemble
 from arcs.teachers.config import GenerateConfig
-from arcs.teachers.endpoint_teacher import EndpointTeacher
+from arcs.teachers.endpoint_teacher import EndpointTeacher, allowances
 from arcs.teachers.engine_teacher import EngineTeacher, opened_backend, opened_gguf
 from arcs.teachers.filters import Context, Dropped, counts
 from arcs.teachers.plan import Kind, Wanted, record_id, wanted
@@ -180,6 +180,7 @@ def _opener(
 ) -> Callable[[str], Asked]:
     """Teachers by name, each opened once, its identity written into the manifest."""
     found: dict[str, Asked] = {}
+    shared = allowances(roster.used())
 
     def opened(name: str) -> Asked:
         if name not in found:
@@ -188,7 +189,7 @@ def _opener(
             if teacher.kind == "endpoint":
                 one = EndpointTeacher(
                     name, teacher, purse=purse, sleep=sleep,
-                    has_answered=name in replies.usage(),
+                    has_answered=name in replies.usage(), allowance=shared[name],
                 )  # fmt: skip
             else:
                 directory = prepare(teacher.model, say=reporter.say)

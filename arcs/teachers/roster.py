@@ -55,6 +55,10 @@ class Teacher(BaseModel):
     url: str | None = None
     key_variables: tuple[str, ...] = ("OPENAI_API_KEY",)
     concurrency: int = Field(default=4, ge=1)
+    """Requests at a time of all teachers at this URL with this key: the smallest holds, as the
+    smallest ``requests_per_minute`` does."""
+    own_concurrency: int | None = Field(default=None, ge=1)
+    """Of these, this teacher's at most; None: all."""
     timeout: float = Field(default=120.0, gt=0)
     tries: int = Field(default=5, ge=1)
     back_off: float = Field(default=2.0, ge=0)
@@ -75,8 +79,8 @@ class Teacher(BaseModel):
     def _of_its_kind(self) -> Self:
         """Refuse what would have no effect."""
         ours = {
-            "endpoint": {"url", "key_variables", "concurrency", "timeout", "tries", "back_off",
-                         "requests_per_minute", "usd_per_million_input", "usd_per_million_output",
+            "endpoint": {"url", "key_variables", "concurrency", "own_concurrency", "timeout", "tries",
+                         "back_off", "requests_per_minute", "usd_per_million_input", "usd_per_million_output",
                          "extra"},
             "gguf": {"quant", "threads", "repetition_penalty", "min_p"},
             "backend": {"backend", "dtype", "repetition_penalty", "min_p"},
@@ -186,8 +190,8 @@ def require_licence(roster: Roster, licence: str) -> None:
 
 
 MAY_CHANGE = frozenset(
-    {"url", "key_variables", "concurrency", "timeout", "tries", "back_off", "requests_per_minute",
-     "usd_per_million_input", "usd_per_million_output"}
+    {"url", "key_variables", "concurrency", "own_concurrency", "timeout", "tries", "back_off",
+     "requests_per_minute", "usd_per_million_input", "usd_per_million_output"}
 )  # fmt: skip
 """What of a teacher may differ when a run goes on: how it is reached and paid, not what it says."""
 

@@ -25,6 +25,7 @@ from arcs.teachers import command, prompting
 from arcs.teachers.asking import Question
 from arcs.teachers.checking import files_of, is_generated, problems_of
 from arcs.teachers.config import ARC, GenerateConfig
+from arcs.teachers.endpoint_teacher import allowances
 from arcs.teachers.engine_teacher import EngineTeacher, opened_gguf
 from arcs.teachers.pipeline import run_generate
 from arcs.teachers.purse import Purse
@@ -462,6 +463,59 @@ def test_own_prompts_may_not_take_the_ids_that_are_made_here(tmp_path: Path, bad
     with pytest.raises(UserError, match=f"--prompts .*id '{bad}'") as caught:
         generate(tmp_path, "http://127.0.0.1:9/v1", prompts=mine, gold=None)
     assert "\n" not in str(caught.value)
+
+
+def test_teachers_at_one_endpoint_share_its_smallest_limit(tmp_path: Path) -> None:
+    lock, at_a_time = threading.Lock(), Counter[str]()
+    most: Counter[str] = Counter()
+    small = {"gold": 6, "failure_traces": 0, "counterexamples": 0, "boundary": 1, "fresh": 1}
+
+    def server(n: int, body: dict[str, Any]) -> Answer:
+        model = body["model"]
+        with lock:
+            at_a_time.update(("all", model))
+            for one in ("all", model):
+                most[one] = max(most[one], at_a_time[one])
+        time.sleep(0.02)
+        with lock:
+            at_a_time.subtract(("all", model))
+        return able(n, body)
+
+    with serving(server) as (url, _):
+        path = roster(tmp_path, url, concurrency=8)
+        path.write_text(
+            path.read_text().replace("[roles]", '[teachers.other]\nkind = "endpoint"\n'
+            f'url = "{url}/"\nmodel = "second"\nlicence = "mit"\nconcurrency = 3\n'
+            'own_concurrency = 1\n[roles]\ndeliberate = "other"')
+        )  # fmt: skip
+        config = GenerateConfig(teachers=str(path), **small)
+        with RunDirectory.create(tmp_path / "run", {}) as run:
+            run_generate(config, run, Reporter(quiet=True), sleep=lambda _: None)
+    assert most["all"] <= 3 and most["second"] == 1 <= most["writer"]
+
+
+def test_one_clock_for_an_account_and_another_for_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", "a")
+    monkeypatch.setenv("B_KEY", "b")
+
+    def endpoint(key: str, rate: float | None, url: str = "http://H/v1") -> Teacher:
+        return Teacher(kind="endpoint", url=url, model="m", licence="mit", key_variables=(key,),
+                       concurrency=2, requests_per_minute=rate)  # fmt: skip
+
+    found = allowances(
+        {"one": endpoint("A_KEY", 1.0), "two": endpoint("A_KEY", None, "http://h/v1/"),
+         "three": endpoint("A_KEY", 30.0), "apart": endpoint("B_KEY", 9.0),
+         "ours": Teacher(kind="gguf", model="m", licence="mit")}
+    )  # fmt: skip
+    assert found["one"] is found["two"] is found["three"] is not found["apart"]
+    assert (found["one"].requests_per_minute, found["apart"].requests_per_minute) == (1.0, 9.0)
+    waits: list[float] = []
+    for name in ("one", "two", "three"):
+        with found[name].turn(waits.append):
+            pass
+    assert [round(seconds / 60) for seconds in waits] == [0, 1, 2] and "ours" not in found
 
 
 def test_a_pair_has_the_licences_of_both_its_answers(tmp_path: Path) -> None:
