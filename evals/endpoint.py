@@ -239,9 +239,7 @@ class Endpoint:
         self._openai, self._sleep, self._purse = openai, sleep, purse
         self.settings, self.usage = settings, Usage()
         self._has_answered, self._forbidden = has_answered, 0
-        self._allowance = allowance or Allowance(
-            settings.concurrency, settings.requests_per_minute
-        )
+        self._allowance = allowance or Allowance(settings.concurrency, settings.requests_per_minute)
         key = key_in(settings.key_variables)
         if not (key.isascii() and key.isprintable()):
             raise UserError(

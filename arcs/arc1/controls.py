@@ -96,7 +96,7 @@ def _claim(evaluation: Mapping[str, Any], arm: str, quantity: str) -> dict[str, 
 
 
 def _passes(claims: Mapping[str, Mapping[str, Any]], sign: int) -> bool | None:
-    """Whether the planted effect is seen and the placebo, which has none in either direction, is not.
+    """Whether the planted effect is seen, and none of the placebo's, in whatever direction.
 
     None where nothing was tested: a claim is INVALID, or too few items could show the effect.
     """

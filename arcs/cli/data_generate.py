@@ -65,7 +65,12 @@ def generate(
         _option("--prompts", panel=_WHAT, help="Your own prompts (JSONL, kind prompt)"),
     ] = None,
     kind: Annotated[
-        str | None, _option("--kind", panel=_WHAT, help="Domain of the records, default cooking")
+        str | None,
+        _option(
+            "--kind",
+            panel=_WHAT,
+            help="Domain of the records, default cooking; else with --prompts",
+        ),
     ] = None,
     seed: Annotated[int | None, _option("--seed", panel=_WHAT, help="Default 0")] = None,
     held_out: Annotated[

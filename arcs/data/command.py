@@ -63,6 +63,10 @@ def stats(
         "schema": SCHEMA, "name": found.name, "sha256": found.contents.sha256,
         **statistics(found.records, found.kind).to_json(),
     }  # fmt: skip
+    if found.kind.name in MIXED and max_length is not None and model is None:
+        raise UserError(
+            f"--max-length {max_length}: it is counted in a model's tokens; give --model too"
+        )
     if found.kind.name in MIXED:
         document |= {"style": style(found.records).to_json(), "tokens": None}
         if model is not None:

@@ -45,7 +45,9 @@ def problems_of(path: Path) -> Iterator[Problem]:
     dropped: set[str] = set()
     for line, said in _dropped(path / DROPPED):
         if said is None:
-            yield Problem(str(path / DROPPED), line, "no dropped record (a JSON object with its id)")
+            yield Problem(
+                str(path / DROPPED), line, "no dropped record (a JSON object with its id)"
+            )
         else:
             dropped.add(said)
     for name, found in contents.items():

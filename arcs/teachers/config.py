@@ -9,8 +9,10 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from arcs.continuing import validated
+from models.errors import UserError
 
 ARC = "data-generate"
+COOKING = "cooking"
 Profile = Literal["quick", "standard", "paper"]
 SIZES: Mapping[Profile, Mapping[str, int]] = {
     "quick": {"gold": 8, "failure_traces": 4, "counterexamples": 4, "boundary": 4, "fresh": 8},
@@ -32,8 +34,8 @@ class GenerateConfig(BaseModel):
     """A preset or a TOML file."""
     prompts: Path | None = None
     """The user's own prompts (kind ``prompt``) in place of generated ones; of gold records."""
-    kind: str = Field(default="cooking", min_length=1)
-    """Domain of the records; the stages and the offline prompts are about cooking."""
+    kind: str = Field(default=COOKING, min_length=1)
+    """Domain of the records; prompts that are made here are about cooking."""
     seed: int = Field(default=0, ge=0)
     serial: bool = False
     """The third stage sees the second, too."""
@@ -59,11 +61,38 @@ class GenerateConfig(BaseModel):
                 )
         return self
 
-    def size(self, name: str) -> int:
-        """How many records (of ``fresh``: prompts) are wanted; never more pairs than prompts."""
+    @model_validator(mode="after")
+    def _what_is_made_here_is_cooking(self) -> Self:
+        if self.prompts is None and self.kind != COOKING:
+            raise ValueError(
+                f"--kind {self.kind}: prompts that are made here are about {COOKING}; give your "
+                "own with --prompts"
+            )
+        return self
+
+    def require_prompts(self, n: int) -> None:
+        """Raise UserError where more records are asked for than there are prompts of the user's."""
+        for name in ("gold", "failure_traces", "counterexamples"):
+            asked = getattr(self, name)
+            if asked is not None and asked > n:
+                cut = self.gold is not None and name != "gold"
+                raise UserError(
+                    f"{flag_of(name)} {asked}: one is made of each of gold's prompts, of which "
+                    f"--prompts {self.prompts}{' with --gold' if cut else ''} gives {n}"
+                )
+
+    def size(self, name: str, own: int | None = None) -> int:
+        """How many records (of ``fresh``: prompts) are wanted; never more pairs than prompts.
+
+        ``own``: the user's prompts, where there are any; gold is then of all.
+        """
         asked = getattr(self, name)
         size = SIZES[self.profile][name] if asked is None else int(asked)
-        return size if name in ("gold", "boundary", "fresh") else min(size, self.size("gold"))
+        if name in ("boundary", "fresh"):
+            return size
+        if self.prompts is not None and own is not None:
+            return own if name == "gold" else min(size, own)
+        return size if name == "gold" else min(size, self.size("gold"))
 
 
 def flag_of(name: str) -> str:

@@ -42,7 +42,7 @@ FILES: Mapping[Kind, str] = {
     "gold": "gold.jsonl", "failure_trace": "failure_traces.jsonl",
     "counterexample": "counterexamples.jsonl", "boundary": "boundary.jsonl",
 }  # fmt: skip
-METRICS_SCHEMA = "threearc-data-generate-2"
+METRICS_SCHEMA = "threearc-data-generate-3"
 
 
 def checked(config: GenerateConfig) -> tuple[Roster, str]:
@@ -112,7 +112,14 @@ def run_generate(
             session.records("pairs", pairs)
         made = assemble(pairs, stages, roster, replies, session.failed, context, domain=config.kind)
         found["counterexample"] = Assembled(made.made, made.records, [*without, *made.dropped])
-    metrics = _metrics(config, roster, plans, found, prompts, replies, gates, score_used)
+    failed = [(d.id, d.detail) for one in found.values() for d in one.dropped if d.rule == "failed"]
+    may_come = sum(
+        f"{id_}/{detail.partition(':')[0]}" in session.may_come for id_, detail in failed
+    )
+    metrics = {
+        **_metrics(config, roster, plans, found, prompts, replies, gates, score_used),
+        "failed": len(failed), "failed_may_come": may_come,
+    }  # fmt: skip
     _write(run, roster, found, metrics)
     return metrics
 
@@ -143,11 +150,11 @@ def _needed(config: GenerateConfig, roster: Roster, stages: Stages) -> list[str]
 
 def plan(config: GenerateConfig, prompts: Prompts) -> dict[Kind, list[Wanted]]:
     """Records wanted, of which prompts. Traces and pairs are of the first of gold's."""
-    gold = list(prompts.gold)
+    gold, n = list(prompts.gold), len(prompts.gold)
     return {
         "gold": wanted("gold", gold),
-        "failure_trace": wanted("failure_trace", gold[: config.size("failure_traces")]),
-        "counterexample": wanted("counterexample", gold[: config.size("counterexamples")]),
+        "failure_trace": wanted("failure_trace", gold[: config.size("failure_traces", n)]),
+        "counterexample": wanted("counterexample", gold[: config.size("counterexamples", n)]),
         "boundary": wanted("boundary", prompts.boundary),
     }
 
@@ -239,7 +246,6 @@ def _metrics(
         },
         "licences": sorted({one.licence for one in roster.used().values()}),
         "usd": round(replies.spent(), 6),
-        "failed": sum(d.rule == "failed" for one in found.values() for d in one.dropped),
         "verifier": {
             **ranking.to_json(), "gate": gates.verifier.ranked_right, "used": score_used,
         },

@@ -65,7 +65,9 @@ class Prompts:
             by_rule[one["rule"]] = by_rule.get(one["rule"], 0) + 1
         trained = [*self.gold, *self.boundary]
         return {
-            "wanted": {name: config.size(name) for name in ("gold", "boundary", "fresh")},
+            "wanted": {
+                name: config.size(name, len(self.gold)) for name in ("gold", "boundary", "fresh")
+            },
             "found": {
                 "gold": len(self.gold), "boundary": len(self.boundary), "fresh": len(self.fresh),
             },
@@ -164,6 +166,7 @@ def _own(config: GenerateConfig, known: Mapping[str, str]) -> list[PromptItem]:
         )
     if config.held_out and any(one.split for one in items):
         raise UserError(f"--prompts {config.prompts}: leave the splits out, they are made here")
+    config.require_prompts(len(items))
     return [one.model_copy(update={"set": "gold"}) for one in items]
 
 

@@ -85,9 +85,20 @@ def _words(metrics: Mapping[str, Any]) -> list[str]:
         lines.append(f"Answers without a finish reason, whose text tells whether they ended: "
                      f"{_listed(mute)}.")  # fmt: skip
     if metrics["failed"]:
-        lines.append(f"{metrics['failed']} records have no answer from a teacher: continue with "
-                     "--run to ask again.")  # fmt: skip
+        lines.append(_failed(metrics["failed"], metrics["failed_may_come"]))
     return lines
+
+
+def _failed(n: int, may_come: int) -> str:
+    said = f"{n} records have no answer from a teacher"
+    if may_come:
+        said += f"; {may_come} may have one later: continue with --run to ask again"
+    if n > may_come:
+        said += (
+            f"; {n - may_come} were refused, or are too long for their teacher, and will be again "
+            "(dropped.jsonl says why)"
+        )
+    return f"{said}."
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -79,9 +79,9 @@ class Teacher(BaseModel):
     def _of_its_kind(self) -> Self:
         """Refuse what would have no effect."""
         ours = {
-            "endpoint": {"url", "key_variables", "concurrency", "own_concurrency", "timeout", "tries",
-                         "back_off", "requests_per_minute", "usd_per_million_input", "usd_per_million_output",
-                         "extra"},
+            "endpoint": {"url", "key_variables", "concurrency", "own_concurrency", "timeout",
+                         "tries", "back_off", "requests_per_minute", "usd_per_million_input",
+                         "usd_per_million_output", "extra"},
             "gguf": {"quant", "threads", "repetition_penalty", "min_p"},
             "backend": {"backend", "dtype", "repetition_penalty", "min_p"},
         }  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from arcs.data.command import stats
 from arcs.data.mixing import Part, mix, part
 from arcs.data.sets import open_set
 from arcs.data.style import style, token_lengths
@@ -19,6 +20,12 @@ def write(path: Path, prefix: str, n: int, **more: object) -> str:
                          "response": f"Answer {i}.", **more}) for i in range(n)]  # fmt: skip
     path.write_text("\n".join(lines) + "\n")
     return str(path)
+
+
+def test_a_length_without_a_model_is_refused(tmp_path: Path) -> None:
+    mine = write(tmp_path / "a.jsonl", "a", 2)
+    with pytest.raises(UserError, match=r"^--max-length 9: .* give --model too$"):
+        stats(mine, kind=None, model=None, max_length=9, as_json=True)
 
 
 def test_amounts_are_kept_lines_are_the_sets_own_and_the_seed_decides(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 pytest.importorskip("openai")
 
@@ -24,11 +26,12 @@ from arcs.runs import RunDirectory
 from arcs.teachers import command, prompting
 from arcs.teachers.asking import Question
 from arcs.teachers.checking import files_of, is_generated, problems_of
-from arcs.teachers.config import ARC, GenerateConfig
+from arcs.teachers.config import ARC, GenerateConfig, parse
 from arcs.teachers.endpoint_teacher import allowances
 from arcs.teachers.engine_teacher import EngineTeacher, opened_gguf
-from arcs.teachers.pipeline import run_generate
+from arcs.teachers.pipeline import plan, run_generate
 from arcs.teachers.purse import Purse
+from arcs.teachers.report import report
 from arcs.teachers.roster import Teacher
 from evals.endpoint import BudgetSpent, CreditSpent, Endpoint, EndpointSettings, Failed
 from models.chat import Message
@@ -74,6 +77,13 @@ def generate(tmp_path: Path, url: str, out: str = "run", **settings: Any) -> dic
 
 def able(_: int, body: dict[str, Any]) -> Answer:
     return said(teacher(body), (100, 10))
+
+
+def said_by(metrics: dict[str, Any]) -> str:
+    """What people read, as one line."""
+    console = Console(file=io.StringIO(), width=200)
+    console.print(report(metrics))
+    return " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
 
 
 def results(run: Path) -> dict[str, bytes]:
@@ -183,6 +193,8 @@ def test_what_never_comes_is_dropped_with_its_reason_and_asked_again_later(tmp_p
     with serving(half) as (url, seen):
         metrics = generate(tmp_path, url, teacher={"tries": 2})
         assert metrics["records"]["gold"]["kept"] == 0 and metrics["failed"] == 6
+        assert metrics["failed_may_come"] == 6 and "refused" not in said_by(metrics)
+        assert "6 may have one later: continue with --run" in said_by(metrics)
         dropped = [json.loads(one) for one in (tmp_path / "run/dropped.jsonl").open()]
         rules = Counter((one["kind"], one["rule"]) for one in dropped)
         assert rules["gold", "failed"] == 6 and rules["counterexample", "chosen_dropped"] == 3
@@ -364,7 +376,8 @@ def test_a_question_that_an_endpoint_cannot_take_does_not_stop_a_continued_run(
     with serving(picky) as (url, _):
         first = generate(tmp_path, url)
         again = generate(tmp_path, url)
-    assert first == again and first["failed"] == 6
+    assert first == again and (first["failed"], first["failed_may_come"]) == (6, 0)
+    assert "6 were refused" in said_by(first) and "--run" not in said_by(first)
 
 
 def test_what_a_time_out_may_have_cost_stays_spent_when_the_run_goes_on(tmp_path: Path) -> None:
@@ -463,6 +476,54 @@ def test_own_prompts_may_not_take_the_ids_that_are_made_here(tmp_path: Path, bad
     with pytest.raises(UserError, match=f"--prompts .*id '{bad}'") as caught:
         generate(tmp_path, "http://127.0.0.1:9/v1", prompts=mine, gold=None)
     assert "\n" not in str(caught.value)
+
+
+def own_prompts(tmp_path: Path, n: int) -> Path:
+    mine = tmp_path / "mine.jsonl"
+    rows = [{"id": f"p{i}", "prompt": f"How is dish number {i * 977} served at noon?"}
+            for i in range(n)]  # fmt: skip
+    mine.write_text("".join(f"{json.dumps(one)}\n" for one in rows))
+    return mine
+
+
+@pytest.mark.parametrize(
+    ("asked", "said_of"),
+    [
+        ({"gold": 13}, "--gold 13: .*mine.jsonl gives 12"),
+        ({"failure_traces": 13}, "--failure-traces 13: .*mine.jsonl gives 12"),
+        ({"counterexamples": 7, "gold": 6}, "--counterexamples 7: .* with --gold gives 6"),
+    ],
+)
+def test_more_records_than_own_prompts_are_refused(
+    tmp_path: Path, asked: dict[str, int], said_of: str
+) -> None:
+    sizes = {"gold": None, "failure_traces": 1, "counterexamples": 1, **asked}
+    mine = own_prompts(tmp_path, 12)
+    with pytest.raises(UserError, match=said_of) as caught:
+        generate(tmp_path, "http://127.0.0.1:9/v1", prompts=mine, **sizes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [({"failure_traces": 10}, (12, 10, 4)), ({"counterexamples": 12}, (12, 4, 12))],
+)
+def test_own_prompts_are_counted_in_their_file_and_not_in_the_profile(
+    tmp_path: Path, asked: dict[str, int], found: tuple[int, int, int]
+) -> None:
+    mine = own_prompts(tmp_path, 12)
+    config = parse({"profile": "quick", "prompts": mine, **asked})  # quick: 8 gold, 4 of each
+    made = prompting.Prompts(tuple(prompting._own(config, {"x": "y"})), (), (), ())
+    plans = plan(config, made)
+    kinds = ("gold", "failure_trace", "counterexample")
+    assert tuple(len(plans[kind]) for kind in kinds) == found  # type: ignore[index]
+    assert made.to_json(config)["wanted"] == {"gold": 12, "boundary": 4, "fresh": 8}
+
+
+def test_another_domain_needs_prompts_of_its_own() -> None:
+    with pytest.raises(UserError, match=r"^--kind code: .* --prompts$"):
+        parse({"kind": "code"})
+    assert parse({"kind": "code", "prompts": "mine.jsonl"}).kind == "code"
 
 
 def test_teachers_at_one_endpoint_share_its_smallest_limit(tmp_path: Path) -> None:
@@ -652,7 +713,7 @@ def test_a_budget_needs_prices(tmp_path: Path) -> None:
     config = GenerateConfig(teachers=str(path), budget=1.0)
     with (
         RunDirectory.create(tmp_path / "run", {}) as run,
-        pytest.raises(UserError, match="t have no prices.*usd_per_million_output"),
+        pytest.raises(UserError, match=r"t have no prices.*usd_per_million_output"),
     ):
         run_generate(config, run, Reporter(quiet=True))
 
