@@ -29,10 +29,10 @@ from arcs.teachers.checking import files_of, is_generated, problems_of
 from arcs.teachers.config import ARC, GenerateConfig, parse
 from arcs.teachers.endpoint_teacher import allowances
 from arcs.teachers.engine_teacher import EngineTeacher, opened_gguf
-from arcs.teachers.pipeline import plan, run_generate
+from arcs.teachers.pipeline import checked, plan, run_generate
 from arcs.teachers.purse import Purse
 from arcs.teachers.report import report
-from arcs.teachers.roster import Teacher
+from arcs.teachers.roster import PRESETS, Teacher
 from evals.endpoint import BudgetSpent, CreditSpent, Endpoint, EndpointSettings, Failed
 from models.chat import Message
 from models.errors import UserError
@@ -542,17 +542,20 @@ def test_teachers_at_one_endpoint_share_its_smallest_limit(tmp_path: Path) -> No
             at_a_time.subtract(("all", model))
         return able(n, body)
 
-    with serving(server) as (url, _):
+    with serving(server) as (url, seen):
         path = roster(tmp_path, url, concurrency=8)
         path.write_text(
             path.read_text().replace("[roles]", '[teachers.other]\nkind = "endpoint"\n'
             f'url = "{url}/"\nmodel = "second"\nlicence = "mit"\nconcurrency = 3\n'
-            'own_concurrency = 1\n[roles]\ndeliberate = "other"')
+            'own_concurrency = 1\ntemperature = 0.25\n[roles]\ndeliberate = "other"')
         )  # fmt: skip
         config = GenerateConfig(teachers=str(path), **small)
         with RunDirectory.create(tmp_path / "run", {}) as run:
             run_generate(config, run, Reporter(quiet=True), sleep=lambda _: None)
     assert most["all"] <= 3 and most["second"] == 1 <= most["writer"]
+    asked_at = {model: {body["temperature"] for body, *_ in seen if body["model"] == model}
+                for model in ("writer", "second")}  # fmt: skip
+    assert asked_at["second"] == {0.25} and asked_at["writer"] == {0.5, 0.6, 0.7}  # the stages'
 
 
 def test_one_clock_for_an_account_and_another_for_another_key(
@@ -716,6 +719,28 @@ def test_a_budget_needs_prices(tmp_path: Path) -> None:
         pytest.raises(UserError, match=r"t have no prices.*usd_per_million_output"),
     ):
         run_generate(config, run, Reporter(quiet=True))
+
+
+def test_the_papers_teachers_keep_a_budget_once_a_copy_has_prices(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        checked(parse({"teachers": "paper", "budget": 1.0}))
+    said = str(caught.value)
+    unpriced = ("qwen3_6-plus", "gemma-4-26b-a4b", "glm-5")
+    assert f"{', '.join(unpriced)} have no prices" in said and "kimi" not in said
+    assert str(PRESETS["paper"]) in said and "for --teachers" in said and "\n" not in said
+    text = PRESETS["paper"].read_text()
+    for name in unpriced:
+        quoted = name if name == "glm-5" else f'"{name}"'
+        head = f"[teachers.{quoted}]\n"
+        assert head in text
+        prices = "usd_per_million_input = 1\nusd_per_million_output = 2\n"
+        text = text.replace(head, head + prices)
+    copy = tmp_path / "copy.toml"
+    copy.write_text(text)
+    roster, _ = checked(parse({"teachers": str(copy), "budget": 1.0}))
+    kimi = roster.teachers["kimi-k2_5"]  # PAPER.md 2.1: thoughts off, one temperature
+    assert kimi.heat(0.9) == 0.6 and kimi.extra == {"thinking": {"type": "disabled"}}
+    assert kimi.limit(768) == 768
 
 
 def test_a_teacher_writes_prompts_and_another_the_fresh_ones(tmp_path: Path) -> None:
