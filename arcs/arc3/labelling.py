@@ -95,7 +95,7 @@ def label(
 ) -> Labelling:
     """Label every answer; what costs something is kept as it is made."""
     if config.kind == EXACT_MATCH:
-        of, instrument = _exact(found), {"labels": EXACT_MATCH, "rule": "evals/items/short_answer"}
+        of, instrument = exact(found), {"labels": EXACT_MATCH, "rule": "evals/items/short_answer"}
     elif config.kind == EXECUTION:
         of, instrument = _executed(config, found, run, reporter)
     else:
@@ -104,7 +104,8 @@ def label(
     return Labelling(of, asserted, instrument, (), delivery)
 
 
-def _exact(found: Sequence[Response]) -> tuple[Labelled, ...]:
+def exact(found: Sequence[Response]) -> tuple[Labelled, ...]:
+    """By exact match: of the ids' text alone, so that anyone can do it again."""
     made = []
     for one in found:
         answer = score(one.question.record, one.text, one.ids, truncated=one.truncated)

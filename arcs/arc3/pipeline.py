@@ -195,8 +195,9 @@ def _borrowed(config: Arc3Config, prepared: Prepared) -> dict[str, Any]:
             raise UserError(
                 f"--ids-from {path}: its {what} is {its} and here it is {mine}; give the same"
             )
-    # a run that took its answers from a third one has no engine until it reads them
-    return {"backend": theirs["backend"], "engine": theirs.get("engine")}
+    # who answered: of a run that took its answers from a third one, that one
+    answered = theirs.get("ids_from") or theirs
+    return {"backend": answered["backend"], "engine": answered.get("engine")}
 
 
 def _other_model(config: Arc3Config, prepared: Prepared) -> dict[str, Any]:

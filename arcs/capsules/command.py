@@ -56,7 +56,7 @@ def verify(
     found = read(path)
     made = _replayed(found, flags, sample, seed, Reporter(quiet=as_json))
     result = {
-        "schema_version": "threearc-verify-2",
+        "schema_version": "threearc-verify-3",
         "capsule": str(path),
         "content_sha256": found.document["content_sha256"],
         **made,
@@ -121,6 +121,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
         else f"Replayed: {drawn}"
     ]
     said += [_number(one) for one in found["numbers"]]
+    said += [_verdict(one) for one in found.get("verdicts", ())]
     if "states" in found:
         said.append(_states(found["states"]))
     if "readings" in found:
@@ -135,6 +136,9 @@ def lines(found: Mapping[str, Any]) -> list[str]:
 def _number(number: Mapping[str, Any]) -> str:
     if number["stated"] is None:
         return f"Number: {number['why']}."
+    if number["recomputed"] is None:
+        return (f"Number, {_word(number['reproduces'])}: {number['quantity']} "
+                f"{number['stated']:.4f} as stated; {number['why']}.")  # fmt: skip
     return (
         f"Number, {_word(number['reproduces'])}: {number['quantity']} {number['stated']:.4f} "
         f"as stated, {number['recomputed']:.4f} from what the capsule holds (to "
@@ -142,11 +146,23 @@ def _number(number: Mapping[str, Any]) -> str:
     )
 
 
+def _verdict(verdict: Mapping[str, Any]) -> str:
+    alone = verdict["statistic_here"] or "nothing"
+    why = ", ".join(verdict["reasons"]).replace("_", " ")
+    return (
+        f"Verdict of {verdict['claim']}, {_word(verdict['reproduces'])}: {verdict['stated']} "
+        f"({why}) as stated; by the number alone {alone} "
+        f"({verdict['statistic_stated'] or 'nothing'} as stated)."
+    )
+
+
 def _answers(answers: Mapping[str, Any]) -> list[str]:
     said = []
     if answers.get("engine_differs"):
         said.append(f"The engine differs here in: {', '.join(answers['engine_differs'])}.")
-    said.append(f"Answers: {answers['identical']} of {answers['n']} identical, id by id.")
+    said.append(
+        f"Answers{_promise(answers)}: {answers['identical']} of {answers['n']} identical, id by id."
+    )
     for one in answers["differing"][:5]:
         ties = "-" if one["near_ties"] is None else one["near_ties"]
         of = f", {one['arm']}," if "arm" in one else ""
@@ -187,15 +203,34 @@ def _states(states: Mapping[str, Any]) -> str:
     )
 
 
+def _promise(answers: Mapping[str, Any]) -> str:
+    """What holds of the answers, where anything is promised of them."""
+    if answers.get("reproduces") is None:
+        return ""
+    return f", {_word(answers['reproduces'])} (at least {answers['least_share']:.0%} are promised)"
+
+
 def _labels(labels: Mapping[str, Any]) -> list[str]:
-    said = [
-        f"Labels, {_word(labels['reproduces'])}: {labels['same']} of {labels['n']} answers of all "
-        f"arms have the same outcome in this sandbox ({labels['sandbox']})."
-    ]
-    return said + [
-        f"  {one['item_id']}, {one['arm']}: {one['stated']} as stated, {one['here']} here."
-        for one in labels["differing"][:5]
-    ]
+    if labels["reproduces"] is None:
+        return [f"Labels: {labels['why']}."]
+    what = (
+        f"answers of all arms have the same outcome in this sandbox ({labels['sandbox']})"
+        if "sandbox" in labels
+        else f"answers (of {labels['questions']} questions) read here as stated, by exact match"
+    )
+    said = [f"Labels, {_word(labels['reproduces'])}: {labels['same']} of {labels['n']} {what}."]
+    for one in labels["differing"][:5]:
+        of = f", {one['arm']}" if "arm" in one else ""
+        said.append(f"  {one['item_id']}{of}: {_said(one['stated'])} as stated, "
+                    f"{_said(one['here'])} here.")  # fmt: skip
+    if len(labels["differing"]) > 5:
+        said.append(f"  ... and {len(labels['differing']) - 5} more.")
+    return said
+
+
+def _said(label: str | bool | None) -> str:
+    words = {True: "right", False: "wrong", None: "none"}
+    return label if isinstance(label, str) else words[label]
 
 
 def _word(reproduces: bool | None) -> str:

@@ -74,8 +74,8 @@ def verify(
 ) -> None:  # fmt: skip
     """Replay a random sample of a capsule here, and say what reproduces, and to what tolerance.
 
-    Ends with status 1 where its numbers or labels, or states and readings in a dtype that promises
-    them, do not come out.
+    Ends with status 1 where its numbers, verdict or labels, or states, answers and readings in a
+    dtype that promises them, do not come out.
     """
     from arcs.capsules.command import verify as start
 

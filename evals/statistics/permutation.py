@@ -54,8 +54,12 @@ class PermutationTest:
         return int(np.isinf(self.null).sum())
 
     def quantile(self, q: float) -> float:
-        """Quantile of the statistic under the null, q from 0 to 1."""
-        return float(np.quantile(self.null, q))
+        """Quantile of the statistic under the null, q from 0 to 1.
+
+        Infinite, or NaN between infinite neighbours, where too many permutations have no statistic.
+        """
+        with np.errstate(invalid="ignore"):
+            return float(np.quantile(self.null, q))
 
     def share_at_most(self, value: float) -> float:
         """Share of permutations whose statistic is at most ``value``."""

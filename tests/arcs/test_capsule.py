@@ -12,9 +12,11 @@ import pytest
 
 from arcs.arc3 import command as arc3
 from arcs.arc3 import features
+from arcs.arc3.config import parse
 from arcs.arc3.engine import Engine
-from arcs.capsules import command, contents, metering
-from arcs.capsules.contents import make, read
+from arcs.capsules import command, contents, metering, replay
+from arcs.capsules.contents import Row, make, read
+from arcs.capsules.relabelling import labels_again, verdict_again
 from arcs.cli import main
 from arcs.falsification.finished_run import FinishedRun
 from models.errors import UserError
@@ -88,8 +90,13 @@ def test_states_and_number_come_out_again(
     )
     # batches are others than in the run: rounding, no more (tolerance of docs/falsify.md)
     assert found["states"]["relative_distance"]["largest"] < 1e-5 < found["states"]["tolerance"]
-    # what was written by hand is not what the model says
+    labels, (verdict,) = found["labels"], found["verdicts"]
+    assert labels["reproduces"] and labels["same"] == labels["n"] == labels["questions"] == 40
+    assert verdict["reproduces"] and verdict["statistic_here"] is not None
+    # what was written by hand is not what the model says; its run says who answered, and of that
+    # nothing is promised
     assert found["answers"]["identical"] == 0 and found["answers"]["differing"][0]["near_ties"] == 0
+    assert found["answers"]["reproduces"] is None
 
 
 @pytest.mark.parametrize("engine", ["torch", "mlx", "gguf"])
@@ -137,14 +144,118 @@ def test_states_of_others_do_not_pass(
     states = [row["state"] for row in made["rows"]]
     made["rows"] = [{**row, "state": state} for row, state in
                     zip(made["rows"], states[1:] + states[:1], strict=True)]  # fmt: skip
-    del made["content_sha256"]
-    path = tmp_path / "claim.json"
-    contents.write({**made, "content_sha256": contents._sha(made)}, path)
+    path = rewritten(made, tmp_path)
     found = verified(capsys, path, status=1, backend="torch")
     assert found["states"]["reproduces"] is False and len(found["states"]["outside"]) == 8
     assert found["numbers"][0]["reproduces"] is False
     said = " ".join(command.lines(found))
     assert "States, NOT reproduced" in said and "Number, NOT reproduced" in said
+
+
+def rewritten(made: dict[str, Any], folder: Path) -> Path:
+    """A capsule's file with a hash of what it now holds."""
+    content = {key: value for key, value in made.items() if key != contents.SHA}
+    path = folder / "claim.json"
+    contents.write({**content, contents.SHA: contents._sha(content)}, path)
+    return path
+
+
+def failing(found: dict[str, Any]) -> set[str]:
+    parts = {name: found[name] for name in ("labels", "states", "answers")}
+    parts |= {"number": found["numbers"][0], "verdict": found["verdicts"][0]}
+    return {name for name, one in parts.items() if one["reproduces"] is False}
+
+
+def test_invented_labels_do_not_pass(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Number, interval and verdict fit the labels, as a forger would have them."""
+    made = make(bench.root / "by-hand")
+    turned = [row for row in made["rows"] if row["set"] == "fresh"]
+    for row in turned:
+        row["right"] = not row["right"]
+    here = replay._estimate(read(rewritten(made, tmp_path)))
+    assert here is not None
+    claim = made["claims"]["transfer"]
+    claim["estimate"] |= {"value": here.value, "interval": here.interval.to_json()}
+    again = verdict_again(claim, here, made["manifest"]["gates"])["statistic_here"]
+    claim["statistic_verdict"] = again
+    found = verified(capsys, rewritten(made, tmp_path), status=1, backend="torch")
+    assert failing(found) == {"labels"} and found["labels"]["same"] == LIMIT
+    assert {one["item_id"] for one in found["labels"]["differing"]} == {
+        row["item_id"] for row in turned
+    }  # all of them, whatever the sample
+    assert "Labels, NOT reproduced: 20 of 40" in " ".join(command.lines(found))
+
+
+def test_invented_answers_do_not_pass(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels and states are those of the answers, which the model never gave."""
+    made = make(bench.root / "by-hand")
+    made["manifest"]["ids_from"] = None
+    found = verified(capsys, rewritten(made, tmp_path), status=1, backend="torch")
+    assert failing(found) == {"answers"} and found["answers"]["identical"] == 0
+    assert "Answers, NOT reproduced" in " ".join(command.lines(found))
+    made["manifest"]["backend"] = "torch bfloat16"  # shown, and nothing is promised
+    found = verified(capsys, rewritten(made, tmp_path), backend="torch")
+    assert failing(found) == set() and found["answers"]["reproduces"] is None
+
+
+def test_half_of_the_answers_is_enough() -> None:
+    rows = [Row(str(k), "train", (1,), (2,), 1, "stop", 0, True, np.ones(1, np.float32))
+            for k in range(4)]  # fmt: skip
+    two, one = ({str(k): ((2,) if k < most else (3,)) for k in range(4)} for most in (2, 1))
+    assert replay._same(rows, two, exact=True)["reproduces"] is True
+    assert replay._same(rows, one, exact=True)["reproduces"] is False
+
+
+def test_an_invented_verdict_does_not_pass(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make(bench.root / "by-hand")
+    claim = made["claims"]["transfer"]
+    assert claim["verdict"] == "INCONCLUSIVE" and claim["statistic_verdict"] == "SUPPORTED"
+    claim["verdict"] = "SUPPORTED"  # beside a doubt
+    found = verified(capsys, rewritten(made, tmp_path), status=1, backend="torch")
+    assert failing(found) == {"verdict"}
+    claim |= {"verdict": "REFUTED", "reasons": ["effect_excluded"], "statistic_verdict": "REFUTED"}
+    claim["estimate"]["interval"]["low"] -= 0.1  # nor another interval
+    found = verified(capsys, rewritten(made, tmp_path), status=1, backend="torch")
+    assert failing(found) == {"number", "verdict"}
+    # of a run that could not decide anything
+    made = make(bench.root / "own")
+    made["claims"]["transfer"]["verdict"] = "SUPPORTED"
+    found = verified(capsys, rewritten(made, tmp_path), status=1, backend="torch")
+    assert failing(found) == {"verdict"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows[0].update(item_id="x"), "row x: none of the run's short-answers"),
+        (lambda rows: rows[0]["prompt"].append(5), "its prompt has other ids here"),
+        (lambda rows: rows[0].update(set="fresh"), "it is in the fresh set, and here in the train"),
+        (lambda rows: rows.append(rows[0]), "it stands there twice"),
+        (lambda rows: rows.clear(), "the capsule holds no answers"),
+    ],
+)
+def test_rows_that_are_not_the_runs_questions_are_refused(
+    bench: Bench, tmp_path: Path, change: Any, said: str
+) -> None:
+    made = make(bench.root / "own")
+    change(made["rows"])
+    with pytest.raises(UserError, match=said):
+        command.verify(rewritten(made, tmp_path), {}, sample=2, seed=0, as_json=True)
+
+
+def test_labels_of_others_are_said_not_to_be_made_again(bench: Bench) -> None:
+    own = parse({**make(bench.root / "own")["manifest"]["config"], "labels": "execution"})
+    found = labels_again((), {}, own, None)  # type: ignore[arg-type]
+    assert found["reproduces"] is None
+    assert command._labels(found) == [
+        "Labels: labels by execution are as stated; they were not made again."
+    ]
 
 
 def test_a_changed_file_is_refused(bench: Bench, tmp_path: Path) -> None:

@@ -13,19 +13,11 @@ import pytest
 from arcs.paper.recipe import recipes
 from tests.support.command_line import call_here
 from tests.support.kills import kill_in
+from tests.support.paper_bench import THINKING, quick, run
 from tests.support.tiny_models import build_tiny
 
 pytestmark = pytest.mark.slow
 THREEARC = str(Path(sys.executable).parent / "threearc")
-# As Qwen3, with single newlines, because the tiny tokenizer splits as GPT-2 does.
-THINKING = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
-    "{% if m['role'] == 'assistant' %}{{ '<think>\n</think>\n' }}{% endif %}"
-    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
-    "{% if enable_thinking is defined and enable_thinking is false %}"
-    "{{ '<think>\n</think>\n' }}{% else %}{{ '<think>\n' }}{% endif %}{% endif %}"
-)
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +25,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("paper")
 
 
-def quick(root: Path, model: Path, recipe: str, out: Path, *more: str) -> list[str]:
-    return ["paper", str(model), "--as", recipe, "--profile", "quick", "--backend", "torch",
-            "--out", str(out), "--json", *more]  # fmt: skip
-
-
-def run(root: Path, command: list[str]) -> dict[str, Any]:
-    done = call_here(*command, cwd=root, THREEARC_CACHE=str(root / "cache"))
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 def test_arc3_recipe_whole_and_after_a_kill(root: Path, paper_artifacts: Path):
     model = build_tiny("llama", root / "llama", max_position_embeddings=4096)
     more = ("--only", "arc3,falsify", "--artifacts", str(paper_artifacts))
-    whole = run(root, quick(root, model, "smollm2-1.7b", root / "whole", *more))
+    whole = run(root, quick(model, "smollm2-1.7b", root / "whole", *more))
     states = {one["name"]: one["state"] for one in whole["stages"]}
     assert states.pop("humaneval") == "left out"
     assert states == dict.fromkeys(("prompts-step16", "prompts-fresh", "arc3", "falsify"),
@@ -66,7 +46,7 @@ def test_arc3_recipe_whole_and_after_a_kill(root: Path, paper_artifacts: Path):
 
     environment = {**os.environ, "THREEARC_CACHE": str(root / "cache"), "OMP_NUM_THREADS": "1"}
     killed = root / "killed"
-    command = [THREEARC, *quick(root, model, "smollm2-1.7b", killed, *more)]
+    command = [THREEARC, *quick(model, "smollm2-1.7b", killed, *more)]
     assert kill_in("arc3", command, environment, killed, delay=0.5)
     assert not (killed / "metrics.json").exists()
     moved = root / "moved"
@@ -86,7 +66,7 @@ def test_arc1_recipe_trains_once_for_both_modes(root: Path, monkeypatch: Any):
         for key in small.keys() & {*stage.quick, *(() if stage.adapter_of else ("rank",))}:
             monkeypatch.setitem(stage.quick, key, small[key])
     model = build_tiny("qwen3", root / "qwen3", max_position_embeddings=8192, template=THINKING)
-    found = run(root, quick(root, model, "qwen3-0.6b", root / "arc1"))
+    found = run(root, quick(model, "qwen3-0.6b", root / "arc1"))
     assert {one["state"] for one in found["stages"]} == {"finished"}, found["stages"]
     stages = root / "arc1/stages"
     manifests = {path.name: json.loads((path / "manifest.json").read_text())
@@ -108,7 +88,7 @@ def test_a_stage_that_is_refused_is_said_and_tried_again(root: Path):
     """Arc 2 on a model that never asserts two things alike has no cohorts."""
     model = build_tiny("qwen3_5", root / "qwen3_5", max_position_embeddings=4096)
     out = root / "refused"
-    found = run(root, quick(root, model, "qwen3.5-0.8b", out, "--only", "arc2"))
+    found = run(root, quick(model, "qwen3.5-0.8b", out, "--only", "arc2"))
     (stage,) = [one for one in found["stages"] if one["name"] == "arc2-humble"]
     assert stage["state"] == "refused" and "cohorts" in stage["why"]
     rows = [row for row in found["rows"] if row["stage"] == "arc2-humble"]

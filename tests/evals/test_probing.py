@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -157,6 +158,13 @@ def test_a_model_that_is_seldom_right_has_a_gate_too() -> None:
     right = np.arange(400) < 12
     scores = 0.02 + 0.02 * right + rng.uniform(-0.015, 0.015, 400)
     assert gate.oracle(scores, right, min_p_correct=0.7, permutations=9) is None
+
+
+def test_an_oracle_that_hardly_any_permutation_has_is_still_json():
+    scores, right = np.array([0.9, 0.9, *[0.0] * 10]), np.array([True, True, *[False] * 10])
+    best = gate.oracle(scores, right, min_p_correct=0.7, permutations=200)
+    assert best is not None and best["null_5_percent"] is None
+    json.dumps(best, allow_nan=False)
     chosen = gate.choose_threshold(scores, right, 0.7)
     assert chosen is not None and chosen.value in scores
     assert chosen.p_assert_correct >= 0.7 and chosen.asymmetry < -0.5

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from backends.interface import Completion, Head, LanguageModel, Prompt, Sampling
+from backends.interface import GREEDY, Completion, Head, LanguageModel, Prompt, Sampling
 from models.chat import ChatEncoder, Message
 
 Says = Callable[[str, Mapping[Head, float], int], str]
@@ -39,9 +39,11 @@ class Answering:
         *,
         max_tokens: int,
         stop_ids: Sequence[int],
-        sampling: Sampling,
+        sampling: Sampling = GREEDY,
+        stop_when: Any = None,
     ) -> list[Completion]:
-        """The written answers; one that is longer than the budget is cut."""
+        """The written answers, which end by the stop id; one that is longer than the budget is
+        cut."""
         made = []
         for one in prompts:
             text = self._says(one.item_id, self._factors, sampling.seed)
