@@ -14,6 +14,7 @@ from rich.text import Text
 
 from arcs import explanations
 from arcs.claims import ReasonCode
+from arcs.estimates import GateState
 from arcs.evaluate.report import COLOURS
 from arcs.explanations import interval_text, p_text
 from arcs.falsification.protocol import NAMES, NOT_RUN, Step
@@ -79,11 +80,21 @@ def _gate(gate: Found) -> tuple[str, str, str, str]:
     asked = f"{'>=' if gate['at_least'] else '<='} {gate['threshold']:g}"
     found = gate["estimate"]
     shown = "-" if found is None else f"{found['value']:.3f}\n{interval_text(found['interval'])}"
+    if found is not None and _only_nearly_failed(gate):
+        shown += f"\nwider:\n{interval_text(gate['fails_by'])}"
     why_not = f"\n{gate['why']}" if gate["why"] else ""
     return (
         escape(f"{gate['gate']} {asked}{why_not}"), shown,
         "-" if found is None else str(found["n"]), gate["state"],
     )  # fmt: skip
+
+
+def _only_nearly_failed(gate: Found) -> bool:
+    """Whether the interval that is shown lies beyond the gate, and the one by which it fails, which
+    is wider for the number of gates, does not."""
+    interval, asked = gate["estimate"]["interval"], gate["threshold"]
+    beyond = interval["high"] < asked if gate["at_least"] else interval["low"] > asked
+    return bool(beyond and gate["state"] == GateState.NOT_DECIDABLE.value and gate["fails_by"])
 
 
 def _axes(step: Found) -> Table:
@@ -230,8 +241,8 @@ def sentences(metrics: Found) -> list[str]:
         for place, one in enumerate(metrics["steps"], 1) if one["state"] == NOT_RUN
     ]  # fmt: skip
     axes = metrics["steps"][2]
-    lines += [f"Step 3 leaves out {axis}: {why}."
-              for axis, why in axes.get("left_out", {}).items()]  # fmt: skip
+    if axes["state"] != NOT_RUN:
+        lines += [f"Step 3 leaves out {axis}: {why}." for axis, why in axes["left_out"].items()]
     if axes["in_one_set"]:
         lines.append(f"Labelled in one set only, and not looked at: "
                      f"{', '.join(axes['in_one_set'])}.")  # fmt: skip

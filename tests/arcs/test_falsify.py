@@ -516,6 +516,19 @@ def test_many_gates_fail_by_wider_intervals() -> None:
     assert found["gates"][0]["fails_by"] is None
 
 
+def test_a_gate_that_nearly_fails_shows_the_interval_by_which_it_does_not(
+    whole: tuple[Path, Any, Made],
+) -> None:
+    metrics = json.loads(json.dumps(whole[1]))
+    assert "wider:" not in printed(report(metrics))
+    gate = metrics["steps"][3]["gates"][0]
+    gate["state"] = "not decidable"
+    gate["estimate"] |= {"value": 0.53, "interval": {"low": 0.44, "high": 0.62, "level": 0.95}}
+    gate["fails_by"] = {"low": 0.397, "high": 0.66, "level": 0.996}
+    text = printed(report(metrics))
+    assert "wider:" in text and "[0.397, 0.660]" in text
+
+
 def test_nothing_is_refuted_where_a_plant_is_not_found(tmp_path: Path) -> None:
     mine = made(tmp_path / "mine", n=200, signal={"train": SIGNAL_OF_TRAINING, "fresh": 0.0})
     metrics = falsify(tmp_path / "run", mine.write(labels=("right",)).flags())
