@@ -18,7 +18,8 @@ from evals.items.records import ShortAnswer
 from models.chat import ChatEncoder
 from tests.support.answering import Answering
 from tests.support.arc3_bench import SMALL
-from tests.support.paper_bench import THINKING, quick, run
+from tests.support.paper_bench import quick, run
+from tests.support.qwen_template import QWEN
 from tests.support.tiny_models import build_tiny
 
 pytestmark = pytest.mark.slow
@@ -152,7 +153,7 @@ def test_four_variants_of_qwen3_1_7b_are_four_adapters(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shrunk(monkeypatch, "Qwen3-1.7B")
-    model = build_tiny("qwen3", root / "qwen3", max_position_embeddings=8192, template=THINKING)
+    model = build_tiny("qwen3", root / "qwen3", max_position_embeddings=8192, template=QWEN)
     found = run(root, quick(model, "qwen3-1.7b", root / "variants"))
     names = [one["name"] for one in found["stages"]]
     assert names == ["v2-attention", "v2-all-modules", "v3-rslora", "v4-low-rank"]

@@ -13,7 +13,8 @@ import pytest
 from arcs.paper.recipe import recipes
 from tests.support.command_line import call_here
 from tests.support.kills import kill_in
-from tests.support.paper_bench import THINKING, quick, run
+from tests.support.paper_bench import quick, run
+from tests.support.qwen_template import QWEN
 from tests.support.tiny_models import build_tiny
 
 pytestmark = pytest.mark.slow
@@ -65,7 +66,7 @@ def test_arc1_recipe_trains_once_for_both_modes(root: Path, monkeypatch: Any):
     for stage in recipes()["Qwen3-0.6B"].stages:
         for key in small.keys() & {*stage.quick, *(() if stage.adapter_of else ("rank",))}:
             monkeypatch.setitem(stage.quick, key, small[key])
-    model = build_tiny("qwen3", root / "qwen3", max_position_embeddings=8192, template=THINKING)
+    model = build_tiny("qwen3", root / "qwen3", max_position_embeddings=8192, template=QWEN)
     found = run(root, quick(model, "qwen3-0.6b", root / "arc1"))
     assert {one["state"] for one in found["stages"]} == {"finished"}, found["stages"]
     stages = root / "arc1/stages"

@@ -12,6 +12,7 @@ from models.chat import ChatEncoder, Message
 from models.directory import ModelDirectory
 from models.errors import CapabilityError, UserError
 from models.store import prepare
+from tests.support.qwen_template import QWEN
 from tests.support.tiny_models import BOS, BOS_ID, EOS, EOS_ID, build_tiny
 
 SMOLLM_PROMPT = (
@@ -24,18 +25,6 @@ GEMMA = (
     "{{ '<turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n'"
     " + (m['content'] | trim) + eos_token + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<turn>model\n' }}{% endif %}"
-)
-
-# As Qwen3 (with single newlines, because the tiny tokenizer splits as GPT-2 does, which ties a
-# double newline to what follows): the answer is rendered after an empty thinking block, which the
-# generation prompt holds only when thinking is off.
-QWEN = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
-    "{% if m['role'] == 'assistant' %}{{ '<think>\n</think>\n' }}{% endif %}"
-    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
-    "{% if enable_thinking is defined and enable_thinking is false %}"
-    "{{ '<think>\n</think>\n' }}{% else %}{{ '<think>\n' }}{% endif %}{% endif %}"
 )
 
 # As Gemma 4 in mlx-lm#1355: the generation prompt closes a thought channel that the conversation

@@ -8,16 +8,6 @@ from typing import Any
 
 from tests.support.command_line import call_here
 
-# As Qwen3, with single newlines, because the tiny tokenizer splits as GPT-2 does.
-THINKING = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
-    "{% if m['role'] == 'assistant' %}{{ '<think>\n</think>\n' }}{% endif %}"
-    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
-    "{% if enable_thinking is defined and enable_thinking is false %}"
-    "{{ '<think>\n</think>\n' }}{% else %}{{ '<think>\n' }}{% endif %}{% endif %}"
-)
-
 
 def quick(model: Path | str, recipe: str, out: Path, *more: str) -> list[str]:
     """The command's words."""
