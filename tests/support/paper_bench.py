@@ -1,4 +1,4 @@
-"""``threearc paper`` in the tests' own process, and a thinking template for tiny models."""
+"""``threearc paper`` in the tests' own process."""
 
 from __future__ import annotations
 
