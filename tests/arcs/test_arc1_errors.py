@@ -199,7 +199,8 @@ def test_thinking_on_a_model_without_the_mode_is_refused(threearc, tiny_model):
 def test_a_directory_that_is_no_run_is_refused_and_not_touched(threearc, tmp_path, content):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "manifest.json").write_text(content)
-    assert "other: no run here (no such folder)" in error_line(threearc("arc1", "--run", "other"))
+    assert "error: other: " in error_line(threearc("arc1", "--run", "other")).replace("--run ", "")
+    assert "nix: no run here (no such folder)" in error_line(threearc("arc1", "--run", "nix"))
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["manifest.json"]
     assert (tmp_path / "other" / "manifest.json").read_text() == content
 

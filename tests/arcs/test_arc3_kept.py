@@ -88,14 +88,17 @@ def test_whatever_is_read_is_in_the_hash() -> None:
 
 def test_parts_of_other_code_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The commit of a tree that has changes does not say what is in it."""
-    for folder in kept.SOURCES:
-        shutil.copytree(kept.ROOT / folder, tmp_path / folder)
+    for name in kept.SOURCES:
+        if (kept.ROOT / name).is_dir():
+            shutil.copytree(kept.ROOT / name, tmp_path / name)
+        else:
+            shutil.copy(kept.ROOT / name, tmp_path / name)
     both = study(side(0), side(1))
     before = study_sha256(both)
     monkeypatch.setattr(kept, "ROOT", tmp_path)
     assert study_sha256(both) == before
-    for folder in kept.SOURCES:
-        file = next((tmp_path / folder).rglob("*.py"))
+    for name in kept.SOURCES:
+        file = next((tmp_path / name).rglob("*.py"), tmp_path / name)
         file.write_text(file.read_text() + "# changed")
         kept.sources_sha256.cache_clear()
         after = study_sha256(both)

@@ -62,6 +62,7 @@ def states(question: Question, right: bool) -> str:
     return " ".join(one.claim for one in claims[: 2 if right else 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("labels", "items", "says", "file"),
     [

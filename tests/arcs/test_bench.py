@@ -53,6 +53,7 @@ def real(tiny_directory) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_document_of_all_engines_has_its_keys_and_each_is_documented(real):
     assert set(real) == {
         "schema_version", "work", "model", "model_fingerprint", "dtype", "prompts", "max_tokens",
@@ -77,6 +78,7 @@ def test_document_of_all_engines_has_its_keys_and_each_is_documented(real):
     assert [key for key in keys if f"`{key}`" not in text] == []
 
 
+@pytest.mark.slow
 def test_rates_and_ratios_are_positive_and_within_their_range(real):
     for found in real["engines"].values():
         for work in TIMED:
@@ -86,6 +88,7 @@ def test_rates_and_ratios_are_positive_and_within_their_range(real):
         assert found["sampling"]["host_share"]["high"] < 1
 
 
+@pytest.mark.slow
 def test_both_ways_do_the_same_work(real):
     for found in real["engines"].values():
         assert found["generation"]["tokens"] == PROMPTS * TOKENS
@@ -100,6 +103,7 @@ def _shown(document) -> str:
     return " ".join(printed(report(document)).split())
 
 
+@pytest.mark.slow
 def test_the_report_names_every_engine_and_what_was_not_timed(real):
     shown = _shown({**real, "skipped": ["x: not installed"]})
     for text in ("torch", "mlx", "ours / plain", "h_last, prompts", "training", "our time goes to",
@@ -109,6 +113,7 @@ def test_the_report_names_every_engine_and_what_was_not_timed(real):
     assert "…" not in shown
 
 
+@pytest.mark.slow
 def test_the_table_fits_80_columns_whatever_the_rates(real):
     """CI once measured a ratio above 10, and the heading was cut."""
     fast, ratio = _spread(123_456.0), {"median": 12.34, "low": 10.25, "high": 12.35}
@@ -217,6 +222,7 @@ def test_arithmetic_of_rates():
 # Training ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_torch_and_plain_peft_train_alike(real):
     """The same losses: same rows, start, order, masks, normaliser, clipping and AdamW."""
     work = real["engines"]["torch"]["training"]["work"]
@@ -227,6 +233,7 @@ def test_torch_and_plain_peft_train_alike(real):
     assert work["ours"]["positions"] <= work["plain"]["positions"]
 
 
+@pytest.mark.slow
 def test_mlx_lm_trains_on_two_more_ids_a_row(real):
     """The template's line break after the stop id, and the first padding id; else the same."""
     work = real["engines"]["mlx"]["training"]["work"]
@@ -235,6 +242,7 @@ def test_mlx_lm_trains_on_two_more_ids_a_row(real):
     assert work["ours"]["mean_loss"] == pytest.approx(work["plain"]["mean_loss"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_phases_are_shares_of_the_whole(real):
     for found in real["engines"].values():
         phases = found["training"]["phases"]

@@ -65,6 +65,7 @@ def real(tiny_directory) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_document_has_its_keys_and_each_is_documented(real):
     assert set(real) == {
         "schema_version", "work", "model", "model_fingerprint", "quantisation", "prompts",
@@ -83,6 +84,7 @@ def test_the_document_has_its_keys_and_each_is_documented(real):
     assert [key for key in keys if f"`{key}`" not in text] == []
 
 
+@pytest.mark.slow
 def test_what_was_opened_is_what_was_asked_for(real):
     assert real["described"]["file_type"] == "Q8_0" and real["described"]["threads"] == 1
     assert not real["described"]["kv_unified"]
@@ -92,6 +94,7 @@ def test_what_was_opened_is_what_was_asked_for(real):
         assert found[name]["described"]["dtype"] in ("float32", "bfloat16")
 
 
+@pytest.mark.slow
 def test_targets_are_judged_by_the_median(real):
     for name, target in WITH_TARGET.items():
         row = real["comparisons"][name]
@@ -100,6 +103,7 @@ def test_targets_are_judged_by_the_median(real):
     assert real["host"]["met"] == (real["host"]["share"]["median"] < 0.05)
 
 
+@pytest.mark.slow
 def test_both_ways_do_the_same_work(real):
     found = real["comparisons"]
     assert all(row["tokens"] == PROMPTS * TOKENS for row in found.values())
@@ -111,6 +115,7 @@ def test_both_ways_do_the_same_work(real):
     assert found["raw"]["work"] == {"ours": work, "plain": work}
 
 
+@pytest.mark.slow
 def test_the_table_fits_80_columns_and_says_what_met_its_target(real):
     wide, ratio = {"median": 123_456.7}, {"median": 12.34, "low": 10.25, "high": 12.35}
     rows = {
