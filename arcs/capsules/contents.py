@@ -22,7 +22,7 @@ from arcs.arc3.probing import H_LAST
 from arcs.arc3.questions import SETS, SetName
 from arcs.arc3.responses import RESPONSES
 from arcs.audits.readers.source import read_json
-from arcs.capsules import coding, metering
+from arcs.capsules import coding, falsified, metering
 from arcs.report.generic import claims_in
 from arcs.report.stored import StoredRun
 from arcs.runs import METRICS, canonical_json, read_manifest, write_text_atomically
@@ -56,6 +56,11 @@ def make(run: Path) -> dict[str, Any]:
     """The capsule of a finished run. Raises UserError for other kinds of run, and damage."""
     manifest = read_manifest(run)
     kind = str(manifest.get("arc"))
+    if kind == falsified.KIND:
+        of_source = make(falsified.source_of(run, manifest))
+        of_source[falsified.SECTION] = falsified.contents(run, manifest)
+        del of_source[SHA]
+        return {**of_source, SHA: _sha(of_source)}
     if kind in coding.KINDS:
         made = coding.contents(run, manifest)
     elif kind == metering.KIND:
@@ -64,7 +69,8 @@ def make(run: Path) -> dict[str, Any]:
         made = _states(run)
     else:
         raise UserError(
-            f"{run}: capsules are of runs of arc1, arc3, eval and measure meter, not of {kind}"
+            f"{run}: capsules are of runs of arc1, arc3, eval, falsify and measure meter, not of "
+            f"{kind}"
         )
     found = {
         "schema_version": SCHEMA,
@@ -178,5 +184,8 @@ def _sha(content: Mapping[str, Any]) -> str:
 
 
 def verdicts(capsule: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and verdict of every claim."""
-    return [(card.about or card.statement, card.verdict) for card in claims_in(capsule["claims"])]
+    """Name and verdict of every claim, those of a falsification first."""
+    section = capsule.get(falsified.SECTION)
+    own = [] if section is None else [*claims_in({falsified.KIND: section["claims"]})]
+    cards = [*own, *claims_in(capsule["claims"])]
+    return [(card.about or card.statement, card.verdict) for card in cards]

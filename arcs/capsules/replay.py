@@ -19,6 +19,7 @@ from arcs.arc3.config import Arc3Config, parse
 from arcs.arc3.engine import Engine, engine_of, opened
 from arcs.arc3.questions import SETS, encoder_of
 from arcs.capsules.contents import Capsule, Row
+from arcs.capsules.falsified import SECTION, numbers_again
 from arcs.capsules.metering import number_or_none
 from arcs.capsules.relabelling import asked_again, labels_again, verdict_again
 from arcs.estimates import Estimate
@@ -68,13 +69,17 @@ def verify(
         states = _states(model, chosen, int(definition["n_layers"]))
         answers = _answers(model, chosen, budget, encoder)
     claim = capsule.document["claims"]["transfer"]
+    section = capsule.document.get(SECTION)
     estimate = None if claim["estimate"] is None else _estimate(capsule)
     return {
         "made_on": capsule.manifest["backend"],
         "replayed_on": str(engine),
         "sample": {"n": len(chosen), "of": len(capsule.rows), "seed": seed,
                    "items": [one.item_id for one in chosen]},
-        "numbers": [_number(claim["estimate"], estimate)],
+        "numbers": [
+            _number(claim["estimate"], estimate),
+            *([] if section is None else numbers_again(section, capsule.rows)),
+        ],
         "verdicts": [{"claim": "transfer",
                       **verdict_again(claim, estimate, capsule.manifest["gates"])}],
         "labels": labels,

@@ -14,7 +14,9 @@ _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on 
 
 @app.command(epilog="Example: threearc capsule runs/arc3-20260101-120000 --out claim.json")
 def capsule(
-    run: Annotated[Path, typer.Argument(help="Finished run of arc1, arc3, eval or measure meter")],
+    run: Annotated[
+        Path, typer.Argument(help="Finished run of arc1, arc3, eval, falsify or measure meter")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="File to write; default: capsule.json in the run",
                                   show_default=False)

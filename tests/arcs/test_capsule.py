@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from arcs.capsules import command, contents, metering, replay
 from arcs.capsules.contents import Row, make, read
 from arcs.capsules.relabelling import labels_again, verdict_again
 from arcs.cli import main
+from arcs.falsification import command as falsify
 from arcs.falsification.finished_run import FinishedRun
 from models.errors import UserError
 from models.store import prepare
 from tests.support.arc1_bench import Bench as Arc1Bench
 from tests.support.arc3_bench import SMALL, written_run
 from tests.support.eval_bench import Bench as EvalBench
+from tests.support.falsify_bench import made as made_of
 from tests.support.measure_bench import MeasureBench
 from tests.support.tiny_models import build_tiny
 
@@ -256,6 +259,53 @@ def test_labels_of_others_are_said_not_to_be_made_again(bench: Bench) -> None:
     assert command._labels(found) == [
         "Labels: labels by execution are as stated; they were not made again."
     ]
+
+
+def test_a_falsification_is_in_the_capsule_of_its_run(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("arcs.falsification.config.FalsifyConfig.sizes", property(lambda _: SMALL))
+    out, path = tmp_path / "falsified", tmp_path / "claim.json"
+    falsify.start({"source": bench.root / "by-hand"}, out=out, run=None, as_json=True)
+    capsys.readouterr()
+    command.capsule(out, path, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert {"falsify / all_five", "falsify / this_model", "transfer"} <= told["claims"].keys()
+    document = json.loads(path.read_text())
+    section = document["falsification"]
+    assert section["declared"] == json.loads((out / "gates.json").read_text())
+    found = verified(capsys, path, backend="torch")
+    stated = section["steps"][1]["gates"]
+    assert [one["quantity"] for one in found["numbers"][1:]] == [
+        f"step 2, {one['gate']}" for one in stated
+    ]
+    assert all(one["reproduces"] for one in found["numbers"])
+    assert found["numbers"][1]["recomputed"] == pytest.approx(stated[0]["estimate"]["value"])
+    # a number that does not follow from the states is one, whatever else does
+    stated[0]["estimate"]["value"] += 0.1
+    found = verified(capsys, rewritten(document, tmp_path), status=1, backend="torch")
+    assert [one["reproduces"] for one in found["numbers"]] == [True, False, True, True]
+
+
+def test_a_falsification_of_other_files_makes_no_capsule(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcs.falsification.config.FalsifyConfig.sizes", property(lambda _: SMALL))
+    mine = made_of(tmp_path / "mine").write(labels=("right",))
+    falsify.start(mine.flags(), out=tmp_path / "own", run=None, as_json=True)
+    with pytest.raises(UserError, match="it rests on files of yours"):
+        make(tmp_path / "own")
+    source = tmp_path / "source"
+    shutil.copytree(bench.root / "by-hand", source)
+    falsify.start({"source": source}, out=tmp_path / "changed", run=None, as_json=True)
+    labels = json.loads((source / "labels.json").read_text())
+    (source / "labels.json").write_text(json.dumps(labels, indent=3))
+    with pytest.raises(UserError, match=r"labels\.json has changed since it was falsified"):
+        make(tmp_path / "changed")
+    shutil.rmtree(source)
+    with pytest.raises(UserError, match="which is not there any more"):
+        make(tmp_path / "changed")
 
 
 def test_a_changed_file_is_refused(bench: Bench, tmp_path: Path) -> None:
