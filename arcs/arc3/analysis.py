@@ -262,15 +262,18 @@ def _controls(study: Study, gates: Gates, part: Part, bar: Any) -> dict[str, Any
 
 def _control(study: Study, gates: Gates) -> dict[str, Any]:
     null = probing.permuted(study)
-    claim = claims.transfer(
-        as_read(study), gates, no_signal=null["p_value"] >= gates.test.alpha, faults=()
-    )
+    claim = control(study, gates, no_signal=null["p_value"] >= gates.test.alpha)
     return {
         "verdict": claim.verdict.value,
         "reasons": [reason.value for reason in claim.reasons],
         "training": null,
         "fresh": probing.shown(probing.primary_on_fresh(study), study.fresh.y, study.level),
     }
+
+
+def control(study: Study, gates: Gates, *, no_signal: bool) -> JudgedClaim:
+    """The claim of a control's labels."""
+    return claims.transfer(as_read(study), gates, no_signal=no_signal, faults=())
 
 
 def as_read(study: Study) -> Study:

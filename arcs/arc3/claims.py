@@ -9,6 +9,7 @@ shown of items alone, and neither within kinds of question nor over whole kinds
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -32,7 +33,7 @@ from arcs.estimates import (
 )
 from arcs.gates import Gates
 from evals.probing.gate import OperatingPoint
-from evals.probing.kinds import ByKind, PairedByKind, by_kind
+from evals.probing.kinds import PERMUTATIONS, ByKind, PairedByKind, by_kind
 from evals.statistics.auc import auc, auc_p_value, delong_interval
 from evals.statistics.differences import difference_of_rates
 from evals.statistics.power_auc import minimum_detectable_auc, n_to_settle_auc
@@ -46,6 +47,8 @@ for its threshold, of the fresh ones for the claim."""
 CLIFF = 10
 """Items of the rarer class on fresh prompts below which a fallen rate counts as a cliff: an AUC of
 10 against 150 items has an interval of +- 0.19."""
+MOST_PERMUTATIONS = 19_999
+"""Of kinds: a kind of 1,000 answers then takes 160 MB, and a level of 0.0004 can be reached."""
 LEAST = 2
 """Items of each class that an interval of an AUC needs."""
 BALANCE = Gate("share asserted of the right fresh answers", MIN_P_CORRECT)
@@ -90,7 +93,7 @@ def transfer(
     found = list(faults)
     if _conclusion_moves(study, gates) and ReasonCode.TRUNCATED not in found:
         found.append(ReasonCode.TRUNCATED)
-    doubts = [*cliff(study, gates.test.alpha), *more_doubts]
+    doubts = list(dict.fromkeys([*cliff(study, gates.test.alpha), *more_doubts]))
     if no_signal:
         doubts.append(ReasonCode.NO_SIGNAL_IN_TRAINING)
     fresh = study.fresh
@@ -105,13 +108,26 @@ def transfer(
         faults=found, doubts=doubts, alpha=gates.test.alpha, direction=Direction.MORE,
         n_to_settle=settles,
     )  # fmt: skip
-    return held_to_kinds(claim, kinds_of(study, scores), gates.test.alpha)
+    return _by_kind_too(claim, study, scores, gates.test.alpha)
 
 
-def kinds_of(study: Study, scores: FloatArray) -> ByKind:
+def kinds_of(study: Study, scores: FloatArray, permutations: int = PERMUTATIONS) -> ByKind:
     """Scores (or a gate's decisions) of the fresh answers, within kinds and over whole kinds."""
     fresh = study.fresh
-    return by_kind(scores, fresh.y, fresh.groups, seed=study.seed)
+    return by_kind(scores, fresh.y, fresh.groups, permutations=permutations, seed=study.seed)
+
+
+def _by_kind_too(claim: JudgedClaim, study: Study, scores: FloatArray, alpha: float) -> JudgedClaim:
+    """Held to kinds at a level that may be far below 0.05 (a look of ``threearc settle``).
+
+    There are as many permutations as can tell a p of a fourth of the level; where even
+    :data:`MOST_PERMUTATIONS` cannot, nothing is shown by kind.
+    """
+    if claim.verdict is not Verdict.SUPPORTED:
+        return claim
+    finest = math.ceil(8 / alpha) - 1  # two-sided: 2 / (1 + permutations) is the smallest p
+    permutations = max(PERMUTATIONS, min(finest, MOST_PERMUTATIONS))
+    return held_to_kinds(claim, kinds_of(study, scores, permutations), alpha)
 
 
 def held_to_kinds(claim: JudgedClaim, kinds: ByKind | None, alpha: float) -> JudgedClaim:
@@ -421,9 +437,7 @@ def _alone(study: Study, gates: Gates) -> Verdict:
         "", auc_estimate(scores, study.fresh.y, gates.level), gates.smallest_effect.auc,
         alpha=gates.test.alpha, direction=Direction.MORE,
     )  # fmt: skip
-    if claim.verdict is not Verdict.SUPPORTED:
-        return claim.verdict
-    return held_to_kinds(claim, kinds_of(study, scores), gates.test.alpha).verdict
+    return _by_kind_too(claim, study, scores, gates.test.alpha).verdict
 
 
 def _refit(study: Study) -> FloatArray | None:

@@ -81,9 +81,9 @@ def path_of(run: Path, name: SetName) -> Path:
     return run / f"features-{name}.safetensors"
 
 
-def complete(run: Path) -> bool:
-    """Whether both sets' features are there."""
-    return all(path_of(run, name).is_file() for name in SETS)
+def complete(run: Path, sets: Sequence[SetName] = SETS) -> bool:
+    """Whether the features of these sets are there."""
+    return all(path_of(run, name).is_file() for name in sets)
 
 
 def extract(
@@ -93,13 +93,19 @@ def extract(
     run: RunDirectory,
     counts: dict[str, float],
     reporter: Reporter,
+    *,
+    adds: bool = False,
 ) -> None:
-    """Read what is not there yet. Raises UserError where no answer of a set has the position."""
+    """Read what is not there yet, of the sets that were asked.
+
+    Raises UserError where no answer of a set has the position, unless the set only adds to another
+    (``adds``): then its file has no rows.
+    """
     parts = run.path / PARTS
     counts["tokens"] = counts["items"] = 0
     for name in SETS:
         side = [one for one in found if one.question.set == name]
-        if path_of(run.path, name).is_file():
+        if not side or path_of(run.path, name).is_file():
             continue
         parts.mkdir(exist_ok=True)
         with reporter.bar(f"features, {name}", len(side), "items") as bar:
@@ -112,7 +118,7 @@ def extract(
                     counts["tokens"] += sum(len(one.sequence.ids) for one in chunk)
                 made.append(path)
                 bar.advance(len(chunk))
-        _merge(made, path_of(run.path, name), definition)
+        _merge(made, path_of(run.path, name), definition, empty=adds)
     shutil.rmtree(parts, ignore_errors=True)
 
 
@@ -226,20 +232,21 @@ def _save(path: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
     write_atomically(path, save(arrays, metadata=metadata))
 
 
-def _merge(parts: Sequence[Path], out: Path, definition: Definition) -> None:
-    """One file of all chunks, in order."""
+def _merge(parts: Sequence[Path], out: Path, definition: Definition, *, empty: bool) -> None:
+    """One file of all chunks, in order; ``empty``: it may have no rows."""
     found = [_part(path) for path in parts]
     filled = [arrays for arrays, _ in found if arrays]
     facts: dict[str, Any] = {
         key: [value for _, each in found for value in each[key]]
         for key in ("item_ids", "finish_reasons", "missing")
     }
-    if not filled:
+    if not filled and not empty:
         raise UserError(
             f"no answer has the position {definition.position}: raise --n-predict, or choose "
             "--position last_content"
         )
-    arrays = {name: np.concatenate([each[name] for each in filled]) for name in filled[0]}
+    names = filled[0] if filled else {}
+    arrays = {name: np.concatenate([each[name] for each in filled]) for name in names}
     facts |= {
         "definition": definition.to_json(),
         "ids_source": definition.ids_source,

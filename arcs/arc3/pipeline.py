@@ -6,7 +6,7 @@ prepare -> answers (or those of another run) -> features -> labels -> analysis -
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,9 +17,17 @@ from arcs.arc3.config import GGUF, Arc3Config, require_run
 from arcs.arc3.edit import Edit, edit_of, fingerprint_of, name_of
 from arcs.arc3.engine import Engine, engine_of, opened
 from arcs.arc3.kept import ANALYSIS, study_sha256
-from arcs.arc3.labelling import Labelling
+from arcs.arc3.labelling import Labelled, Labelling
 from arcs.arc3.probing import Study
-from arcs.arc3.questions import SETS, Question, SetName, describe, encoder_of, questions
+from arcs.arc3.questions import (
+    SETS,
+    Question,
+    SetName,
+    describe,
+    encoder_of,
+    more_fresh,
+    questions,
+)
 from arcs.arc3.responses import Response
 from arcs.arc3.table import Difficulty, Side, sides
 from arcs.arc3.transcripts import transcripts
@@ -31,6 +39,7 @@ from arcs.runs import METRICS, RunDirectory
 from arcs.transcripts import TRANSCRIPTS, write_transcripts
 from backends.interface import LanguageModel
 from backends.verification import verify
+from evals.items.records import ShortAnswer
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
 from models.disk import require_free
@@ -41,6 +50,20 @@ from models.store import prepare
 
 RUN_BYTES = 300 << 20
 LABELS = "labels.json"
+
+
+@dataclass(frozen=True)
+class More:
+    """Fresh questions that a finished run goes on with."""
+
+    title: str
+    """Of the set that they are of."""
+    items: tuple[ShortAnswer, ...]
+    verification: str
+    """The run's own: what engines say of each other was asked once."""
+    check: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
+    """Given the definition of features and the manifest before anything is answered; raises
+    UserError where they are not the run's."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +103,7 @@ def run_arc3(
         if config.source.judge is not None:
             check_judge(config.source.judge, reporter, asking)  # before answers it is to judge
         prepared = prepare_run(config, run, reporter)
-    found = _read(config, run, prepared, reporter)
+    found = read(config, run, prepared, reporter)
     with run.timed("label"):
         labels = labelling.label(config, found, run, prepared.gates, reporter, asking)
     with run.timed("analyse"):
@@ -110,14 +133,20 @@ def run_arc3(
     return metrics
 
 
-def prepare_run(config: Arc3Config, run: RunDirectory, reporter: Reporter) -> Prepared:
+def prepare_run(
+    config: Arc3Config, run: RunDirectory, reporter: Reporter, more: More | None = None
+) -> Prepared:
     """Check everything that can be before a model is opened. Raises UserError for each mistake."""
     require_free(run.path, RUN_BYTES, "the run")
     engine = engine_of(config)
     directory = prepare(config.model, say=reporter.say)
     edit = edit_of(config.adapter, directory, gguf=engine.name == GGUF)
     encoder = encoder_of(directory, config.labels)
-    asked = questions(config.asked, encoder, config.per_set)
+    if more is None:
+        asked = questions(config.asked, encoder, config.per_set)
+    else:
+        asked = more_fresh(more.items, encoder)
+    title = config.asked if more is None else more.title
     prepared = Prepared(directory, edit, encoder, engine, asked, load_gates())
     context = read_geometry(directory.path).context_length
     if prepared.longest + config.budget > context:
@@ -126,10 +155,11 @@ def prepare_run(config: Arc3Config, run: RunDirectory, reporter: Reporter) -> Pr
             f"{prepared.longest + config.budget} tokens, and {directory.name} has {context}"
         )
     if edit is not None:
-        run.extend_manifest(overlap=_require_apart(edit, config, asked, reporter))
+        run.extend_manifest(overlap=_require_apart(edit, config, asked, reporter, title))
     borrowed = None if config.ids_from is None else _borrowed(config, prepared)
     other = None if config.difficulty is None else _other_model(config, prepared)
     known = run.manifest().get("model", {}).get("verification")
+    known = known if more is None else more.verification
     verification = str(known) if known is not None else verify(directory, say=reporter.say)
     run.extend_manifest(
         model={
@@ -143,7 +173,7 @@ def prepare_run(config: Arc3Config, run: RunDirectory, reporter: Reporter) -> Pr
         },
         backend=str(engine),
         chat=encoder.describe(),
-        questions={**describe(asked, config.asked), "n_predict": config.budget},
+        questions={**describe(asked, title), "n_predict": config.budget},
         ids_from=borrowed,
         difficulty_from=other,
         gates=prepared.gates.to_json(),
@@ -161,14 +191,23 @@ def _edited(directory: ModelDirectory, edit: Edit | None) -> dict[str, Any]:
     }
 
 
+def dataset_of(asked: str) -> str:
+    """What an adapter's record of its training calls what is asked."""
+    return asked.replace("-", "_")
+
+
+def wordings_of(text: str, asked: str) -> tuple[str, str]:
+    """A question as it is published, and as it stands in the user's turn."""
+    before, behind = sidecar.AROUND[asked]
+    return text, f"{before}{text}{behind}"
+
+
 def _require_apart(
-    edit: Edit, config: Arc3Config, asked: Sequence[Question], reporter: Reporter
+    edit: Edit, config: Arc3Config, asked: Sequence[Question], reporter: Reporter, title: str
 ) -> dict[str, Any]:
     """For the manifest. Raises UserError where the adapter was trained on what is asked."""
-    before, behind = sidecar.AROUND[config.asked]
-    wordings = {one.item_id: (one.text, f"{before}{one.text}{behind}") for one in asked}
-    dataset = config.asked.replace("-", "_")
-    found = trained_on.recorded_overlap(edit.path, dataset, wordings)
+    wordings = {one.item_id: wordings_of(one.text, config.asked) for one in asked}
+    found = trained_on.recorded_overlap(edit.path, dataset_of(title), wordings)
     if found:
         named = ", ".join(str(one) for one in found[: trained_on.NAMED])
         more = ", ..." if len(found) > trained_on.NAMED else ""
@@ -221,18 +260,26 @@ def _other_model(config: Arc3Config, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _read(
-    config: Arc3Config, run: RunDirectory, prepared: Prepared, reporter: Reporter
+def read(
+    config: Arc3Config,
+    run: RunDirectory,
+    prepared: Prepared,
+    reporter: Reporter,
+    more: More | None = None,
 ) -> tuple[Response, ...]:
     """Answers and features; the model is opened once, and only where something is missing."""
     store = responses.store_of(run)
     if config.ids_from is not None:
         responses.take(config.ids_from, prepared.asked, store)
     unanswered = responses.missing(prepared.asked, store)
-    if unanswered or not features.complete(run.path):
+    sets = [name for name in SETS if any(one.set == name for one in prepared.asked)]
+    if unanswered or not features.complete(run.path, sets):
         longest = prepared.longest + config.budget
         with prepared.opened(longest, reporter) as model:
             described = _describe(model)
+            definition = _definition(config, prepared, model, described)
+            if more is not None:
+                more.check(definition.to_json(), run.manifest())
             run.extend_manifest(engine=described)
             if unanswered:
                 with run.timed("answer") as counts:
@@ -242,8 +289,9 @@ def _read(
                     )  # fmt: skip
             found = responses.responses(prepared.asked, store, prepared.encoder)
             with run.timed("features") as counts:
-                definition = _definition(config, prepared, model, described)
-                features.extract(model, found, definition, run, counts, reporter)
+                features.extract(
+                    model, found, definition, run, counts, reporter, adds=more is not None
+                )
     return responses.responses(prepared.asked, store, prepared.encoder)
 
 
@@ -337,6 +385,21 @@ def _faults(
     return tuple(faults)
 
 
+def write_labels(
+    run: RunDirectory, found: Sequence[Response], labels: Labelling
+) -> dict[str, Labelled]:
+    """By item, with how its answer could have ended and its kind; returned by item too."""
+    of = dict(zip((one.item_id for one in labels.of), labels.of, strict=True))
+    run.write_json(LABELS, {
+        "right": {name: one.right for name, one in of.items()},
+        "low": {name: one.low for name, one in of.items()},
+        "high": {name: one.high for name, one in of.items()},
+        "asserted": dict(zip(of, labels.asserted, strict=True)),
+        "group": {one.question.item_id: one.question.group for one in found},
+    })  # fmt: skip
+    return of
+
+
 def _metrics(
     config: Arc3Config,
     run: RunDirectory,
@@ -346,14 +409,7 @@ def _metrics(
     results: Mapping[str, Any],
     compared: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    of = dict(zip((one.item_id for one in labels.of), labels.of, strict=True))
-    run.write_json(LABELS, {
-        "right": {name: one.right for name, one in of.items()},
-        "low": {name: one.low for name, one in of.items()},
-        "high": {name: one.high for name, one in of.items()},
-        "asserted": dict(zip(of, labels.asserted, strict=True)),
-        "group": {one.question.item_id: one.question.group for one in found},
-    })  # fmt: skip
+    of = write_labels(run, found, labels)
     manifest = run.manifest()
     sets = {}
     for name in SETS:

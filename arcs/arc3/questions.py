@@ -34,6 +34,7 @@ SetName = Literal["train", "fresh"]
 SETS: tuple[SetName, ...] = ("train", "fresh")
 FRESH_SHARE = 0.4
 """Least share of each topic's items whose kinds are fresh."""
+SHORT_ANSWERS, RECALL = "short-answers", "recall"
 T = TypeVar("T")
 
 
@@ -133,32 +134,52 @@ def _first(items: Sequence[T], limit: int | None) -> Sequence[T]:
 
 
 def _short_answers(encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
-    items = built_in("short_answers", ShortAnswer)
-    fresh = fresh_kinds((item.domain, item.kind) for item in items)
-    sides = {
-        "train": [item for item in items if (item.domain, item.kind) not in fresh],
-        "fresh": [item for item in items if (item.domain, item.kind) in fresh],
-    }
     return tuple(
-        _short(name, item, item.domain, item.kind, encoder)
-        for name in SETS
-        for item in _first(sides[name], limit)  # topics are interleaved in the file
+        _short(name, item, encoder)
+        for name, side in short_answers(SHORT_ANSWERS, None).items()
+        for item in _first(side, limit)  # topics are interleaved in the file
     )
 
 
 def _recall(encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
     n = 240 if limit is None else limit
     return tuple(
-        _short(name, item, item.kind, f"recall/{item.kind}", encoder)
-        for name in SETS
-        for item in recall_items(fresh=name == "fresh", n=n)
+        _short(name, item, encoder)
+        for name, side in short_answers(RECALL, n).items()
+        for item in side
     )
 
 
-def _short(
-    name: SetName, item: ShortAnswer, topic: str, group: str, encoder: ChatEncoder
-) -> Question:
-    return _question(name, item, topic, group, item.prompt, encode_question(encoder, item))
+def short_answers(asked: str, generated: int | None) -> dict[SetName, Sequence[ShortAnswer]]:
+    """Both sets of what is labelled by exact match, in the order in which a limit takes them.
+
+    ``generated``: of recall, how many are made for each set.
+    """
+    if asked == RECALL:
+        n = 0 if generated is None else generated
+        return {name: recall_items(fresh=name == "fresh", n=n) for name in SETS}
+    items = built_in("short_answers", ShortAnswer)
+    fresh = fresh_kinds((item.domain, item.kind) for item in items)
+    return {
+        name: [item for item in items if ((item.domain, item.kind) in fresh) == (name == "fresh")]
+        for name in SETS
+    }
+
+
+def group_of(item: ShortAnswer) -> str:
+    """Its kind; those of generated questions have names of their own."""
+    return f"{RECALL}/{item.kind}" if item.domain == RECALL else item.kind
+
+
+def more_fresh(items: Iterable[ShortAnswer], encoder: ChatEncoder) -> tuple[Question, ...]:
+    """Further fresh questions, of any source, asked as the others of short answers."""
+    return tuple(_short("fresh", item, encoder) for item in items)
+
+
+def _short(name: SetName, item: ShortAnswer, encoder: ChatEncoder) -> Question:
+    topic = item.kind if item.domain == RECALL else item.domain
+    encoded = encode_question(encoder, item)
+    return _question(name, item, topic, group_of(item), item.prompt, encoded)
 
 
 def _chef(encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
@@ -222,8 +243,8 @@ def _task(name: SetName, problem: Problem, kind: str, encoder: ChatEncoder) -> Q
 
 
 _MAKERS = {
-    "short-answers": _short_answers,
-    "recall": _recall,
+    SHORT_ANSWERS: _short_answers,
+    RECALL: _recall,
     "chef": _chef,
     "small-tasks": _small_tasks,
     "humaneval": _humaneval,

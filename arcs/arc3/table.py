@@ -93,7 +93,7 @@ def sides(
     features: Mapping[SetName, Features],
     difficulty: Difficulty | None = None,
 ) -> dict[SetName, Side]:
-    """The rows that have a label and features; the others are counted.
+    """The rows of each set of ``features`` that have a label and a row; the others are counted.
 
     With ``difficulty``, rows without it have none: the baseline is then left out unless all have.
     """
@@ -105,6 +105,7 @@ def sides(
             [row for row in rows if row[0].question.set == name], features[name], difficulty
         )
         for name in SETS
+        if name in features
     }
 
 

@@ -5,7 +5,7 @@ Ids stand for words. What the run's own claims found wrong with the instrument i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,13 @@ RIGHT, ASSERTED = "right", "asserted"
 class FinishedRun:
     """A :class:`arcs.falsification.evidence.Source` of a run directory."""
 
-    def __init__(self, path: Path, flag: str = "RUN") -> None:
+    def __init__(self, path: Path, flag: str = "RUN", sets: Sequence[SetName] = SETS) -> None:
+        """``sets``: what it has; more fresh answers of a finished run are a run without training.
+
+        Raises UserError where this is no finished run of Arc 3.
+        """
         self.path, self.flag = path, flag
-        needed = (METRICS, LABELS, *(features.path_of(path, name).name for name in SETS))
+        needed = (METRICS, LABELS, *(features.path_of(path, name).name for name in sets))
         self.manifest = require_run(path, flag, *needed)
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -69,6 +73,10 @@ class FinishedRun:
         definitions = [one.described["definition"] for one in (self._train, made)]
         features.require_one_definition(*definitions)
         return made
+
+    def fresh_alone(self) -> Evidence:
+        """Fresh answers of a run without training."""
+        return self._read("fresh")
 
     def identity(self) -> Identity:
         """Of the run's manifest."""

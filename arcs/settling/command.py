@@ -19,6 +19,7 @@ from arcs.settling import pipeline, report
 from arcs.settling.measuring import Measuring
 from arcs.settling.pipeline import FOLDER, PLAN, Asked
 from arcs.settling.plan import Plan, make
+from arcs.settling.probing import Probing
 from arcs.settling.subject import Subject
 from evals.benchmarks import TITLES
 from models.errors import UserError
@@ -44,10 +45,10 @@ def start(
             said.append("Nothing was written and nothing was run (--dry-run).")
         _print(planned, said, as_json)
         return
-    if isinstance(subject, Measuring):  # it may begin the process anew, so before a word is said
+    if isinstance(subject, (Measuring, Probing)):  # it may begin the process anew: not a word yet
         from arcs.fast_blas import arrange_fast_blas
 
-        arrange_fast_blas(str(subject.manifest["backend"]), reporter)
+        arrange_fast_blas(str(subject.manifest["backend"]).split()[0], reporter)
     for line in (*report.others(subject), *report.planned(subject, plan)):
         reporter.say(line)
     metrics = _run(subject, plan, asked, run, reporter)

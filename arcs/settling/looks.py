@@ -7,17 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from scipy.stats import t as student
-
 from arcs.claims import ReasonCode, Verdict
 from arcs.gates import Gates
-from arcs.settling.measuring import whole_steps
 from arcs.settling.plan import Planned
 from arcs.settling.subject import Piece, Seen, Subject
-from evals.statistics.paired import tango_interval
 from evals.statistics.rates import Interval
-from evals.statistics.sequential import NO_ALPHA, exact_bounds
+from evals.statistics.sequential import NO_ALPHA
 
 MENDED = frozenset({ReasonCode.TRUNCATED})
 """Faults that more items can take away: the conclusion may come to be the same however unfinished
@@ -31,15 +26,16 @@ class Look:
     seen: Seen
     n_items: int
     delta: float
-    gained: int
-    lost: int
+    counts: Mapping[str, int]
+    """Gained and lost items; of an AUC, right and wrong ones."""
     fraction: float
     spent: float
     nominal: float
     level: float
     lowered: bool
-    crossed: float
-    """Exact: that a path without effect, with differences as large, would have crossed by now."""
+    crossed: float | None
+    """Exact: that a path without effect, with differences as large, would have crossed by now; of
+    an AUC it is not counted."""
     sources: tuple[Mapping[str, Any], ...]
     """Numbers of each source, and the interval over all of them in strata."""
     stratified: Interval | None
@@ -56,7 +52,7 @@ class Look:
         """JSON-able form."""
         return {
             "n_items": self.n_items, "delta": self.delta, "interval": self.seen.interval,
-            "p_value": self.seen.p_value, "gained": self.gained, "lost": self.lost,
+            "p_value": self.seen.p_value, **self.counts,
             "verdict": self.seen.verdict.value,
             "reasons": [reason.value for reason in self.seen.reasons],
             "fraction": self.fraction, "alpha_spent": self.spent, "nominal_level": self.nominal,
@@ -69,28 +65,31 @@ class Look:
 def look(subject: Subject, one: Planned, by_look: Sequence[Sequence[Piece]]) -> Look:
     """The last of the looks so far. ``by_look``: what each opened, the run itself first."""
     claim, at = one.claim, len(by_look) - 1
+    statistic = claim.statistic
     values = [[value for piece in pieces for value in subject.values(claim, piece)]
               for pieces in by_look]  # fmt: skip
-    steps = [whole_steps(added, claim.unit) for added in values]
-    bound = exact_bounds(steps, one.levels[: at + 1], one.allowed[: at + 1])[-1]
+    bound = statistic.bound(values, one.levels[: at + 1], one.allowed[: at + 1])
     level = max(bound.level, NO_ALPHA)
     gates = _at_level(subject.gates, level)
     seen = subject.judge(claim, [piece for pieces in by_look for piece in pieces], gates)
     nothing = bound.level <= NO_ALPHA
     if nothing:  # an interval at no level at all says nothing
         seen = replace(seen, interval=None)
-    shown = seen.verdict is Verdict.SUPPORTED and bound.least is None
+    shown = seen.verdict is Verdict.SUPPORTED and not bound.reachable
     # the first look has been concluded from by the run itself, and was left open
     if shown or ((nothing or not at) and seen.verdict is not Verdict.INVALID):
         seen = _open(seen)
     sources, strata = _sources(subject, one, by_look, 1 - level)
     # a stratum without an interval (one item of the meter) leaves nothing excluded
-    excluded = len(sources) == 1 or (strata is not None and strata.excludes_effect(claim.smallest))
-    if seen.verdict is Verdict.REFUTED and not excluded:
+    excluded = strata is not None and statistic.excludes(strata, claim.smallest)
+    if len(sources) > 1 and (
+        (seen.verdict is Verdict.REFUTED and not excluded)
+        or (seen.verdict is Verdict.SUPPORTED and not statistic.shown_within(strata))
+    ):
         seen = _open(seen)
-    flat = [value for added in values for value in added]
+    found = statistic.summary([value for added in values for value in added])
     return Look(
-        seen, len(flat), float(np.mean(flat)), sum(v > 0 for v in flat), sum(v < 0 for v in flat),
+        seen, found.n, found.delta, found.counts,
         one.schedule.fractions[at], one.allowed[at], one.levels[at], bound.level, bound.lowered,
         bound.crossed, sources, strata,
     )  # fmt: skip
@@ -113,32 +112,22 @@ def stratified(strata: Sequence[tuple[int, float, Interval]]) -> Interval:
 def _sources(
     subject: Subject, one: Planned, by_look: Sequence[Sequence[Piece]], level: float
 ) -> tuple[tuple[Mapping[str, Any], ...], Interval | None]:
-    values: dict[str, list[float]] = {}
+    values: dict[str, list[Any]] = {}
     for piece in (piece for pieces in by_look for piece in pieces):
         values.setdefault(piece.source, []).extend(subject.values(one.claim, piece))
+    statistic = one.claim.statistic
     found, strata = [], []
     for source, own in values.items():
         if not own:
             continue
-        mean, interval = float(np.mean(own)), _interval(own, one, level)
-        strata.append((len(own), mean, interval))
-        found.append({"source": source, "n_items": len(own), "delta": mean,
+        delta, interval = statistic.of_source(own, level)
+        strata.append((len(own), delta, interval))
+        found.append({"source": source, "n_items": len(own), "delta": delta,
                       "interval": None if interval is None else interval.to_json()})  # fmt: skip
-    known = [(n, mean, interval) for n, mean, interval in strata if interval is not None]
+    known = [(n, mean, interval) for n, mean, interval in strata
+             if interval is not None and mean is not None]  # fmt: skip
     whole = len(strata) > 1 and len(known) == len(strata)
     return tuple(found), stratified(known) if whole else None
-
-
-def _interval(values: Sequence[float], one: Planned, level: float) -> Interval | None:
-    n = len(values)
-    if one.claim.unit is None:
-        steps = whole_steps(values, None)
-        return tango_interval(steps.count(1), steps.count(-1), n, level)
-    if n < 2:
-        return None
-    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(n)
-    half = float(student.isf((1 - level) / 2, n - 1)) * error
-    return Interval(mean - half, mean + half, level)
 
 
 def _open(seen: Seen) -> Seen:

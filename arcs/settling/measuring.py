@@ -27,6 +27,7 @@ from arcs.progress import Reporter
 from arcs.report.stored import StoredRun
 from arcs.runs import METRICS
 from arcs.settling.opened import why_not
+from arcs.settling.statistic import whole_steps
 from arcs.settling.subject import OWN, RECALL, OpenClaim, Piece, Pool, Seen, why
 from arcs.settling.unused import Source, file_of, in_hash_order, pools
 from arcs.subruns import sub_run
@@ -348,8 +349,3 @@ def _meter(
         interval.to_json(), p, why(found["explanation"])
         .replace(" (Holm)", ""),
     )  # fmt: skip
-
-
-def whole_steps(values: Sequence[float], unit: float | None) -> list[int]:
-    """Differences in whole steps, for the exact test; of yes and no they are whole already."""
-    return [round(value / (unit or 1.0)) for value in values]

@@ -13,6 +13,16 @@ _MORE = {
     ReasonCode.CEILING: "more items do not help at the ceiling: use harder ones",
     ReasonCode.UNFINISHED_ANSWERS: "what is missing is the rest of the answers, not more of them: "
     "evaluate again with a larger --n-predict, or --escalate",
+    ReasonCode.NO_SIGNAL_IN_TRAINING: "the probe finds nothing in training either, and more fresh "
+    "items train nothing: give more training items (a larger --limit), or another --position",
+    ReasonCode.CAPABILITY_CLIFF: "fresh questions hardly give one class of answers, which more of "
+    "them do not change: ask easier ones, or a stronger model",
+    ReasonCode.BETWEEN_KINDS: "what is missing is more kinds of question, not more items: ask "
+    "other --items, of more kinds",
+    ReasonCode.PLACEBO_SHOWN: "shuffled labels show the effect as well, so more items would show "
+    "nothing",
+    ReasonCode.INSENSITIVE: "a planted signal was not found either: give more training items (a "
+    "larger --limit)",
 }
 
 

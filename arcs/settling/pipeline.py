@@ -28,16 +28,18 @@ from arcs.runs import (
     canonical_json,
     read_manifest,
 )
-from arcs.settling import coding, measuring
+from arcs.settling import coding, measuring, probing
+from arcs.settling.elsewhere import elsewhere
 from arcs.settling.looks import Look, look
-from arcs.settling.plan import Needs, Plan, Planned, Portion, needs
+from arcs.settling.plan import Plan, Planned, Portion
+from arcs.settling.statistic import Needs
 from arcs.settling.subject import OWN, Piece, Pool, Subject
 from models.errors import UserError
 from models.fingerprint import file_sha256
 
 SCHEMA = "threearc-settle-1"
 ARC, FOLDER, PLAN, LOOKS = "settle", "settle", "plan.json", "looks.jsonl"
-KINDS = (coding.EVAL, coding.ARC1, measuring.MEASURE)
+KINDS = (coding.EVAL, coding.ARC1, probing.ARC3, measuring.MEASURE)
 
 
 def subject_of(run: Path) -> Subject:
@@ -45,13 +47,15 @@ def subject_of(run: Path) -> Subject:
     manifest = read_manifest(run)
     kind = str(manifest.get("arc"))
     if kind not in KINDS:
-        raise UserError(f"{run}: settle goes on with runs of eval, arc1 and measure, not of {kind}")
+        raise UserError(f"{run}: {elsewhere(run, manifest)}")
     gates = load_gates()
     if manifest.get("gates") not in (None, gates.to_json()):
         raise UserError(f"{run}: the gates are no longer those that its claims were held to; "
                         "what they would be now takes a new run")  # fmt: skip
     if kind == measuring.MEASURE:
         return measuring.Measuring.of(run, manifest, gates)
+    if kind == probing.ARC3:
+        return probing.Probing.of(run, manifest, gates)
     return coding.Coding.of(run, manifest, gates)
 
 
@@ -254,7 +258,8 @@ def _concluded(
     if last.seen.reasons == (ReasonCode.UNDERPOWERED,):  # a floor or cut answers lack no items
         values = [value for pieces in by_look for piece in pieces
                   for value in subject.values(claim, piece)]  # fmt: skip
-        lacking = needs(values, claim, one.levels[-1] or one.alpha, subject.gates.test.power)
+        lacking = claim.statistic.needs(values, claim.smallest, alpha=one.levels[-1] or one.alpha,
+                                        power=subject.gates.test.power)  # fmt: skip
     missing = {
         "to_show": _beyond(lacking.to_show if lacking else None, last.n_items),
         "to_exclude": _beyond(lacking.to_exclude if lacking else None, last.n_items),
@@ -265,6 +270,7 @@ def _concluded(
         "reasons": [reason.value for reason in last.seen.reasons],
         "explanation": _sentence(one, looks, missing, beyond),
         "n_items": last.n_items,
+        **({"statistic": "AUC"} if claim.auc else {}),
         "delta": last.delta,
         "interval": last.seen.interval,
         "p_value": last.seen.p_value,

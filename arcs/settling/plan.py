@@ -13,30 +13,16 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
-from arcs.settling.measuring import whole_steps
+from arcs.settling.statistic import Needs
 from arcs.settling.subject import OWN, OpenClaim, Piece, Pool, Subject
-from evals.statistics.power import assumed_rates, n_to_exclude, n_to_show
-from evals.statistics.power_means import mean_to_exclude, mean_to_show
 from evals.statistics.sequential import crossing, nominal_levels, spent
-from evals.statistics.sequential_power import Decided, of_means, of_rates
+from evals.statistics.sequential_power import Decided
 
 LOOKS = 4
 """Looks at new items, where there are enough."""
 FEWEST = 8
 """New items of a look."""
 SPENDING = "O'Brien-Fleming type (Lan & DeMets 1983), two-sided"
-
-
-@dataclass(frozen=True)
-class Needs:
-    """Items in all."""
-
-    to_show: int | None
-    """An effect of the size seen, if it is the true one; None: smaller than one that matters."""
-    to_exclude: int | None
-    """An effect that matters, if there is none."""
 
 
 @dataclass(frozen=True)
@@ -142,32 +128,16 @@ def make(subject: Subject, pools: Sequence[Pool], most: int | None) -> Plan:
     return Plan(planned, tuple(pools), looks)
 
 
-def needs(values: Sequence[float], claim: OpenClaim, alpha: float, power: float) -> Needs:
-    """Both numbers, from the differences so far."""
-    n = len(values)
-    if claim.unit is not None:
-        mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-        return Needs(
-            mean_to_show(mean, deviation, n, claim.smallest, alpha=alpha, power=power),
-            mean_to_exclude(deviation, n, claim.smallest, alpha=alpha, power=power),
-        )
-    counts = (*_counts(values), n)
-    return Needs(
-        n_to_show(*counts, claim.smallest, alpha=alpha, power=power),
-        n_to_exclude(*counts, claim.smallest, alpha=alpha, power=power),
-    )
-
-
 def _excluding(subject: Subject, claim: OpenClaim, first: int) -> int | None:
     """Items in all that exclude an effect at the level that the last look will have.
 
-    Of the differences only their sizes are used.
+    Of the differences only their sizes are used; of an AUC, only the labels.
     """
-    values = [abs(value) for value in subject.values(claim, _first(subject))]
+    values = subject.values(claim, _first(subject))
     level, power = subject.gates.test.alpha / claim.family, subject.gates.test.power
     found: int | None = first + 1
     for _ in range(3):  # the last level hardly depends on the number that it gives
-        found = _blind(values, claim, level, power)
+        found = claim.statistic.blind(values, claim.smallest, level=level, power=power)
         if found is None:
             return None
         step = [first + (found - first) * k // LOOKS for k in range(LOOKS + 1)]
@@ -176,33 +146,16 @@ def _excluding(subject: Subject, claim: OpenClaim, first: int) -> int | None:
     return found
 
 
-def _blind(sizes: Sequence[float], claim: OpenClaim, level: float, power: float) -> int | None:
-    n = len(sizes)
-    if claim.unit is None:
-        differing = sum(1 for size in sizes if size)
-        half = differing // 2
-        return n_to_exclude(half, differing - half, n, claim.smallest, alpha=level, power=power)
-    deviation = float(np.sqrt(np.mean(np.square(sizes))))  # about no effect
-    return mean_to_exclude(deviation, n, claim.smallest, alpha=level, power=power)
-
-
 def _planned(subject: Subject, claim: OpenClaim, schedule: Schedule) -> Planned:
     alpha = subject.gates.test.alpha / claim.family
     values = subject.values(claim, _first(subject))
     levels = nominal_levels(schedule.fractions, alpha)
-    to_come = schedule.sizes[1:]
-    if claim.unit is None:
-        counts = (*_counts(values), len(values))
-        seen = assumed_rates(*counts)
-        alike = (sum(seen) / 2, sum(seen) / 2)
-        decided = [of_rates(counts, to_come, levels[1:], rates, claim.smallest)
-                   for rates in (seen, alike)]  # fmt: skip
-    else:
-        mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-        decided = [of_means((mean, len(values)), to_come, levels[1:], (truth, deviation),
-                            claim.smallest) for truth in (mean, 0.0)]  # fmt: skip
+    decided = claim.statistic.decided(values, schedule.sizes[1:], levels[1:], claim.smallest)
+    needs = claim.statistic.needs(
+        values, claim.smallest, alpha=alpha, power=subject.gates.test.power
+    )
     return Planned(
-        claim, needs(values, claim, alpha, subject.gates.test.power), schedule, alpha, levels,
+        claim, needs, schedule, alpha, levels,
         tuple(spent(fraction, alpha) for fraction in schedule.fractions), *decided,
     )  # fmt: skip
 
@@ -231,12 +184,8 @@ def _claim_json(one: Planned) -> dict[str, Any]:
         "levels": list(one.levels), "spent": list(one.allowed),
         "power": {"as_seen": asdict(one.as_seen), "no_effect": asdict(one.no_effect)},
         "either_run_false": one.either,
+        **({"statistic": "AUC"} if claim.auc else {}),
     }  # fmt: skip
-
-
-def _counts(values: Sequence[float]) -> tuple[int, int]:
-    steps = whole_steps(values, None)
-    return sum(step > 0 for step in steps), sum(step < 0 for step in steps)
 
 
 def _first(subject: Subject) -> Piece:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from arcs.settling.plan import Plan, Planned
-from arcs.settling.subject import Subject
+from arcs.settling.statistic import CHANCE
+from arcs.settling.subject import OpenClaim, Subject
 
 BORDER = "it is smaller than one that matters, or at its border"
 
@@ -58,14 +59,9 @@ def planned(subject: Subject, plan: Plan) -> list[str]:
 
 
 def _claim(one: Planned, seconds: float | None) -> Iterator[str]:
-    claim, stated = one.claim, one.claim.stated
-    unit, scale = ("nats", 1.0) if claim.unit is not None else ("points", 100.0)
-    digits = 3 if claim.unit is not None else 1
+    claim = one.claim
     first = one.schedule.sizes[0]
-    yield (
-        f"{claim.key}: {scale * stated['delta']:+.{digits}f} {unit}, n = {stated['n_items']}, "
-        f"p = {stated['p_value']:.2g}; an effect that matters: {scale * claim.smallest:.3g} {unit}."
-    )
+    yield _stated(claim)
     show = _needed(one.needs.to_show, first, seconds, BORDER)
     exclude = _needed(one.needs.to_exclude, first, seconds, "no practical number")
     yield f"  to show an effect of this size, if it is the true one: {show}"
@@ -78,10 +74,30 @@ def _claim(one: Planned, seconds: float | None) -> Iterator[str]:
         )
         yield (
             f"  decided by the last look with probability {one.as_seen.power:.2f} if the "
-            f"difference is as seen, {one.no_effect.power:.2f} if there is none; a false effect, "
+            f"{'AUC' if claim.auc else 'difference'} is as seen, {one.no_effect.power:.2f} if "
+            f"there is {'no signal' if claim.auc else 'none'}; a false effect, "
             f"here or in the run's own test: {one.either:.3f} at most"
             f"{' (of this axis alone)' if claim.family > 1 else ''}"
         )
+
+
+def _stated(claim: OpenClaim) -> str:
+    """The run's own number, and what matters."""
+    stated = claim.stated
+    n_and_p = f"n = {stated['n_items']}, p = {stated['p_value']:.2g}"
+    if claim.auc:
+        settles = stated["n_to_settle"]
+        said = f"{claim.key}: AUC {CHANCE + stated['delta']:.3f}, {n_and_p}; an AUC that matters: "
+        said += f"{CHANCE + claim.smallest:.3g}"
+        if settles is not None:
+            said += f"; about {settles:,} fresh items would settle it, if that is the true AUC"
+        return f"{said}."
+    unit, scale = ("nats", 1.0) if claim.unit is not None else ("points", 100.0)
+    digits = 3 if claim.unit is not None else 1
+    return (
+        f"{claim.key}: {scale * stated['delta']:+.{digits}f} {unit}, {n_and_p}; an effect that "
+        f"matters: {scale * claim.smallest:.3g} {unit}."
+    )
 
 
 def _needed(n: int | None, first: int, seconds: float | None, otherwise: str) -> str:
@@ -109,17 +125,18 @@ def settled(metrics: Mapping[str, Any]) -> list[str]:
     """What became of every claim, look by look."""
     lines: list[str] = []
     for name, claim in metrics["claims"].items():
+        auc = claim.get("statistic") == "AUC"
         lines.append(
             f"{name}: {claim['verdict']} ({', '.join(claim['reasons']).replace('_', ' ')})"
         )
         lines.append(f"  {claim['explanation']}")
         for number, look in enumerate(claim["looks"], start=1):
-            lines.append(f"  look {number}: {_look(look)}")
+            lines.append(f"  look {number}: {_look(look, auc)}")
         last = claim["looks"][-1]
         if len(last["sources"]) > 1:
-            lines += [f"  {one['source']}: {_estimate(one)}, n = {one['n_items']}"
+            lines += [f"  {one['source']}: {_estimate(one, auc)}, n = {one['n_items']}"
                       for one in last["sources"]]  # fmt: skip
-            lines.append(f"  in strata: {_interval(last['stratified_interval'])}")
+            lines.append(f"  in strata: {_interval(last['stratified_interval'], auc)}")
         lines.append("")
     lines += [f"{one['claim']}: {one['why']}." for one in metrics["not_settled"]]
     lines.append(
@@ -130,20 +147,30 @@ def settled(metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _look(look: Mapping[str, Any]) -> str:
+def _look(look: Mapping[str, Any], auc: bool) -> str:
     lowered = ", lowered by the exact count" if look["level_lowered"] else ""
     p = "-" if look["p_value"] is None else f"{look['p_value']:.2g}"
+    reasons = ", ".join(look["reasons"]).replace("_", " ")
     return (
-        f"n = {look['n_items']}, {_estimate(look)}, p = {p} at level {look['level']:.2g}{lowered} "
-        f"({look['alpha_spent']:.2g} spent): {look['verdict']}"
+        f"n = {look['n_items']}, {_estimate(look, auc)}, p = {p} at level {look['level']:.2g}"
+        f"{lowered} ({look['alpha_spent']:.2g} spent): {look['verdict']}"
+        + (f" ({reasons})" if auc else "")
     )
 
 
-def _estimate(found: Mapping[str, Any]) -> str:
-    return f"{found['delta']:+.3f} {_interval(found['interval'])}"
+def _estimate(found: Mapping[str, Any], auc: bool) -> str:
+    """A difference, or the AUC itself."""
+    interval = _interval(found["interval"], auc)
+    if not auc:
+        return f"{found['delta']:+.3f} {interval}"
+    if found["delta"] is None:
+        return "AUC - (answers of one label)"
+    return f"AUC {CHANCE + found['delta']:.3f} {interval}"
 
 
-def _interval(interval: Mapping[str, float] | None) -> str:
+def _interval(interval: Mapping[str, float] | None, auc: bool) -> str:
     if interval is None:
         return "[-]"
+    if auc:
+        return f"[{CHANCE + interval['low']:.3f}, {CHANCE + interval['high']:.3f}]"
     return f"[{interval['low']:+.3f}, {interval['high']:+.3f}]"

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from arcs.claims import ClaimVerdict, ReasonCode, Verdict
 from arcs.gates import Gates
 from arcs.progress import Reporter
+from arcs.settling.statistic import Auc, Means, Rates, Statistic, Values
 
 OWN = "own"
 """Source of the set that the run itself was about."""
@@ -31,11 +32,20 @@ class OpenClaim:
     stated: Mapping[str, Any]
     """The run's own claim."""
     smallest: float
-    """The smallest effect that matters, in units of the differences."""
+    """The smallest effect that matters, in units of the differences; of an AUC, above chance."""
     unit: float | None
     """Of whole steps for the exact test, where differences are no yes and no; else None."""
     family: int = 1
     """Claims that share one alpha."""
+    auc: bool = False
+    """Of scores against labels; there are no differences then."""
+
+    @property
+    def statistic(self) -> Statistic:
+        """What is counted of its items."""
+        if self.auc:
+            return Auc()
+        return Rates() if self.unit is None else Means(self.unit)
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ def why(explanation: str) -> str:
 
 
 class Subject(Protocol):
-    """A finished run with paired claims."""
+    """A finished run with claims that are open to more items."""
 
     @property
     def run(self) -> Path:
@@ -136,8 +146,9 @@ class Subject(Protocol):
     def require_same_edits(self) -> None:
         """Raise UserError where the model or an adapter is no longer the run's."""
 
-    def values(self, claim: OpenClaim, piece: Piece) -> list[float]:
-        """Differences item by item, edited minus base, of complete pairs."""
+    def values(self, claim: OpenClaim, piece: Piece) -> Values:
+        """Differences item by item, edited minus base, of complete pairs; of an AUC, (score, right)
+        of the answers that have both."""
 
     def judge(self, claim: OpenClaim, pieces: Sequence[Piece], gates: Gates) -> Seen:
         """All pieces together, by the rules of the run itself."""

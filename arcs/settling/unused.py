@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from arcs.settling.subject import OWN, RECALL, Pool
@@ -33,6 +33,8 @@ class Source:
     """Item -> its wordings, in the order in which items are taken."""
     groups: Mapping[str, str]
     """Item -> its group."""
+    barred: Mapping[str, str] = field(default_factory=dict)
+    """Item -> why it can never be taken."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def pools(
             out = dict.fromkeys((item for item in source.asked if item in taken), USED)
         else:
             out |= _like(known, source.asked)
-        out |= _trained(source, adapters, say)
+        out = dict(source.barred) | out | _trained(source, adapters, say)
         if source.source not in SHIPPED:
             out |= _copies(source, [item for item in source.asked if item not in out])
         left = [item for item in source.asked if item not in out]

@@ -86,6 +86,39 @@ def n_to_settle_auc(
     return tried[found] if found < len(tried) else None
 
 
+def n_to_exclude_auc(
+    n_positive: int,
+    n_negative: int,
+    smallest_effect: float,
+    *,
+    null: float = 0.5,
+    alpha: float = 0.05,
+    power: float = 0.8,
+) -> int | None:
+    """Items in all, at the same share of positives, that exclude an AUC that matters if it is
+    ``null``.
+
+    Excluded means that the two-sided interval at 1 - ``alpha`` ends below ``null`` +
+    ``smallest_effect``, as a claim that an AUC is *above* chance is refuted; how far below chance
+    it reaches is nothing to such a claim. Normal approximation, variance of Hanley and McNeil
+    1982. None where even :data:`MOST_ITEMS` would not do. Never below the present number + 1.
+    Raises ValueError as :func:`n_to_settle_auc`.
+    """
+    _check_design(n_positive, n_negative)
+    if not (0 < null < 1 and smallest_effect > 0):
+        raise ValueError(f"nothing to exclude: {smallest_effect} above {null}")
+    n, share = n_positive + n_negative, n_positive / (n_positive + n_negative)
+
+    def enough(items: int) -> bool:
+        positive = round(items * share)
+        error = _error(null, positive, items - positive)
+        return float(norm.cdf(smallest_effect / error - _z(1 - alpha))) >= power
+
+    tried = range(n + 1, MOST_ITEMS + 1)
+    found = bisect_left(tried, True, key=enough)
+    return tried[found] if found < len(tried) else None
+
+
 def n_to_hold(
     value: float, interval: Interval, n: int, threshold: float, *, power: float = 0.8
 ) -> int | None:

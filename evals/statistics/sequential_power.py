@@ -73,11 +73,13 @@ def of_means(
     truth: tuple[float, float],
     smallest: float,
     *,
+    upwards: bool = False,
     paths: int = PATHS,
     seed: int = SEED,
 ) -> Decided:
     """Means of differences. ``first``: mean and items so far; ``truth``: mean and standard
-    deviation. Normal test and interval."""
+    deviation. Normal test and interval. ``upwards``: only a rise is claimed, so that a fall shows
+    nothing and excludes it."""
     rng = np.random.default_rng(seed)
     (mean, deviation), before, seen = truth, first[1], _Seen(paths)
     total = np.full(paths, first[0] * first[1])
@@ -86,8 +88,9 @@ def of_means(
         total = total + rng.normal(mean * new, deviation * math.sqrt(new), size=paths)
         before, error, estimate = n, deviation / math.sqrt(n), total / n
         z = float(norm.isf(level / 2)) if level > NO_ALPHA else math.inf
-        shown = (np.abs(estimate) >= max(z * error, smallest)) & math.isfinite(z)
-        excluded = np.abs(estimate) + z * error < smallest
+        size = estimate if upwards else np.abs(estimate)
+        shown = (size >= max(z * error, smallest)) & math.isfinite(z)
+        excluded = size + z * error < smallest
         seen.look(shown, excluded & ~shown)
     return seen.decided()
 
