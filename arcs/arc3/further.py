@@ -10,14 +10,13 @@ from typing import Any
 from arcs.arc3 import features, labelling, responses
 from arcs.arc3.config import Arc3Config
 from arcs.arc3.pipeline import More, prepare_run, read, write_labels
+from arcs.arc3.questions import FRESH
 from arcs.arc3.table import sides
 from arcs.arc3.transcripts import transcripts
 from arcs.judging.opening import JudgeOptions
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory
 from arcs.transcripts import TRANSCRIPTS, write_transcripts
-
-FRESH = "fresh"
 
 
 def run_more(

@@ -31,7 +31,8 @@ from models.errors import UserError
 from models.question_answer import QUESTION_ANSWER
 
 SetName = Literal["train", "fresh"]
-SETS: tuple[SetName, ...] = ("train", "fresh")
+FRESH: SetName = "fresh"
+SETS: tuple[SetName, ...] = ("train", FRESH)
 FRESH_SHARE = 0.4
 """Least share of each topic's items whose kinds are fresh."""
 SHORT_ANSWERS, RECALL = "short-answers", "recall"
@@ -173,7 +174,7 @@ def group_of(item: ShortAnswer) -> str:
 
 def more_fresh(items: Iterable[ShortAnswer], encoder: ChatEncoder) -> tuple[Question, ...]:
     """Further fresh questions, of any source, asked as the others of short answers."""
-    return tuple(_short("fresh", item, encoder) for item in items)
+    return tuple(_short(FRESH, item, encoder) for item in items)
 
 
 def _short(name: SetName, item: ShortAnswer, encoder: ChatEncoder) -> Question:
