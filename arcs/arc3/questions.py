@@ -12,6 +12,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar
 
 from arcs.arc1.problems import choose
@@ -151,6 +152,7 @@ def _recall(encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
     )
 
 
+@cache
 def short_answers(asked: str, generated: int | None) -> dict[SetName, Sequence[ShortAnswer]]:
     """Both sets of what is labelled by exact match, in the order in which a limit takes them.
 

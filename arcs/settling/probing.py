@@ -180,7 +180,7 @@ class Probing:
         config = self.config.model_copy(update={"backend": engine, "difficulty": None})
         more = More(
             pool.title, tuple(by_id[one] for one in ids),
-            self.manifest["model"]["verification"], self._check,
+            str(self.manifest["model"].get("verification", "not known")), self._check,
         )  # fmt: skip
         with sub_run(path, ARC3, config.model_dump(mode="json")) as own:
             if not (own.path / METRICS).exists():
