@@ -17,12 +17,14 @@ Examples:\n
   threearc settle runs/eval-20260101-120000\n
   threearc settle runs/arc1-20260101-120000 --data mbpp-tasks.jsonl --data small\n
   threearc settle runs/meter-20260101-120000 --max-items 60\n
+  threearc settle runs/arc3-20260101-120000 --data recall\n
   threearc settle runs/eval-20260101-120000     (continue after a kill)
 """
 )
 def settle(
     run: Annotated[
-        Path, typer.Argument(help="A finished run of eval, arc1, measure meter or short-answers")
+        Path,
+        typer.Argument(help="A finished run of eval, arc1, arc3, measure meter or short-answers"),
     ],
     max_items: Annotated[
         int | None,
