@@ -13,6 +13,8 @@ from arcs.continuing import validated
 from arcs.labels import LabelSource, parse_labels
 from models.errors import UserError
 
+ARC, MORE = "arc3", "arc3-more"
+"""A run, and further fresh answers of one, which has no training set and no claims of its own."""
 EXACT_MATCH, EXECUTION, JUDGE = "exact-match", "execution", "judge"
 GGUF = "gguf"
 ITEMS: Mapping[str, tuple[str, ...]] = {
@@ -176,7 +178,7 @@ def parse(values: Mapping[str, Any]) -> Arc3Config:
     return validated(Arc3Config, values, flag_of)
 
 
-def require_run(path: Path, flag: str, *needed: str) -> dict[str, Any]:
+def require_run(path: Path, flag: str, *needed: str, arc: str = ARC) -> dict[str, Any]:
     """The manifest of an Arc 3 run that has the ``needed`` files. Raises UserError otherwise."""
     from arcs.runs import read_manifest
 
@@ -184,7 +186,7 @@ def require_run(path: Path, flag: str, *needed: str) -> dict[str, Any]:
         manifest = read_manifest(path)
     except UserError as error:
         raise UserError(f"{flag} {path}: {str(error).split(': ', 1)[-1]}") from None
-    if manifest.get("arc") != "arc3":
+    if manifest.get("arc") != arc:
         raise UserError(f"{flag} {path}: not a run of threearc arc3")
     if not all((path / name).is_file() for name in needed):
         raise UserError(f"{flag} {path}: this run is not finished; continue it with --run first")

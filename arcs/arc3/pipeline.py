@@ -155,7 +155,8 @@ def prepare_run(
             f"{prepared.longest + config.budget} tokens, and {directory.name} has {context}"
         )
     if edit is not None:
-        run.extend_manifest(overlap=_require_apart(edit, config, asked, reporter, title))
+        say = reporter.say if more is None else _nothing  # the plan has said it already
+        run.extend_manifest(overlap=_require_apart(edit, config, asked, title, say))
     borrowed = None if config.ids_from is None else _borrowed(config, prepared)
     other = None if config.difficulty is None else _other_model(config, prepared)
     known = run.manifest().get("model", {}).get("verification")
@@ -191,6 +192,10 @@ def _edited(directory: ModelDirectory, edit: Edit | None) -> dict[str, Any]:
     }
 
 
+def _nothing(said: str) -> None:
+    del said
+
+
 def dataset_of(asked: str) -> str:
     """What an adapter's record of its training calls what is asked."""
     return asked.replace("-", "_")
@@ -203,7 +208,11 @@ def wordings_of(text: str, asked: str) -> tuple[str, str]:
 
 
 def _require_apart(
-    edit: Edit, config: Arc3Config, asked: Sequence[Question], reporter: Reporter, title: str
+    edit: Edit,
+    config: Arc3Config,
+    asked: Sequence[Question],
+    title: str,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """For the manifest. Raises UserError where the adapter was trained on what is asked."""
     wordings = {one.item_id: wordings_of(one.text, config.asked) for one in asked}
@@ -215,9 +224,7 @@ def _require_apart(
             f"--adapter {edit.path}: {len(found)} of the {len(asked)} questions are among its "
             f"training prompts ({named}{more}); choose other --items, or train without them"
         )
-    return trained_on.examine(
-        f"--adapter {edit.path}", found, wordings, allowed=False, say=reporter.say
-    )
+    return trained_on.examine(f"--adapter {edit.path}", found, wordings, allowed=False, say=say)
 
 
 def _borrowed(config: Arc3Config, prepared: Prepared) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import numpy as np
 
 from arcs import provenance
 from arcs.arc3 import features
-from arcs.arc3.config import require_run
-from arcs.arc3.questions import SETS, SetName
+from arcs.arc3.config import ARC, MORE, require_run
+from arcs.arc3.questions import FRESH, SETS, SetName
 from arcs.arc3.table import FLOAT_KINDS
 from arcs.claims import ReasonCode, Verdict
 from arcs.estimates import FAULTS
@@ -33,14 +33,14 @@ RIGHT, ASSERTED = "right", "asserted"
 class FinishedRun:
     """A :class:`arcs.falsification.evidence.Source` of a run directory."""
 
-    def __init__(self, path: Path, flag: str = "RUN", sets: Sequence[SetName] = SETS) -> None:
-        """``sets``: what it has; more fresh answers of a finished run are a run without training.
+    arc: str = ARC
+    sets: Sequence[SetName] = SETS
+    """That it has."""
 
-        Raises UserError where this is no finished run of Arc 3.
-        """
+    def __init__(self, path: Path, flag: str = "RUN") -> None:
         self.path, self.flag = path, flag
-        needed = (METRICS, LABELS, *(features.path_of(path, name).name for name in sets))
-        self.manifest = require_run(path, flag, *needed)
+        needed = (METRICS, LABELS, *(features.path_of(path, name).name for name in self.sets))
+        self.manifest = require_run(path, flag, *needed, arc=self.arc)
 
     def _json(self, name: str) -> dict[str, Any]:
         try:
@@ -73,10 +73,6 @@ class FinishedRun:
         definitions = [one.described["definition"] for one in (self._train, made)]
         features.require_one_definition(*definitions)
         return made
-
-    def fresh_alone(self) -> Evidence:
-        """Fresh answers of a run without training."""
-        return self._read("fresh")
 
     def identity(self) -> Identity:
         """Of the run's manifest."""
@@ -168,6 +164,16 @@ class FinishedRun:
 
     def _texts(self, key: str, items: tuple[str, ...]) -> tuple[str, ...] | None:
         return None if key not in self._labels else tuple(self._labels[key][one] for one in items)
+
+
+class MoreAnswers(FinishedRun):
+    """Further fresh answers of a finished run: no training set, and the run's own definition."""
+
+    arc, sets = MORE, (FRESH,)
+
+    def fresh(self) -> Evidence:
+        """Whether they fit the run's is the caller's to ask."""
+        return self._read(FRESH)
 
 
 def _split(arrays: Mapping[str, Any]) -> tuple[list[list[int]], list[list[int]]]:

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from arcs.arc3.config import MORE
 from models.errors import UserError
 
 FALSIFY, ARC2 = "falsify", "arc2"
-MORE = 2
+TIMES = 2
 """Times as many items are proposed as the run had."""
 
 
@@ -22,6 +23,8 @@ def elsewhere(run: Path, manifest: Mapping[str, Any]) -> str:
         return _falsified(run, config)
     if kind == ARC2 and isinstance(config, Mapping):
         return _damped(config)
+    if kind == MORE:
+        return "these are further answers of a run of arc3; settle that run"
     return f"settle goes on with runs of eval, arc1, arc3 and measure, not of {kind}"
 
 
@@ -54,7 +57,7 @@ def _damped(config: Mapping[str, Any]) -> str:
             f"{why}; this one was asked all of its set, so give other --labels or another "
             "--disposition (threearc arc2 --help)"
         )
-    return f"{why}: {shlex.join(_command({**config, 'limit': MORE * limit}))}"
+    return f"{why}: {shlex.join(_command({**config, 'limit': TIMES * limit}))}"
 
 
 def _command(config: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from arcs import provenance
+from arcs.arc3.config import ARC as ARC3
 from arcs.claims import ReasonCode, Verdict
 from arcs.gates import load_gates
 from arcs.progress import Reporter
@@ -39,7 +40,7 @@ from models.fingerprint import file_sha256
 
 SCHEMA = "threearc-settle-1"
 ARC, FOLDER, PLAN, LOOKS = "settle", "settle", "plan.json", "looks.jsonl"
-KINDS = (coding.EVAL, coding.ARC1, probing.ARC3, measuring.MEASURE)
+KINDS = (coding.EVAL, coding.ARC1, ARC3, measuring.MEASURE)
 
 
 def subject_of(run: Path) -> Subject:
@@ -54,7 +55,7 @@ def subject_of(run: Path) -> Subject:
                         "what they would be now takes a new run")  # fmt: skip
     if kind == measuring.MEASURE:
         return measuring.Measuring.of(run, manifest, gates)
-    if kind == probing.ARC3:
+    if kind == ARC3:
         return probing.Probing.of(run, manifest, gates)
     return coding.Coding.of(run, manifest, gates)
 

@@ -15,7 +15,7 @@ from arcs.arc3.probing import H_LAST
 from arcs.arc3.questions import FRESH
 from arcs.arc3.table import Side
 from arcs.falsification.evidence import side_of
-from arcs.falsification.finished_run import RIGHT, FinishedRun
+from arcs.falsification.finished_run import RIGHT, FinishedRun, MoreAnswers
 from arcs.instrument import differing
 from arcs.settling.subject import Piece
 from evals.probing.probes import PRIMARY, PROBES, scores_on
@@ -82,7 +82,7 @@ class Rows:
         if not found.item_ids:
             nothing = self._own.where(np.zeros(len(self._own.y), dtype=np.bool_))
             return replace(nothing, without_label=0, without_features=len(found.missing))
-        return _h_last(side_of(FinishedRun(path, sets=(FRESH,)).fresh_alone(), RIGHT))
+        return _h_last(side_of(MoreAnswers(path).fresh(), RIGHT))
 
 
 def pooled(sides: Sequence[Side]) -> Side:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from arcs.arc3 import analysis, claims, features, probing
-from arcs.arc3.config import EXACT_MATCH, JUDGE, Arc3Config, parse
+from arcs.arc3.config import ARC, EXACT_MATCH, JUDGE, MORE, Arc3Config, parse
 from arcs.arc3.pipeline import LABELS, More
 from arcs.arc3.probing import Study
 from arcs.arc3.questions import RECALL, SETS, describe, encoder_of, questions
@@ -40,7 +40,7 @@ from evals.statistics.rates import Interval
 from models.errors import UserError
 from models.store import prepare
 
-ARC3, TRANSFER = "arc3", "transfer"
+TRANSFER = "transfer"
 NEAR = 1e-3
 """The run's own AUC comes out again within so much; one pair of 50 right and 100 wrong answers is a
 fifth of it."""
@@ -59,7 +59,7 @@ class Probing:
     config: Arc3Config
     claims: tuple[OpenClaim, ...]
     others: tuple[tuple[str, str], ...]
-    kind: str = ARC3
+    kind: str = ARC
     kinds: str = (
         "short answers (evals/items/data/SHORT_ANSWERS_CARD.md) of kinds that training has not, or "
         f"{RECALL}, generated"
@@ -71,8 +71,6 @@ class Probing:
         metrics = StoredRun(run).metrics
         if metrics is None:
             raise UserError(f"{run}: it is not finished; finish it with --run first")
-        if "claims" not in metrics:
-            raise UserError(f"{run}: these are further answers of a run, settled with it")
         found = metrics["claims"]
         config = parse(manifest["config"])
         own = cls(run, manifest, metrics, gates, config, (), ())
@@ -182,7 +180,7 @@ class Probing:
             pool.title, tuple(by_id[one] for one in ids),
             str(self.manifest["model"].get("verification", "not known")), self._check,
         )  # fmt: skip
-        with sub_run(path, ARC3, config.model_dump(mode="json")) as own:
+        with sub_run(path, MORE, config.model_dump(mode="json")) as own:
             if not (own.path / METRICS).exists():
                 run_more(config, own, reporter, more)
 

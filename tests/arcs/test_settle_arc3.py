@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from arcs.arc2.config import resolve
-from arcs.arc3 import claims, probing
+from arcs.arc3 import claims, features, probing
 from arcs.arc3.questions import FRESH, short_answers
 from arcs.arc3.table import Side
 from arcs.claims import Verdict
@@ -28,6 +28,7 @@ from arcs.settling.opened import why_not
 from arcs.settling.pipeline import Asked
 from arcs.settling.plan import Plan, make
 from arcs.settling.probe_items import KNOWN_KIND, items_of, named, other_source, own_source
+from arcs.settling.probe_rows import Rows, pooled
 from arcs.settling.probing import Probing
 from arcs.settling.statistic import Auc
 from arcs.settling.subject import OWN, RECALL, Piece
@@ -37,6 +38,7 @@ from evals.statistics.auc import auc, auc_p_value, delong_interval
 from evals.statistics.power_auc import n_to_exclude_auc
 from models.errors import UserError
 from tests.support.arc3_bench import SMALL, side
+from tests.support.falsify_bench import finished_run, made
 from tests.support.probing_bench import GATES, Arrays, arrays
 
 TRAIN = side(0, n=200, d=6, signal=3.0)
@@ -186,9 +188,9 @@ def last_look(subject: Arrays, *sides: Side, level: float = 0.04) -> Any:
     (planned,) = make(subject, subject.all_pools(), 100).claims
     one = replace(planned, levels=(1e-6, level), allowed=(1e-6, level))
     by_look = [[Piece(OWN, subject.run, first=True)], []]
-    for place, made in enumerate(sides):
+    for place, rows in enumerate(sides):
         path = subject.run / f"{len(subject.rows._sides)}"
-        subject.rows._sides[path] = made
+        subject.rows._sides[path] = rows
         by_look[1].append(Piece(OWN if not place else "other", path))
     return look(subject, one, by_look)
 
@@ -221,15 +223,34 @@ def test_answers_without_the_position_make_it_invalid_of_all_together(tmp_path: 
     assert [one.value for one in found.seen.reasons] == ["no_position"]
 
 
+def test_new_answers_that_all_lack_the_position_are_counted(tmp_path: Path) -> None:
+    run = finished_run(made(tmp_path / "a", n=40), tmp_path / "run")
+    rows, first = Rows(run), Piece(OWN, run, first=True)
+    path = tmp_path / "more"
+    path.mkdir()
+    definition = {"position": "last_content"}
+    facts = {"item_ids": [], "missing": ["a", "b"], "definition": definition,
+             "finish_reasons": []}  # fmt: skip
+    features._save(features.path_of(path, FRESH), {}, facts)
+    piece = Piece(OWN, path)
+    assert rows.scored(piece) == [] and len(rows.scored(first)) == 40
+    both = pooled([rows.fresh(first), rows.fresh(piece)])
+    assert len(both.y) == 40 and both.without_features == 2
+    other = {**facts, "definition": {"position": "end_of_turn"}}
+    features._save(features.path_of(path, FRESH), {}, other)
+    with pytest.raises(UserError, match="differ in position"):
+        Rows(run).fresh(piece)
+
+
 def test_sources_that_differ_show_nothing_by_that(tmp_path: Path) -> None:
     """States say which source an answer is of, and one source is hard: within each is nothing."""
     subject = subject_of(tmp_path, 0.0, 100)
 
     def of(name: str, share: float, shift: float) -> Side:
-        made = fresh(name, range(300), signal=0.0, kinds=8)
+        made = fresh(name, range(200), signal=0.0, kinds=8)
         x = made.x["h_last"].copy()
         x[:, 3] += shift
-        y = np.random.default_rng(5).random(300) < share
+        y = np.random.default_rng(5).random(200) < share
         groups = tuple(f"{name}/{one}" for one in made.groups)
         return replace(made, x={"h_last": x}, y=y, low=y, high=y, groups=groups)
 
@@ -240,7 +261,7 @@ def test_sources_that_differ_show_nothing_by_that(tmp_path: Path) -> None:
     assert subject.judge(subject.claims[0], pieces, gates).verdict.value == "SUPPORTED"
     assert found.seen.verdict.value == "INCONCLUSIVE" and found.delta > 0.2
     assert all(abs(one["delta"]) < 0.15 for one in found.sources) and found.stratified.low < 0
-    one_label = replace(both[1], y=np.zeros(300, dtype=bool))
+    one_label = replace(both[1], y=np.zeros(200, dtype=bool))
     found = last_look(subject, both[0], replace(one_label, low=one_label.y, high=one_label.y))
     assert found.stratified is None and found.sources[1]["delta"] is None
     assert found.seen.verdict.value == "INCONCLUSIVE"
