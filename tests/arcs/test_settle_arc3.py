@@ -26,7 +26,7 @@ from arcs.settling.elsewhere import elsewhere
 from arcs.settling.looks import look
 from arcs.settling.opened import why_not
 from arcs.settling.pipeline import Asked
-from arcs.settling.plan import Plan, make
+from arcs.settling.plan import Plan, Planned, make
 from arcs.settling.probe_items import KNOWN_KIND, items_of, named, other_source, own_source
 from arcs.settling.probe_rows import Rows, pooled
 from arcs.settling.probing import Probing
@@ -41,6 +41,7 @@ from tests.support.arc3_bench import SMALL, side
 from tests.support.falsify_bench import finished_run, made
 from tests.support.probing_bench import GATES, Arrays, arrays
 
+PLANNED: dict[Path, Planned] = {}
 TRAIN = side(0, n=200, d=6, signal=3.0)
 
 
@@ -89,7 +90,8 @@ def test_a_probe_that_fresh_answers_do_not_bear_out_is_refuted(
     subject, plan, found = excluded
     claim, (one,) = found["claims"]["transfer"], plan.claims
     # as many items as exclude it at the level of the last look
-    assert one.schedule.sizes[-1] == one.needs.to_exclude != 1540 or one.schedule.sizes[-1] < 1540
+    assert one.needs.to_show is None and one.needs.to_exclude is not None
+    assert one.needs.to_exclude <= one.schedule.sizes[-1] < 1540
     assert one.no_effect.power == pytest.approx(0.8, abs=0.06)
     assert claim["verdict"] == "REFUTED" and claim["interval"]["high"] < 0.05
     # the very numbers of all answers that were opened, at the level of the look
@@ -107,9 +109,8 @@ def test_a_probe_that_fresh_answers_do_not_bear_out_is_refuted(
     assert last["right"] == right.sum() and last["right"] + last["wrong"] == len(values)
     assert last["exact_crossing"] is None and not last["level_lowered"]
     said = "\n".join(report.settled(found))
-    assert (
-        "transfer: REFUTED (effect excluded)" in said and "AUC 0.4" in said
-    ) or "AUC 0.5" in said
+    assert "transfer: REFUTED (effect excluded)" in said
+    assert f"n = {last['n_items']}, AUC {0.5 + last['delta']:.3f} [" in said
     lines = "\n".join(report.planned(subject, plan))
     assert "an AUC that matters: 0.55; about 999 fresh items would settle it" in lines
 
@@ -126,21 +127,21 @@ def test_a_signal_that_fresh_answers_bear_out_is_supported(tmp_path: Path) -> No
 
 
 def test_where_answers_run_out_it_says_how_many_and_a_kill_changes_nothing(tmp_path: Path) -> None:
-    whole, again = (subject_of(tmp_path / name, 0.3, 24) for name in "ab")
-    plan, claim = settled(whole, 24)
-    assert claim["verdict"] == "INCONCLUSIVE" and claim["n_items"] == 64
+    whole, again = (subject_of(tmp_path / name, 0.3, 16) for name in "ab")
+    plan, claim = settled(whole, 16)
+    assert claim["verdict"] == "INCONCLUSIVE" and claim["n_items"] == 56
     more = claim["missing"]["to_exclude"]
     assert more > 500 and f"{more:,} more would exclude one that matters" in claim["explanation"]
     assert plan.missing(plan.claims[0]) and "no items are left" in claim["explanation"]
     again.dies_in.append("look-3")
     with pytest.raises(KeyboardInterrupt):
-        settled(again, 24)
+        settled(again, 16)
     again.dies_in.clear()
-    settled(again, 24)
+    settled(again, 16)
     for name in ("plan.json", "looks.jsonl"):
         one, other = ((s.run / "settle" / name).read_bytes() for s in (whole, again))
         assert one == other
-    assert again.opened == whole.opened == ["look-2", "look-3", "look-4"]
+    assert again.opened == whole.opened == ["look-2", "look-3"]
 
 
 # Kinds, controls, faults, sources -----------------------------------------------------------------
@@ -158,8 +159,8 @@ def by_kind(source: str, numbers: Sequence[int]) -> Side:
 
 
 def test_what_is_shown_of_items_and_not_by_kind_stays_open(tmp_path: Path) -> None:
-    subject = arrays(tmp_path / "run", TRAIN, by_kind("run", range(40)), by_kind, {OWN: 100})
-    _, claim = settled(subject, 100)
+    subject = arrays(tmp_path / "run", TRAIN, by_kind("run", range(40)), by_kind, {OWN: 72})
+    _, claim = settled(subject, 72)
     assert claim["verdict"] == "INCONCLUSIVE" and claim["reasons"] == ["between_kinds"]
     assert claim["p_value"] < claim["gate"]["level"] and claim["missing"] is None
     assert len(claim["looks"]) == 5  # further items could have shown it within kinds
@@ -185,7 +186,9 @@ def test_kinds_are_permuted_as_often_as_the_level_asks(monkeypatch: pytest.Monke
 
 def last_look(subject: Arrays, *sides: Side, level: float = 0.04) -> Any:
     """A second look at what a test wrote."""
-    (planned,) = make(subject, subject.all_pools(), 100).claims
+    if subject.run not in PLANNED:
+        (PLANNED[subject.run],) = make(subject, subject.all_pools(), 100).claims
+    planned = PLANNED[subject.run]
     one = replace(planned, levels=(1e-6, level), allowed=(1e-6, level))
     by_look = [[Piece(OWN, subject.run, first=True)], []]
     for place, rows in enumerate(sides):
@@ -246,11 +249,11 @@ def test_sources_that_differ_show_nothing_by_that(tmp_path: Path) -> None:
     """States say which source an answer is of, and one source is hard: within each is nothing."""
     subject = subject_of(tmp_path, 0.0, 100)
 
-    def of(name: str, share: float, shift: float) -> Side:
+    def of(name: str, share: float, shift: float, within: float = 0.0) -> Side:
         made = fresh(name, range(200), signal=0.0, kinds=8)
         x = made.x["h_last"].copy()
-        x[:, 3] += shift
         y = np.random.default_rng(5).random(200) < share
+        x[:, 3] += shift + within * y
         groups = tuple(f"{name}/{one}" for one in made.groups)
         return replace(made, x={"h_last": x}, y=y, low=y, high=y, groups=groups)
 
@@ -261,6 +264,11 @@ def test_sources_that_differ_show_nothing_by_that(tmp_path: Path) -> None:
     assert subject.judge(subject.claims[0], pieces, gates).verdict.value == "SUPPORTED"
     assert found.seen.verdict.value == "INCONCLUSIVE" and found.delta > 0.2
     assert all(abs(one["delta"]) < 0.15 for one in found.sources) and found.stratified.low < 0
+    # the other way round they exclude nothing by it
+    found = last_look(subject, of("own", 0.7, -3.0, 0.6), of("other", 0.1, 3.0, 0.6))
+    pieces = [pieces[0], *(Piece(OWN, path) for path in [*subject.rows._sides][-2:])]
+    assert subject.judge(subject.claims[0], pieces, gates).verdict.value == "REFUTED"
+    assert found.seen.verdict.value == "INCONCLUSIVE" and found.stratified.high > 0.05
     one_label = replace(both[1], y=np.zeros(200, dtype=bool))
     found = last_look(subject, both[0], replace(one_label, low=one_label.y, high=one_label.y))
     assert found.stratified is None and found.sources[1]["delta"] is None
