@@ -86,7 +86,7 @@ def look(subject: Subject, one: Planned, by_look: Sequence[Sequence[Piece]]) -> 
         (seen.verdict is Verdict.REFUTED and not excluded)
         or (seen.verdict is Verdict.SUPPORTED and not statistic.shown_within(strata))
     ):
-        seen = _open(seen)
+        seen = _open(seen, "not decided, since the sources in strata do not say so too")
     found = statistic.summary([value for added in values for value in added])
     return Look(
         seen, found.n, found.delta, found.counts,
@@ -130,8 +130,14 @@ def _sources(
     return tuple(found), stratified(known) if whole else None
 
 
-def _open(seen: Seen) -> Seen:
-    return replace(seen, verdict=Verdict.INCONCLUSIVE, reasons=(ReasonCode.UNDERPOWERED,))
+def _open(seen: Seen, but: str = "") -> Seen:
+    """Too few items after all; ``but``: why, where what is said of all together says otherwise."""
+    sentence = seen.sentence
+    if but:
+        sentence = f"{but[0].upper()}{but[1:]}: {sentence[0].lower()}{sentence[1:]}"
+    return replace(
+        seen, verdict=Verdict.INCONCLUSIVE, reasons=(ReasonCode.UNDERPOWERED,), sentence=sentence
+    )
 
 
 def _at_level(gates: Gates, level: float) -> Gates:

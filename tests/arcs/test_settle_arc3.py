@@ -269,6 +269,7 @@ def test_sources_that_differ_show_nothing_by_that(tmp_path: Path) -> None:
     pieces = [pieces[0], *(Piece(OWN, path) for path in [*subject.rows._sides][-2:])]
     assert subject.judge(subject.claims[0], pieces, gates).verdict.value == "REFUTED"
     assert found.seen.verdict.value == "INCONCLUSIVE" and found.stratified.high > 0.05
+    assert found.seen.sentence.startswith("Not decided, since the sources in strata do not say")
     one_label = replace(both[1], y=np.zeros(200, dtype=bool))
     found = last_look(subject, both[0], replace(one_label, low=one_label.y, high=one_label.y))
     assert found.stratified is None and found.sources[1]["delta"] is None
