@@ -8,6 +8,7 @@ an item, or of an AUC its (score, whether it is right).
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -98,12 +99,12 @@ class Statistic(Protocol):
 
 
 @dataclass(frozen=True)
-class _Paired:
+class _Paired(ABC):
     """Differences edited minus base, of which either sign may be an effect."""
 
+    @abstractmethod
     def whole(self, values: Values) -> list[int]:
         """Differences in whole steps, for the exact test."""
-        raise NotImplementedError
 
     def summary(self, values: Values) -> Summary:
         """See the protocol."""

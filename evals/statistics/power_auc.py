@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import brentq
@@ -72,18 +73,13 @@ def n_to_settle_auc(
     _check_design(n_positive, n_negative)
     if not (0 <= auc <= 1 and 0 < null < 1 and smallest_effect >= 0):
         raise ValueError(f"impossible claim: {auc} against {null}, effect {smallest_effect}")
-    n, share = n_positive + n_negative, n_positive / (n_positive + n_negative)
 
-    def enough(items: int) -> bool:
-        positive = round(items * share)
-        truth = _error(auc, positive, items - positive)
-        critical = _z(1 - alpha) * _error(null, positive, items - positive)
+    def enough(positive: int, negative: int) -> bool:
+        truth = _error(auc, positive, negative)
+        critical = _z(1 - alpha) * _error(null, positive, negative)
         return _decision_power(auc - null, truth, critical, smallest_effect, alpha) >= power
 
-    # Neither class ever shrinks as items are added, so the standard errors only fall.
-    tried = range(n + 1, MOST_ITEMS + 1)
-    found = bisect_left(tried, True, key=enough)
-    return tried[found] if found < len(tried) else None
+    return _least_more(n_positive, n_negative, enough)
 
 
 def n_to_exclude_auc(
@@ -107,15 +103,27 @@ def n_to_exclude_auc(
     _check_design(n_positive, n_negative)
     if not (0 < null < 1 and smallest_effect > 0):
         raise ValueError(f"nothing to exclude: {smallest_effect} above {null}")
-    n, share = n_positive + n_negative, n_positive / (n_positive + n_negative)
 
-    def enough(items: int) -> bool:
-        positive = round(items * share)
-        error = _error(null, positive, items - positive)
+    def enough(positive: int, negative: int) -> bool:
+        error = _error(null, positive, negative)
         return float(norm.cdf(smallest_effect / error - _z(1 - alpha))) >= power
 
+    return _least_more(n_positive, n_negative, enough)
+
+
+def _least_more(n_positive: int, n_negative: int, enough: Callable[[int, int], bool]) -> int | None:
+    """The least number above the present one, at its share of positives, that is enough.
+
+    Neither class ever shrinks as items are added, so the standard errors only fall.
+    """
+    n, share = n_positive + n_negative, n_positive / (n_positive + n_negative)
+
+    def at(items: int) -> bool:
+        positive = round(items * share)
+        return enough(positive, items - positive)
+
     tried = range(n + 1, MOST_ITEMS + 1)
-    found = bisect_left(tried, True, key=enough)
+    found = bisect_left(tried, True, key=at)
     return tried[found] if found < len(tried) else None
 
 
