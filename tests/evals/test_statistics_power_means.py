@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from statsmodels.stats.power import TTestPower
 
@@ -24,6 +24,7 @@ def test_a_large_effect_still_needs_items_that_could_be_significant() -> None:
     assert paired_items(50.0, 9, alpha=0.05, power=0.8) == 10
 
 
+@example(5.0, 0.05)
 @given(st.floats(3.0, 1e6), st.sampled_from([0.05, 0.01, 1e-4]))
 def test_any_large_effect_has_a_number(effect: float, alpha: float) -> None:
     """scipy's noncentral t is NaN at some of them (an effect of 5 among 6 items is one)."""
