@@ -116,6 +116,9 @@ def open_set(name: str, kind: str | None = None) -> DataSet:
         return DataSet(name, contents, one.kind, one.author, one.licence, one.card)
     path = Path(name)
     if not _is_file(path):
+        within = _files_within(path)
+        if within:
+            raise UserError(f"{name}: a folder; name one of its files: {', '.join(within)}")
         raise UserError(
             f"{name}: neither a file nor a set of threearc's own: {', '.join(BUILT_IN)}"
         )
@@ -181,6 +184,15 @@ def _is_file(path: Path) -> bool:
         return path.is_file()
     except (OSError, ValueError):  # too long a name, a NUL
         return False
+
+
+def _files_within(path: Path) -> list[str]:
+    """What somebody may have meant by a folder: its data files, of a generated one its records."""
+    try:
+        found = sorted(path.glob("records/*.jsonl")) or sorted(path.glob("*.jsonl"))
+    except (OSError, ValueError):
+        return []
+    return [str(one) for one in found]
 
 
 def _read_meta(path: Path) -> Meta:

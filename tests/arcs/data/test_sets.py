@@ -207,6 +207,18 @@ def test_a_shared_passage_of_eight_words_is_an_overlap(run: Run, tmp_path: Path)
     assert run("data", "check-overlap", second, third)[0] == 0
 
 
+def test_a_folder_says_which_of_its_files_may_be_meant(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    gold = write(tmp_path / "records" / "gold.jsonl", record(1, "A question"))
+    write(tmp_path / "prompts.jsonl", record(1, "A question"))
+    status, _, err = run("data", "stats", tmp_path)
+    assert status == 2 and err.endswith(f"a folder; name one of its files: {gold}\n")
+    gold.unlink()
+    assert str(tmp_path / "prompts.jsonl") in run("data", "stats", tmp_path)[2]
+    (tmp_path / "prompts.jsonl").unlink()
+    assert "neither a file nor a set" in run("data", "stats", tmp_path)[2]
+
+
 def test_sets_of_one_author_are_not_independent(run: Run, tmp_path: Path) -> None:
     assert generator_not_independent("chef_train", "chef_fresh") is True
     assert generator_not_independent("small_tasks", "humaneval") is False
