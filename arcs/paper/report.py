@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from arcs.paper.table import NOT_MEASURED, OUTSIDE, WITHIN
 
 Found = Mapping[str, Any]
 _STYLE = {WITHIN: "green", OUTSIDE: "yellow", NOT_MEASURED: "dim"}
+_WORD_WIDTH = len(NOT_MEASURED)
 
 
 def report(metrics: Found) -> Group:
@@ -56,11 +58,11 @@ def _table(metrics: Found, notes: Mapping[str, int], reasons: Mapping[str, str])
         "independent figure), not whether it is right; numbers and letters: below",
         box=SIMPLE_HEAD, title_justify="left", pad_edge=False,
     )  # fmt: skip
-    table.add_column("quantity, checkpoint", overflow="fold", min_width=16)
+    table.add_column("quantity, checkpoint", overflow="fold")
     for column in ("paper", "inde-\npendent", "ours"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("substi-\ntuted", overflow="fold", min_width=6, max_width=8)
-    table.add_column("", overflow="fold", min_width=12, max_width=15)
+    table.add_column("substi-\ntuted", overflow="fold", width=8)
+    table.add_column("", no_wrap=True)  # wrapped in _word: rich would cut words where it is narrow
     for row in metrics["rows"]:
         numbers = ", ".join(str(notes[one]) for one in row["substituted"])
         table.add_row(
@@ -97,13 +99,17 @@ def _number(value: float, unit: str, *, bare: bool = False) -> str:
 
 def _word(row: Found, reasons: Mapping[str, str]) -> Text:
     word = row["word"]
-    text = Text(word, style=_STYLE.get(word, ""))
+    text = Text(_wrapped(word), style=_STYLE.get(word, ""))
     if word == NOT_MEASURED and row["why_not"]:
-        text.append(f" ({reasons[row['why_not']]})")
+        text.append(f"\n({reasons[row['why_not']]})")
     independent = row["independent_word"]
     if independent in (WITHIN, OUTSIDE):
-        text.append(f"\ni: {independent}")
+        text.append("\n" + _wrapped(f"i: {independent}"))
     return text
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _WORD_WIDTH)
 
 
 def _sentences(metrics: Found) -> list[str]:

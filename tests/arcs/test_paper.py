@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from arcs.measure.config import parse as parse_measure
 from arcs.paper.config import PaperConfig, resolve
@@ -415,6 +416,30 @@ def test_the_report_shows_every_row_and_that_a_model_stands_in():
                  "no row says anything of Large", "could not be run: w", "not measured", "(a)",
                  "a: too few", "1 lie within our interval and 0 outside; 2 of 3 rows"):  # fmt: skip
         assert said in text, said
+
+
+def test_no_word_of_the_table_is_cut_on_a_narrow_terminal():
+    notes = [f"substitute {n}" for n in range(40)]
+    row = table_of(
+        {"read": PASS, "quantity": "answers that check themselves (adversarial-self)",
+         "paper": {"k": 100, "n": 193, "place": "p"}}, passed(0.4, 0.2, 0.5),
+    ) | {"substituted": notes, "independent": {"value": 0.317, "k": 101, "n": 164},
+         "independent_word": "within the interval"}  # fmt: skip
+    row["ours"] = row["ours"] | {
+        "interval": {"low": -100.0, "high": -100.0}
+    }  # as wide as they come
+    refused = row | {"word": "not measured", "why_not": "too few"}
+    metrics = {
+        "rows": [row, refused], "model": {"name": "S"}, "recipe": {"of": "L", "stands_in": True},
+        "config": {"profile": "quick"}, "stages": [],
+    }  # fmt: skip
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(report(metrics))
+    lines = [line.rstrip() for line in captured.get().splitlines()]
+    ends = [line.rsplit("  ", 1)[-1].strip() for line in lines]
+    for whole in ("not measured", "(a)", "i: within", "the interval"):
+        assert whole in ends, whole
 
 
 # -- mistakes --------------------------------------------------------------------------------------
