@@ -57,7 +57,10 @@ def engine_findings(probed: Probed) -> list[Finding]:
         ]
     if probed.status != "ok":
         message = f"{title} {_WHAT_HAPPENED[probed.status]}: {probed.reason}"
-        return [Finding("problem", "engines", message, f"install it anew: {install}")]
+        fix = f"install it anew: {install}"
+        if probed.status == "timeout":  # a busy machine, or the first import after an installation
+            fix = f"run doctor again when the machine is quiet; if it stays silent, {fix}"
+        return [Finding("problem", "engines", message, fix)]
     absent = probed.document.get("missing_packages") or []
     found = []
     if absent:

@@ -262,6 +262,16 @@ def test_an_engine_that_is_wrong_in_float32_is_not_usable_and_tf32_is():
     assert any(finding.fix == "export X=0" for finding in engine_findings(reduced))
 
 
+def test_an_engine_that_is_only_slow_is_asked_again_before_it_is_installed_anew():
+    (slow,) = engine_findings(Probed("torch", "timeout", "no answer within 90 s"))
+    (dead,) = engine_findings(Probed("torch", "crashed", "SIGILL"))
+    assert slow.level == dead.level == "problem"
+    assert slow.fix is not None and slow.fix.startswith(
+        "run doctor again when the machine is quiet"
+    )
+    assert dead.fix is not None and dead.fix.startswith("install it anew")
+
+
 NVIDIA = Gpu("nvidia", "NVIDIA L4", 24 << 30, "550.54", "nvidia-smi")
 
 
