@@ -86,6 +86,8 @@ class StageRecipe(_Record):
     """Of falsify: the stage whose run is falsified."""
     prompts: PromptSet | None = None
     """Which of the paper's prompts are asked; without its files as many that ship."""
+    needs_judge: bool = False
+    """Nothing that ships labels it: left out unless --judge names what does."""
     only_thinking: bool = False
     """Nothing is left of it on a model without a thinking mode."""
 
