@@ -139,6 +139,8 @@ class Recipe(_Record):
             for other in (stage.adapter_of, stage.base_of, stage.source):
                 if other is not None and other not in before:
                     raise ValueError(f"stage {stage.name}: {other} does not come before it")
+            if stage.needs_judge and stage.kind != "measure":
+                raise ValueError(f"stage {stage.name}: only a measurement asks --judge")
             if stage.name in before:
                 raise ValueError(f"two stages are called {stage.name}")
             before.add(stage.name)

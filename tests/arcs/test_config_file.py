@@ -235,7 +235,7 @@ VALUES = [
     ("bench", "prompts = 0", "error: --config s.toml: prompts: "),
     ("bench", 'work = "eval"\nrows = 9', "error: s.toml: --rows means nothing to bench eval"),
     ("paper", 'model = "qwen3-0.6b"\nonly = ["arc9"]', "error: s.toml: --only arc9: choose from"),
-    ("audit", 'fail_on = "x"', "error: "),
+    ("bench", 'engine = "x"', "error: s.toml: --engine x: choose one of"),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from arcs.judging.opening import JudgeOptions
 from arcs.measure.judged import JudgeSettings
+from arcs.paper import runners
 from arcs.paper.command import _judging
 from arcs.paper.config import PaperConfig, resolve
 from arcs.paper.forecast import forecast
@@ -21,6 +23,9 @@ from arcs.progress import Reporter
 from arcs.runs import RunDirectory
 from evals.mcas import AXES
 from models.errors import UserError
+from tests.support.chat_server import said, serving
+from tests.support.command_line import call_here
+from tests.support.measure_bench import MeasureBench
 
 MODEL, JUDGE = "Qwen3-0.6B", "api:http://h/v1#m"
 RECIPE = recipes()[MODEL]
@@ -155,3 +160,50 @@ def test_the_judge_reaches_its_stage_with_what_is_left_of_the_budget(
         run_stage(stage, run, Reporter(quiet=True), judging)  # labels that failed are asked again
         left = [one.options.budget_usd for _, one in asked]
         assert left == ([1.0, 0.75] if lacking else [1.0])
+
+
+@pytest.mark.slow
+def test_a_judge_below_its_bar_stops_its_stage_alone_and_may_be_paid_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The training is another test's: its stage is handed an adapter."""
+    pytest.importorskip("openai")
+    bench = MeasureBench(tmp_path, context=2048)
+
+    def train(_: Any, run: RunDirectory, __: Any) -> None:
+        shutil.copytree(bench.live, run.path / "adapter")
+        run.write_json("metrics.json", {})
+
+    monkeypatch.setitem(runners._RUN, "arc1", train)
+    stages = tuple(one for one in RECIPE.stages if one.name in ("all-modules", "mcas"))
+    mcas = tuple(one for one in RECIPE.rows if one.stage == "mcas")
+    small = RECIPE.model_copy(update={"stages": stages, "rows": mcas})
+    monkeypatch.setitem(recipes(), MODEL, small)  # type: ignore[misc]
+    monkeypatch.setitem(small.stage("mcas").quick, "n_predict", [8])
+    out, here = tmp_path / "out", {"cwd": tmp_path, "THREEARC_CACHE": str(tmp_path / "cache")}
+    with serving(lambda *_: said("1")) as (url, requests):  # whatever is asked
+        (tmp_path / "s.toml").write_text(
+            f'model = "{bench.model}"\nas = "qwen3-0.6b"\nprofile = "quick"\n'
+            f'backend = "torch"\njudge = "api:{url}#m"\njudge_tries = 1\nout = "elsewhere"\n'
+        )
+        done = call_here("paper", "--config", "s.toml", "--out", out, "--json", **here)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert [one["state"] for one in found["stages"]] == ["finished", "refused"]
+        assert len(found["rows"]) == 3
+        assert all("continue with --judge-below-bar" in row["why_not"] for row in found["rows"])
+        saved = json.loads((out / "manifest.json").read_text())["config"]
+        assert (saved["judge"], saved["profile"]) == (f"api:{url}#m", "quick")
+        asked = len(requests)
+        again = ("paper", "--run", out, "--json")
+        done = call_here(*again, "--judge-below-bar", **here)
+        found = json.loads(done.stdout)
+        assert [one["state"] for one in found["stages"]] == ["finished"] * 2, done.stderr
+        assert {row["why_not"] for row in found["rows"]} == {
+            "the rule or judge behind it is below its bar"}  # fmt: skip
+        paid = len(requests)
+        assert 0 < paid - asked <= 2 * 4 * len(NAMES)  # no reference is asked twice
+        assert json.loads(call_here(*again, **here).stdout) == found  # kept with the run
+        assert len(requests) == paid
+    done = call_here(*again, "--judge", "gguf", **here)
+    assert done.returncode == 2 and f"--judge is api:{url}#m in this run, not gguf" in done.stderr

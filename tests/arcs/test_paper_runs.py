@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from arcs.paper.recipe import recipes
-from tests.support.chat_server import said, serving
 from tests.support.command_line import call_here
 from tests.support.kills import kill_in
 from tests.support.paper_bench import quick, run
@@ -25,11 +24,6 @@ THREEARC = str(Path(sys.executable).parent / "threearc")
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("paper")
-
-
-def manifest(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((path / "manifest.json").read_text())
-    return found
 
 
 def test_arc3_recipe_whole_and_after_a_kill(root: Path, paper_artifacts: Path):
@@ -69,33 +63,17 @@ def test_arc3_recipe_whole_and_after_a_kill(root: Path, paper_artifacts: Path):
 def test_arc1_recipe_trains_once_for_both_modes(root: Path, monkeypatch: Any):
     small = {"limit": 2, "n_predict": [4, 6, 8, 12], "train_limit": 4, "evaluation_limit": 1,
              "evaluation_n_predict": [8], "rank": 4, "max_length": 128}  # fmt: skip
-    monkeypatch.setitem(recipes()["Qwen3-0.6B"].stage("mcas").quick, "n_predict", [8])
     for stage in recipes()["Qwen3-0.6B"].stages:
         for key in small.keys() & {*stage.quick, *(() if stage.adapter_of else ("rank",))}:
             monkeypatch.setitem(stage.quick, key, small[key])
     model = build_tiny("qwen3", root / "qwen3", max_position_embeddings=8192, template=QWEN)
-    out = root / "arc1"
-    with serving(lambda *_: said("1")) as (url, _):  # a judge that is not to be believed
-        (root / "paper.toml").write_text(f'judge = "api:{url}#m"\nas = "qwen3-0.6b"\n')
-        own = ("--config", str(root / "paper.toml"), "--judge-tries", "1")
-        found = run(root, quick(model, "qwen3-0.6b", out, *own))
-        assert manifest(out)["config"]["judge"] == f"api:{url}#m"
-        states = {one["name"]: one["state"] for one in found["stages"]}
-        assert states.pop("mcas") == "refused"  # and no other
-        assert set(states.values()) == {"finished"}, found["stages"]
-        mcas = [row for row in found["rows"] if row["stage"] == "mcas"]
-        assert len(mcas) == 3 and all("below its bar" in row["why_not"] for row in mcas)
-        again = ["paper", "--run", str(out), "--json", "--judge-below-bar"]
-        found = run(root, again)
-        labelled = [json.loads(line) for line in
-                    (out / "stages/mcas/base.labels.jsonl").read_text().splitlines()]  # fmt: skip
-        assert labelled and run(root, [*again[:-1]]) == found  # kept with the run
-    assert {one["state"] for one in found["stages"]} == {"finished"}, found["stages"]
-    mcas = [row for row in found["rows"] if row["stage"] == "mcas"]
-    assert {(row["word"], row["why_not"]) for row in mcas} == {
-        ("not measured", "the rule or judge behind it is below its bar")}  # fmt: skip
+    found = run(root, quick(model, "qwen3-0.6b", root / "arc1"))
+    states = {one["name"]: one["state"] for one in found["stages"]}
+    assert states.pop("mcas") == "left out"  # no judge is named
+    assert set(states.values()) == {"finished"}, found["stages"]
     stages = root / "arc1/stages"
-    manifests = {path.name: manifest(path) for path in stages.iterdir() if path.name != "mcas"}
+    manifests = {path.name: json.loads((path / "manifest.json").read_text())
+                 for path in stages.iterdir()}  # fmt: skip
     for name in ("all-modules", "attention"):
         assert manifests[name]["adapter"] == manifests[f"{name}-thinking"]["adapter"], name
         assert not (stages / f"{name}-thinking" / "train").exists()
