@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -103,7 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send(raw[: self.hub.breaks_after], headers, of=len(raw))
             if self.hub.stalls is not None:
                 self.hub.stalls.set()
-                self.rfile.read(1)  # until the other side is gone
+                with contextlib.suppress(OSError):
+                    self.rfile.read(1)  # until the other side is gone
             self.close_connection = True
         else:
             self.send(raw, headers)
@@ -217,13 +219,14 @@ def test_what_a_killed_download_leaves_is_said_and_no_later_try_goes_on_with_it(
     assert hub.stalls.wait(100)
     killed.kill()
     killed.wait()
-    ((left, _),) = unfinished_downloads()
+    left = unfinished_downloads()  # several files are fetched at a time
+    assert left
     done = call_here("models")
     assert done.returncode == 0
-    assert f"1 unfinished download(s), {left.stat().st_size}B" in done.stdout
+    assert f"{len(left)} unfinished download(s), " in done.stdout
     hub.breaks_after = hub.stalls = None
     assert run(hub.url, tmp_path, "me/tiny").startswith(f"made tiny me/tiny@{COMMIT} ")
-    assert [path for path, _ in unfinished_downloads()] == [left]  # as docs/first-hour.md says
+    assert unfinished_downloads() == left  # as docs/first-hour.md says
     freed = done.stdout.rsplit("free the space with: ", 1)[1]
     assert subprocess.run(["sh", "-c", freed], check=False).returncode == 0
     assert unfinished_downloads() == []
