@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -69,6 +70,21 @@ def _snapshot(repo: str, revision: str, offline: bool) -> Path:
             local_files_only=offline,
         )
     )
+
+
+def unfinished_downloads() -> list[tuple[Path, int]]:
+    """Files in the hub's cache that a download has begun, and their bytes.
+
+    Each belongs to one that is running now, or to one that was killed: the hub client then leaves
+    it, and no later try goes on with it.
+    """
+    from huggingface_hub import constants
+
+    found = []
+    for path in sorted(Path(constants.HF_HUB_CACHE).glob("models--*/blobs/*.incomplete")):
+        with contextlib.suppress(OSError):  # it has arrived meanwhile
+            found.append((path, path.stat().st_size))
+    return found
 
 
 def cached_snapshot(repo: str, revision: str) -> Path | None:

@@ -65,9 +65,7 @@ class Asking:
         options = JudgeOptions(max_tokens=settings.judge_max_tokens, threads=settings.judge_threads)
         if config.judge is not None:  # they are of that judge, not of what stands in for none
             options = replace(self.options, max_tokens=options.max_tokens, threads=options.threads)
-        if options.budget_usd is not None:
-            left = max(0.0, options.budget_usd - spent_in(root, options))
-            options = replace(options, budget_usd=left)
+        options = left_of(options, root)
         return JudgeSettings(
             settings.judge or LEXICAL, options, self.cache, config.judge_references
         )
@@ -102,13 +100,22 @@ def keep_paying(run: RunDirectory, options: JudgeOptions) -> None:
         run.write_json(PAYING, kept)
 
 
-def spent_in(root: Path, prices: JudgeOptions) -> float:
-    """US dollars that a judge was paid in the evaluations of a run and of its seeds, by timing.
+def left_of(options: JudgeOptions, root: Path, folder: str = FOLDER) -> JudgeOptions:
+    """The options with what is left of the budget, if there is one; see :func:`spent_in`."""
+    if options.budget_usd is None:
+        return options
+    left = max(0.0, options.budget_usd - spent_in(root, options, folder))
+    return replace(options, budget_usd=left)
+
+
+def spent_in(root: Path, prices: JudgeOptions, folder: str = FOLDER) -> float:
+    """US dollars that a judge was paid, by timing, in the runs that ``root`` and the runs within it
+    have in their ``folder``: of Arc 1, the evaluations of a run and of its seeds.
 
     Tokens of a sitting without prices count at these.
     """
     found = 0.0
-    for path in root.rglob(f"{FOLDER}/*/{TIMING}"):
+    for path in root.rglob(f"{folder}/*/{TIMING}"):
         for phase in json.loads(path.read_text(encoding="utf-8"))["phases"].values():
             counts = phase["counts"]
             unpriced = (int(counts.get(f"unpriced_{name}", 0)) for name in TOKENS)

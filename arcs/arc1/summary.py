@@ -79,11 +79,19 @@ def _fill(
     cells: dict[str, Cell | None], evaluation: str, found: Json, name: str, svr_from: str | None
 ) -> None:
     """Put what an evaluation says of a condition into its row, SVR from ``svr_from`` alone."""
+    for measure, cell in cells_of(evaluation, found, name).items():
+        if measure != "svr" or evaluation == svr_from:
+            cells[measure] = cell
+
+
+def cells_of(evaluation: str, found: Json, name: str) -> dict[str, Cell]:
+    """What an evaluation says of a condition, by measure; each says whether its judge failed."""
     condition, failing = found["conditions"][name], _failing(found)
-    for measure, cell in _CELLS[evaluation](condition.get("result", condition)).items():
-        if cell is not None and (measure != "svr" or evaluation == svr_from):
-            below = bool(failing & set(_NEEDS.get(measure, ())))
-            cells[measure] = {**cell, "judge_not_valid": below}
+    return {
+        measure: {**cell, "judge_not_valid": bool(failing & set(_NEEDS.get(measure, ())))}
+        for measure, cell in _CELLS[evaluation](condition.get("result", condition)).items()
+        if cell is not None
+    }
 
 
 def paper_rows(model: str) -> list[dict[str, Any]]:

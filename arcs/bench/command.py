@@ -61,16 +61,16 @@ def start(request: Request, *, engine: str, as_json: bool) -> None:
     """Time one engine here or all in processes of their own, and print."""
     if request.work not in (*WORK, ALL):
         known = ", ".join((*WORK, ALL, "eval"))
-        raise UserError(f"unknown work {request.work!r}: choose one of {known}")
+        raise UserError(f"WORK {request.work}: choose one of {known}")
     if request.dtype not in get_args(Dtype):
         known = ", ".join(get_args(Dtype))
-        raise UserError(f"unknown --dtype {request.dtype!r}: choose one of {known}")
+        raise UserError(f"--dtype {request.dtype}: choose one of {known}")
     if request.prompts > len(QUESTIONS):
         raise UserError(f"--prompts is {request.prompts}: there are {len(QUESTIONS)}")
     available = available_backends()
     if engine not in (ALL, *available):
         known = ", ".join((*available, ALL))
-        raise UserError(f"unknown engine {engine!r}: choose one of {known}")
+        raise UserError(f"--engine {engine}: choose one of {known}")
     if engine == ALL:
         document = _every(available, request)
     else:

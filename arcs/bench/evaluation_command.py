@@ -61,7 +61,7 @@ def run(request: EvalRequest, say: Say) -> dict[str, Any]:
 
     if request.quantisation not in ("original", *KINDS):
         known = ", ".join(("original", *KINDS))
-        raise UserError(f"unknown quantisation {request.quantisation!r}: choose one of {known}")
+        raise UserError(f"--quant {request.quantisation}: choose one of {known}")
     from arcs.bench.evaluation import Bench, measure_evaluation
     from backends.llamacpp.model import open_gguf
     from backends.llamacpp.threads import default_threads
@@ -108,7 +108,7 @@ def _engines(asked: str) -> tuple[Sequence[str], list[str]]:
     available = available_backends()
     if asked not in (ALL, NONE, *available):
         known = ", ".join((*available, ALL, NONE))
-        raise UserError(f"unknown engine {asked!r}: choose one of {known}")
+        raise UserError(f"--engine {asked}: choose one of {known}")
     if asked == NONE:
         return (), []
     wanted = available if asked == ALL else {asked: available[asked]}

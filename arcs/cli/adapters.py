@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from arcs.cli import app
+from arcs.cli.config_file import Config, Json
 
 adapters = typer.Typer(
     help="Show LoRA adapters, convert them between PEFT, mlx-lm and llama.cpp, and merge them.",
@@ -45,7 +46,8 @@ def export(
     to: Annotated[str, typer.Option(help="mlx, gguf or peft")],
     out: Annotated[Path, typer.Option(help="New directory to write")],
     model: _Model = None,
-    json_output: _Json = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Write an adapter for another program, and prove by logits that it computes the same.
 
@@ -72,7 +74,8 @@ def merge(
         typer.Option(help="float32, bfloat16 or float16. Default: what the base is stored in."),
     ] = None,
     model: _Model = None,
-    json_output: _Json = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Add an adapter to its base's weights: a complete Hugging Face directory, proven by logits.
 

@@ -9,7 +9,7 @@ import typer
 
 from arcs.cli import app
 from arcs.cli import judge_options as opts
-from arcs.cli.config_file import Config
+from arcs.cli.config_file import Config, Json
 from models.errors import UserError
 
 
@@ -170,12 +170,7 @@ def arc2(
             help="What the paper's published sweeps determine; no run",
         ),
     ] = False,
-    json_output: Annotated[
-        bool,
-        typer.Option(
-            "--json/--no-json", help="Print one JSON document on stdout", show_default=False
-        ),
-    ] = False,
+    json_output: Json = False,
 ) -> None:
     """Which attention heads carry a disposition, and does damping them move it alone?
 

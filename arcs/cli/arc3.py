@@ -9,7 +9,7 @@ import typer
 
 from arcs.cli import app
 from arcs.cli import judge_options as opts
-from arcs.cli.config_file import Config
+from arcs.cli.config_file import Config, Json
 
 
 @app.command(
@@ -111,12 +111,7 @@ def arc3(
         typer.Option(help="Continue this run where it was stopped", show_default=False),
     ] = None,
     config: Config = None,
-    json_output: Annotated[
-        bool,
-        typer.Option(
-            "--json/--no-json", help="Print one JSON document on stdout", show_default=False
-        ),
-    ] = False,
+    json_output: Json = False,
     judge_threads: opts.JudgeThreads = None,
     judge_max_tokens: opts.JudgeMaxTokens = None,
     judge_concurrency: opts.JudgeConcurrency = None,

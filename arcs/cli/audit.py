@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from arcs.cli import app
+from arcs.cli.config_file import Config, Json
 
 
 @app.command(
@@ -35,10 +36,13 @@ def audit(
         str | None,
         typer.Option(help="Exit with status 1 at this severity or worse", show_default=False),
     ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Show every place of a finding")] = False,
+    full: Annotated[
+        bool, typer.Option("--full/--no-full", help="Show every place of a finding")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Also write audit.json into this folder")] = None,
     list_audits: Annotated[bool, typer.Option("--list", help="List the audits and exit.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Look for known artifact patterns in anyone's results.
 

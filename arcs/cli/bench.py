@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from arcs.cli import app
+from arcs.cli.config_file import Config, Json
 from models.errors import UserError
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(help="eval: default one a physical core", min=1)
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """How fast are generation, extraction, training and evaluation, beside the plain libraries?
 

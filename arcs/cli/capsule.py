@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from arcs.cli import app
-
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout")]
+from arcs.cli.config_file import Config, Json
 
 
 @app.command(epilog="Example: threearc capsule runs/arc3-20260101-120000 --out claim.json")
@@ -21,7 +20,7 @@ def capsule(
         Path | None, typer.Option(help="File to write; default: capsule.json in the run",
                                   show_default=False)
     ] = None,
-    json_output: _Json = False,
+    json_output: Json = False,
 ) -> None:  # fmt: skip
     """One file of what a run's claim rests on: ids, hashes, gates, labels, states, verdicts."""
     from arcs.capsules.command import capsule as start
@@ -65,14 +64,15 @@ def verify(
     allow_weak_sandbox: Annotated[
         bool | None,
         typer.Option(
-            "--allow-weak-sandbox",
+            "--allow-weak-sandbox/--no-allow-weak-sandbox",
             help="Run model-written code with resource limits only, where nothing better is there",
             show_default=False,
         ),
     ] = None,
     sample: Annotated[int, typer.Option(help="Answers to replay")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample")] = 0,
-    json_output: _Json = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:  # fmt: skip
     """Replay a random sample of a capsule here, and say what reproduces, and to what tolerance.
 

@@ -63,10 +63,13 @@ def words(ctx: Any, command: str, key: str) -> tuple[str, ...]:
         from arcs.arc1.recipes import recipes
 
         return tuple(recipes())
-    if key == "arc":
+    if (command, key) == ("init", "command"):
         from arcs.cli.template import configurable
 
-        return tuple(configurable(ctx.find_root().command))
+        typed = list(ctx.params.get("command") or ())
+        known = [name.split() for name in configurable(ctx.find_root().command)]
+        return tuple({one[len(typed)]: 0 for one in known
+                      if one[: len(typed)] == typed and len(one) > len(typed)})  # fmt: skip
     from arcs.cli.settings import choices_of
 
     found = choices_of(command, key)

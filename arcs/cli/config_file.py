@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import shlex
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ import typer
 
 from models.errors import UserError
 
-AS_FLAGS = ("run", "config")
-"""Options that say which run or file is meant, and are no settings."""
+AS_FLAGS = ("--run", "--config", "--dry-run", "--list")
+"""Options that say which run or file is meant, or that nothing is to be run: no settings."""
 NUMBERS = {int: "a whole number", float: "a number"}
 
 
@@ -52,10 +51,15 @@ def settings_of(command: Any) -> dict[str, Setting]:
     for one in command.params:
         flags = [flag for flag in one.opts if flag.startswith("--")]
         key = (flags[0][2:] if flags else str(one.name)).replace("-", "_")
-        if one.name in hints and key not in AS_FLAGS:
+        if one.name in hints and not set(flags) & set(AS_FLAGS):
             kind, several = _kind(hints[str(one.name)])
             found[key] = Setting(str(one.name), key, kind, several, one)
     return found
+
+
+def apart_of(command: Any) -> tuple[str, ...]:
+    """Those of AS_FLAGS that a command has."""
+    return tuple(flag for flag in AS_FLAGS if any(flag in one.opts for one in command.params))
 
 
 def _kind(hint: Any) -> tuple[type, bool]:
@@ -71,24 +75,35 @@ def load(context: typer.Context, path: Path | None) -> Path | None:
     if path is None or context.resilient_parsing:
         return path
     settings = settings_of(context.command)
-    values = read(path, settings, " ".join(context.command_path.split()[1:]))
+    values = read(path, context.command, " ".join(context.command_path.split()[1:]))
+    for key, value in values.items():
+        try:
+            settings[key].parameter.process_value(context, value)
+        except typer.BadParameter as error:  # a bound that the option itself declares
+            raise UserError(f"--config {path}: {key}: {error.message}") from None
     context.default_map = {settings[key].name: value for key, value in values.items()}
     _READ.set((context, path, tuple(settings[key] for key in values)))
     return path
 
 
-def read(path: Path, settings: Mapping[str, Setting], command: str) -> dict[str, Any]:
-    """Key -> value as the command line would give it. Raises UserError for the first mistake."""
+def read(path: Path, command: Any, name: str) -> dict[str, Any]:
+    """Key -> value as the command line would give it. Raises UserError for the first mistake.
+
+    ``name``: what is typed for ``command`` after ``threearc``.
+    """
+    settings = settings_of(command)
     values: dict[str, Any] = {}
     for written, value in _table(path).items():
         key = written.replace("-", "_")
         if key not in settings:
-            why = _unknown(key, value, settings, command)
+            flag = f"--{key.replace('_', '-')}"
+            why = (f"give it as a flag, {flag}" if flag in apart_of(command)
+                   else _unknown(key, value, settings, name))  # fmt: skip
             raise UserError(f"--config {path}: {written}: {why}")
         if key in values:
             raise UserError(f"--config {path}: {key} stands there twice, once with a dash")
         try:
-            values[key] = _given(settings[key], value, command)
+            values[key] = _given(settings[key], value, name)
         except ValueError as error:
             raise UserError(f"--config {path}: {written}: {error}, not {value!r}") from None
     return values
@@ -110,12 +125,10 @@ def _table(path: Path) -> dict[str, Any]:
 def _unknown(key: str, value: Any, settings: Mapping[str, Setting], command: str) -> str:
     import difflib
 
-    if key in AS_FLAGS:
-        return f"give it as a flag, --{key}"
     if isinstance(value, dict):
         return "a table; options stand at the top of the file, without one"
     close = difflib.get_close_matches(key, settings, n=1, cutoff=0.5)
-    listing = f"threearc init --arc {shlex.quote(command)} lists them"
+    listing = f"threearc init {command} lists them"
     hint = f"did you mean {close[0]}?" if close else listing
     return f"threearc {command} has no such option; {hint}"
 
@@ -188,3 +201,8 @@ def config_option(panel: str | None = None) -> Any:
 
 
 Config = Annotated[Path | None, config_option()]
+Json = Annotated[
+    bool,
+    typer.Option("--json/--no-json", help="Print one JSON document on stdout", show_default=False),
+]
+"""``--json`` of a command with ``--config``: what the file switches on, a flag switches off."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from arcs.cli import app
+from arcs.cli.config_file import Config, Json
 
 
 @app.command(
@@ -25,13 +26,17 @@ def consistency(
     prompts: Annotated[int, typer.Option(help="Texts compared, 1 to 20", min=1, max=20)] = 20,
     max_tokens: Annotated[int, typer.Option(help="Tokens a text", min=1)] = 128,
     bisect: Annotated[
-        bool, typer.Option("--bisect", help="Name the first layer and module where engines part")
+        bool,
+        typer.Option(
+            "--bisect/--no-bisect", help="Name the first layer and module where engines part"
+        ),
     ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for consistency.json, or for --bisect's reproduction"),
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Do MLX, PyTorch and llama.cpp agree on this machine, and within what?
 

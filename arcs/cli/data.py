@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from arcs.cli import app
+from arcs.cli.config_file import Config, Json
 from arcs.cli.data_import import imports
 from models.errors import UserError
 
@@ -69,7 +70,8 @@ def stats(
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Tokens above which a record is too long; 1024.")
     ] = None,
-    json_output: _Json = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Count categories; measure lengths, diversity, style, licences, near duplicates within."""
     from arcs.data.command import stats as start
@@ -87,7 +89,8 @@ Examples:\n
 def validate(
     path: Annotated[Path, typer.Argument(help="A JSONL file, or a folder of them.")],
     kind: _Kind = None,
-    json_output: _Json = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """List every bad line, and of a generated folder what does not fit. Exits 1 for any."""
     from arcs.data.command import validate as start
@@ -115,7 +118,8 @@ def split(
         str | None, typer.Option(help="Hold the fractions within each value of this field.")
     ] = None,
     kind: _Kind = None,
-    json_output: _Json = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Split a set by item id, near duplicates on one side, before anything is generated."""
     from arcs.data.command import make_split
@@ -140,9 +144,14 @@ def mix(
     out: Annotated[Path, typer.Option(help="New file.")],
     seed: Annotated[int, typer.Option(min=0, help="Of the permutations.")] = 0,
     one_per_prompt: Annotated[
-        bool, typer.Option("--one-per-prompt", help="Pass over prompts that an earlier set has.")
+        bool,
+        typer.Option(
+            "--one-per-prompt/--no-one-per-prompt",
+            help="Pass over prompts that an earlier set has.",
+        ),
     ] = False,
-    json_output: _Json = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Mix training files in stated amounts; the mixture is described beside it."""
     from arcs.data.command import mix_sets
@@ -159,7 +168,8 @@ def check_overlap(
         list[str], typer.Argument(help="Two or more sets or files; humaneval is a set too.")
     ],
     kind: _Kind = None,
-    json_output: _Json = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Find exact, near and partly equal prompts and answers. Exits with status 1 for any."""
     from arcs.data.command import check_overlap as start

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from arcs.cli.config_file import Config, Json
 from models.errors import UserError
 
 imports = typer.Typer(
@@ -30,11 +31,11 @@ _MakeIds = Annotated[
     str | None, typer.Option(help="Make ids of this and the row's number, e.g. my -> my-0007.")
 ]
 _KeepGood = Annotated[
-    bool, typer.Option("--keep-good", help="Write the good rows in spite of bad ones.")
+    bool,
+    typer.Option("--keep-good/--no-keep-good", help="Write the good rows in spite of bad ones."),
 ]
 _Author = Annotated[str | None, typer.Option(help="Who wrote the prompts.")]
 _Licence = Annotated[str | None, typer.Option(help="Licence of the data.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 @imports.command(
@@ -60,7 +61,8 @@ def csv(
     keep_good: _KeepGood = False,
     author: _Author = None,
     licence: _Licence = None,
-    json_output: _Json = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Read a CSV file with a header. Every bad row is listed; exits with status 1 for any."""
     from arcs.data.columns import Columns, pairs_of
@@ -94,7 +96,8 @@ def jsonl(
     keep_good: _KeepGood = False,
     author: _Author = None,
     licence: _Licence = None,
-    json_output: _Json = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Read a JSONL file. Every bad line is listed; exits with status 1 for any."""
     from arcs.data.columns import Columns, pairs_of
@@ -116,13 +119,20 @@ def mbpp(
     path: _Path,
     out: _Out,
     check: Annotated[
-        bool, typer.Option("--check", help="Run each solution on its own tests in the sandbox.")
+        bool,
+        typer.Option(
+            "--check/--no-check", help="Run each solution on its own tests in the sandbox."
+        ),
     ] = False,
     allow_weak_sandbox: Annotated[
         bool,
-        typer.Option("--allow-weak-sandbox", help="Run the solutions with resource limits only."),
+        typer.Option(
+            "--allow-weak-sandbox/--no-allow-weak-sandbox",
+            help="Run the solutions with resource limits only.",
+        ),
     ] = False,
-    json_output: _Json = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Turn MBPP (or its sanitized file) into small tasks; what cannot be turned is listed."""
     from arcs.data.importing import mbpp as start
@@ -144,9 +154,13 @@ def paper(
         typer.Argument(help="The paper's published files, or a checkout of its repository."),
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch the files from the paper's repository once")
+        bool,
+        typer.Option(
+            "--download/--no-download", help="Fetch the files from the paper's repository once"
+        ),
     ] = False,
-    json_output: _Json = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Import the paper's 793 prompts, with its answers and labels as recorded judgements."""
     from arcs.data.paper_command import start

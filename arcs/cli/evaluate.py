@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from arcs.cli import MEASURED, app
-from arcs.cli.config_file import Config
+from arcs.cli.config_file import Config, Json
 from arcs.cli.numbers import whole_numbers
 from models.errors import UserError
 
@@ -178,12 +178,7 @@ def evaluate(
         typer.Option(help="Continue this run where it was stopped", show_default=False),
     ] = None,
     config: Config = None,
-    json_output: Annotated[
-        bool,
-        typer.Option(
-            "--json/--no-json", help="Print one JSON document on stdout", show_default=False
-        ),
-    ] = False,
+    json_output: Json = False,
 ) -> None:
     """Evaluate a base and its edits, quantised, at several n_predict, in one table.
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from arcs.cli import app
-from arcs.cli.config_file import Config
+from arcs.cli.config_file import Config, Json
 
 
 @app.command(
@@ -144,10 +144,7 @@ def falsify(
         typer.Option(help="Continue this run where it was stopped", show_default=False),
     ] = None,
     config: Config = None,
-    json_output: Annotated[
-        bool, typer.Option("--json/--no-json", help="Print one JSON document on stdout",
-                           show_default=False)
-    ] = False,
+    json_output: Json = False,
 ) -> None:  # fmt: skip
     """Does a claim about hidden states survive five steps, their gates fixed beforehand?
 

@@ -14,19 +14,21 @@ from arcs.cli import app
     epilog="""
 Examples:\n
   threearc init\n
-  threearc init --arc arc3 --out arc3.toml\n
-  threearc init --arc "data generate" --out data.toml
+  threearc init arc3 --out arc3.toml\n
+  threearc init data generate --out data.toml
 """,
 )
 def init(
     context: typer.Context,
-    arc: Annotated[
-        str,
-        typer.Option(
-            help="The command whose options are written: arc1, arc2, arc3, eval, measure, falsify, "
-            'or another with --config, e.g. "data generate"'
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[COMMAND]",
+            help="The command whose options are written, default arc1; any with --config, e.g. "
+            "eval, or of two words, e.g. data generate",
+            show_default=False,
         ),
-    ] = "arc1",
+    ] = None,
     out: Annotated[Path, typer.Option(help="New file")] = Path("threearc.toml"),
 ) -> None:
     """Write a TOML file with every option of a command, its default and what it means.
@@ -36,4 +38,4 @@ def init(
     """
     from arcs.cli.template import write
 
-    write(context.find_root().command, arc, out)
+    write(context.find_root().command, " ".join(command or ["arc1"]), out)

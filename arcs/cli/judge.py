@@ -9,7 +9,7 @@ import typer
 
 from arcs.cli import app
 from arcs.cli import judge_options as opts
-from arcs.cli.config_file import Config
+from arcs.cli.config_file import Config, Json
 
 judges = typer.Typer(no_args_is_help=True, help="Judges, and how far they can be believed.")
 app.add_typer(judges, name="judge")
@@ -61,12 +61,7 @@ def validate(
     judge_usd_out: opts.JudgeUsdOut = None,
     judge_budget: opts.JudgeBudget = None,
     config: Config = None,
-    json_output: Annotated[
-        bool,
-        typer.Option(
-            "--json/--no-json", help="Print one JSON document on stdout", show_default=False
-        ),
-    ] = False,
+    json_output: Json = False,
 ) -> None:
     """Compare a judge with the references that ship with threearc, and hold it to its bar.
 

@@ -9,7 +9,7 @@ import typer
 
 from arcs.cli import app
 from arcs.cli import judge_options as opts
-from arcs.cli.config_file import Config
+from arcs.cli.config_file import Config, Json
 from arcs.cli.numbers import whole_numbers
 
 
@@ -122,12 +122,7 @@ def measure(
     judge_usd_out: opts.JudgeUsdOut = None,
     judge_budget: opts.JudgeBudget = None,
     judge_below_bar: opts.JudgeBelowBar = None,
-    json_output: Annotated[
-        bool,
-        typer.Option(
-            "--json/--no-json", help="Print one JSON document on stdout", show_default=False
-        ),
-    ] = False,
+    json_output: Json = False,
 ) -> None:
     """Measure dispositions of a base and its edits. `threearc eval NAME` does the same.
 

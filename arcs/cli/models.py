@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from arcs.cli import app
+from arcs.cli.config_file import Config, Json
 
 models = typer.Typer(
     help="List the models threearc knows by name; export one as GGUF.",
@@ -39,10 +40,11 @@ def export(
     out: Annotated[Path, typer.Option(help="New file to write, *.gguf")],
     to: Annotated[str, typer.Option(help="gguf")] = "gguf",
     quant: Annotated[str, typer.Option(help="f32, f16, q8_0, q5_k_m, q4_k_m")] = "q8_0",
-    no_tokenizer: Annotated[
-        bool, typer.Option("--no-tokenizer", help="Weights only: token ids in, token ids out.")
-    ] = False,
-    json_output: _Json = False,
+    tokenizer: Annotated[
+        bool, typer.Option(help="Without: weights only, token ids in, token ids out.")
+    ] = True,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Write a model for llama.cpp or Ollama, with its tokenizer and chat template.
 
@@ -51,7 +53,7 @@ def export(
     """
     from arcs.model_export import export as start
 
-    start(model, to=to, quant=quant, out=out, with_tokenizer=not no_tokenizer, as_json=json_output)
+    start(model, to=to, quant=quant, out=out, with_tokenizer=tokenizer, as_json=json_output)
 
 
 def _list(json_output: bool) -> None:
@@ -61,11 +63,14 @@ def _list(json_output: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from models.hub import unfinished_downloads
     from models.listing import listing
 
-    rows = [asdict(row) for row in listing()]
+    rows, unfinished = [asdict(row) for row in listing()], unfinished_downloads()
     if json_output:
-        typer.echo(json.dumps({"models": rows}, sort_keys=True, indent=1, default=str))
+        left = [{"path": path, "bytes": size} for path, size in unfinished]
+        document = {"models": rows, "unfinished_downloads": left}
+        typer.echo(json.dumps(document, sort_keys=True, indent=1, default=str))
         return
     table = Table(title="Models threearc knows by name")
     for name in ("name", "parameters", "family", "licence", "on disk", "hub id"):
@@ -85,6 +90,19 @@ def _list(json_output: bool) -> None:
         if row["notes"]:
             console.print(f"{row['name']}: {row['notes']}", style="dim", soft_wrap=True)
     console.print("A hub id, a local Hugging Face directory or a .gguf path works as well.")
+    if unfinished:
+        console.print(_left_behind(unfinished), soft_wrap=True, markup=False)
+
+
+def _left_behind(unfinished: list[tuple[Path, int]]) -> str:
+    import shlex
+
+    total, folders = sum(size for _, size in unfinished), {path.parent for path, _ in unfinished}
+    files = " ".join(f"{shlex.quote(str(folder))}/*.incomplete" for folder in sorted(folders))
+    return (
+        f"{len(unfinished)} unfinished download(s), {_count(total)}B, which no later try goes on "
+        f"with: if none is running now, free the space with: rm {files}"
+    )
 
 
 def _count(number: int | None) -> str:

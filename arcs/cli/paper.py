@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from arcs.cli import app
+from arcs.cli import judge_options as opts
+from arcs.cli.config_file import Config, Json
 
 
 @app.command(
@@ -53,9 +55,25 @@ def paper(
         typer.Option(help="A copy of the paper's published files: its 100 and 193 prompts",
                      show_default=False),
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(help="Of MCAS (qwen3-0.6b), which is not measured without one: gguf:MODEL, "
+                     "api:URL#MODEL or recorded:FILE", show_default=False),
+    ] = None,
+    judge_cache: opts.JudgeCache = None,
+    judge_threads: opts.JudgeThreads = None,
+    judge_max_tokens: opts.JudgeMaxTokens = None,
+    judge_concurrency: opts.JudgeConcurrency = None,
+    judge_timeout: opts.JudgeTimeout = None,
+    judge_tries: opts.JudgeTries = None,
+    judge_rate: opts.JudgeRate = None,
+    judge_usd_in: opts.JudgeUsdIn = None,
+    judge_usd_out: opts.JudgeUsdOut = None,
+    judge_budget: opts.JudgeBudget = None,
+    judge_below_bar: opts.JudgeBelowBar = None,
     allow_weak_sandbox: Annotated[
         bool | None,
-        typer.Option("--allow-weak-sandbox",
+        typer.Option("--allow-weak-sandbox/--no-allow-weak-sandbox",
                      help="Run model-written code with resource limits only", show_default=False),
     ] = None,
     dry_run: Annotated[
@@ -69,9 +87,8 @@ def paper(
         Path | None,
         typer.Option(help="Continue this run where it was stopped", show_default=False),
     ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout")
-    ] = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:  # fmt: skip
     """What does the paper's own recipe give on this machine, beside the paper's numbers?
 
@@ -85,9 +102,21 @@ def paper(
         "profile": profile,
         "only": None if only is None else tuple(part.strip() for part in only.split(",")),
         "artifacts": artifacts,
+        "judge": judge,
+        "judge_max_tokens": judge_max_tokens,
+        "judge_threads": judge_threads,
         "allow_weak_sandbox": allow_weak_sandbox,
     }
     from arcs.paper.command import start
 
     flags = {name: value for name, value in given.items() if value is not None}
-    start(flags, out=out, run=run, as_json=json_output, dry_run=dry_run)
+    asking = opts.judge_options(
+        concurrency=judge_concurrency, timeout=judge_timeout, tries=judge_tries,
+        requests_per_minute=judge_rate, usd_per_million_input=judge_usd_in,
+        usd_per_million_output=judge_usd_out, budget_usd=judge_budget,
+        below_bar=judge_below_bar,
+    )  # fmt: skip
+    start(
+        flags, out=out, run=run, as_json=json_output, dry_run=dry_run, options=asking,
+        cache=judge_cache,
+    )  # fmt: skip

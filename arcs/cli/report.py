@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from arcs.cli import app
+from arcs.cli.config_file import Config
 
 runs = typer.Typer(
     help="List, show, compare and remove runs.",
@@ -37,7 +38,10 @@ def report(
         typer.Option(help="File to write; default of html: report.html in the run, or "
                      "comparison.html; of the others: stdout", show_default=False),
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="The same as --format json")] = False,
+    config: Config = None,
+    json_output: Annotated[
+        bool, typer.Option("--json/--no-json", help="The same as --format json", show_default=False)
+    ] = False,
 ) -> None:  # fmt: skip
     """Show a run, or compare several, on one self-contained page.
 

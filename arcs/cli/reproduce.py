@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from arcs.cli import app
+from arcs.cli.config_file import Config, Json
 
 
 @app.command(
@@ -26,15 +27,21 @@ def reproduce(
         ),
     ] = None,
     download: Annotated[
-        bool, typer.Option("--download", help="Fetch the files from the paper's repository once")
+        bool,
+        typer.Option(
+            "--download/--no-download", help="Fetch the files from the paper's repository once"
+        ),
     ] = False,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for reproduce.json and figures", show_default=False),
     ] = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures (SVG and PNG)")] = True,
-    full: Annotated[bool, typer.Option("--full", help="Show the reason of every number")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full/--no-full", help="Show the reason of every number")
+    ] = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Recompute every number that the paper's published files determine, and judge its claims."""
     from arcs.reproduction.command import start

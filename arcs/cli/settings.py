@@ -17,6 +17,7 @@ MODELS: Mapping[str, tuple[str, str]] = {
     "arc3": ("arcs.arc3.config", "Arc3Config"),
     "eval": ("arcs.evaluate.config", "EvalConfig"),
     "measure": ("arcs.measure.config", "MeasureConfig"),
+    "paper": ("arcs.paper.config", "PaperConfig"),
     "falsify": ("arcs.falsification.config", "FalsifyConfig"),
     "data generate": ("arcs.teachers.config", "GenerateConfig"),
 }
@@ -38,13 +39,13 @@ def fields_of(command: str) -> dict[str, Any]:
     return found
 
 
-def defaults_of(command: str, profile: str = STANDARD) -> dict[str, Any]:
-    """Key -> value where nothing is given but the profile; None: not set."""
+def defaults_of(command: str, profile: str | None = None) -> dict[str, Any]:
+    """Key -> value where nothing is given, or nothing but the profile; None: not set."""
     if command not in MODELS:
         return {}
-    sizes = profiles_of(command).get(profile, {})
+    sizes = profiles_of(command).get(profile or STANDARD, {})
     return {
-        key: profile if key == "profile" else sizes.get(name, _default(field))
+        key: profile if profile and key == "profile" else sizes.get(name, _default(field))
         for key, (name, field) in fields_of(command).items()
     }
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from arcs.cli import app
+from arcs.cli.config_file import Config, Json
 
 
 @app.command(
@@ -45,9 +46,8 @@ def settle(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan; write and run nothing")
     ] = False,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout")
-    ] = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:  # fmt: skip
     """Decide what too few items left open: more of them, in looks, alpha spent over the looks.
 

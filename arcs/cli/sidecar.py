@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from arcs.cli import app
+from arcs.cli.config_file import Config, Json
 
 sidecars = typer.Typer(
     no_args_is_help=True, help="Hedge a frozen model's answers by a probe of its own state."
@@ -29,9 +30,8 @@ def fit(
     hedge: Annotated[
         str | None, typer.Option(help="What is put in front of a doubtful answer")
     ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout")
-    ] = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Make a sidecar of a run's probe and its gate, the threshold as chosen in training."""
     from arcs.arc3.sidecar_command import fit as work
@@ -59,9 +59,8 @@ def answer(
     n_predict: Annotated[
         int | None, typer.Option(help="Token budget; default as fitted", show_default=False)
     ] = None,
-    json_output: Annotated[
-        bool, typer.Option("--json", help="Print one JSON document on stdout")
-    ] = False,
+    config: Config = None,
+    json_output: Json = False,
 ) -> None:
     """Answer a question; a hedge goes in front where the gate doubts the answer."""
     from arcs.arc3.sidecar_command import answer as work

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from arcs.cli.config_file import AS_FLAGS, NUMBERS, Setting, settings_of
+from arcs.cli.config_file import NUMBERS, Setting, apart_of, settings_of
 from arcs.cli.settings import defaults_of, profiles_of
 from models.errors import UserError
 from models.files import write_atomically
@@ -23,7 +23,7 @@ def write(root: Any, name: str, out: Path) -> None:
     """Write the settings file of a command. Raises UserError where it cannot be."""
     known = configurable(root)
     if name not in known:
-        raise UserError(f"--arc {name}: choose one of {', '.join(known)}")
+        raise UserError(f"threearc init {name}: choose one of {', '.join(known)}")
     text = template(name, known[name])
     if out.exists():
         raise UserError(f"--out {out}: already there, and kept; give another name")
@@ -50,7 +50,7 @@ def configurable(command: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
 def template(name: str, command: Any) -> str:
     """The file. Uncommenting a line that has a value gives what is the default without it."""
     settings, defaults = settings_of(command), defaults_of(name)
-    lines = _comment(_heading(name, command, settings))
+    lines = _comment(_heading(name, command))
     panels: dict[str | None, list[Setting]] = {}
     for one in settings.values():
         panels.setdefault(one.parameter.rich_help_panel, []).append(one)
@@ -62,14 +62,13 @@ def template(name: str, command: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _heading(name: str, command: Any, settings: Mapping[str, Setting]) -> str:
-    apart = [flag for flag in AS_FLAGS if any(f"--{flag}" in one.opts for one in command.params)]
+def _heading(name: str, command: Any) -> str:
     return (
         f"Settings of threearc {name}, every one commented out. Take the # off a line to set it, "
         f"then: threearc {name} --config FILE. Flags win over this file"
         + (", which wins over the profile" if profiles_of(name) else "")
         + ". Paths are taken from where the command is run. Given as flags only: "
-        + " and ".join(f"--{flag}" for flag in apart)
+        + " and ".join(apart_of(command))
         + "."
     )
 

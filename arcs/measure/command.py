@@ -56,7 +56,7 @@ def start(
         if out is not None:
             raise UserError("--run continues a run and --out begins one: give one of them")
         config = _settings_of(run, flags)
-        settings = _asking(config, asking, cache)
+        settings = asking_of(config, asking, cache)
         arrange_fast_blas(choose_backend(config.backend), reporter)
         directory = RunDirectory.resume(run)
         directory.extend_manifest(versions=provenance.versions())
@@ -66,7 +66,7 @@ def start(
         if "instrument" not in flags:
             raise UserError(f"say what to measure: threearc measure {', '.join(INSTRUMENTS)}")
         config = parse(_absolute(flags))
-        settings = _asking(config, asking, cache)
+        settings = asking_of(config, asking, cache)
         arrange_fast_blas(choose_backend(config.backend), reporter)
         path = out if out is not None else default_path(config.instrument)
         directory = RunDirectory.create(
@@ -77,10 +77,13 @@ def start(
         _go(config, directory, reporter, as_json, settings, begun_now=run is None)
 
 
-def _asking(
+def asking_of(
     config: MeasureConfig, options: JudgeOptions | None, cache: Path | None
 ) -> JudgeSettings | None:
-    """How the judge is asked: the run's settings, and what may differ when it is continued."""
+    """How the judge is asked: the run's settings, and what may differ when it is continued.
+
+    Raises UserError for what would have no effect.
+    """
     if config.instrument not in JUDGED:
         named = next(iter((options or JudgeOptions()).given()), None)
         if named is not None or cache is not None:

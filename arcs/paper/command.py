@@ -10,11 +10,17 @@ from typing import Any
 from rich.console import Console
 
 from arcs import provenance
+from arcs.arc1.evaluations import keep_paying, paying
 from arcs.continuing import continuable
 from arcs.fast_blas import arrange_fast_blas
+from arcs.judging.opening import JudgeOptions, check_judge
+from arcs.labels import parse_judge
+from arcs.measure.command import asking_of
+from arcs.measure.judged import JudgeSettings
 from arcs.paper.config import PaperConfig, flag_of, parse, resolve
 from arcs.paper.forecast import Forecast, forecast
 from arcs.paper.pipeline import Prepared, prepare_paper, run_paper
+from arcs.paper.plan import Plan
 from arcs.paper.recipe import Recipe, recipe_of
 from arcs.paper.report import report
 from arcs.progress import Reporter
@@ -33,19 +39,26 @@ def start(
     run: Path | None,
     as_json: bool,
     dry_run: bool = False,
+    options: JudgeOptions | None = None,
+    cache: Path | None = None,
 ) -> None:
     """Begin a new run or continue one, and print its table on stdout.
 
-    ``dry_run``: only say what would be run, needed and substituted.
+    ``dry_run``: only say what would be run, needed and substituted. ``options``: how the judge is
+    asked, apart from what the run's settings hold; ``cache``: its labels.
     """
     reporter = Reporter()
     if run is not None:
         if out is not None or dry_run:
             raise UserError("--run continues a run; leave --out and --dry-run out")
         config, recipe = _settings_of(run, flags)
+        options = paying(run, options)
     else:
         config, recipe = resolve(flags)
     prepared = prepare_paper(config, recipe, reporter, runs=not dry_run)
+    judging = _judging(prepared.plan, options, cache)
+    if judging is not None and not dry_run:
+        check_judge(parse_judge(judging.judge), reporter, judging.options)
     arrange_fast_blas(prepared.backend, reporter)
     needs = forecast(prepared.plan, prepared.directory, prepared.backend)
     if dry_run:
@@ -67,8 +80,10 @@ def start(
             reporter.say(line)
         reporter.say(f"in {directory.path}")
     with directory:
+        if judging is not None:
+            keep_paying(directory, judging.options)
         with continuable(ARC, directory, reporter, begun_now=run is None):
-            metrics = run_paper(config, recipe, prepared, directory, reporter)
+            metrics = run_paper(config, recipe, prepared, directory, reporter, judging)
         if as_json:
             sys.stdout.write(canonical_json(metrics))
         else:
@@ -78,6 +93,17 @@ def start(
             f"Everything is in {directory.path} ({page.name}, {METRICS}, manifest.json; stages/: "
             "each a run of its own)."
         )
+
+
+def _judging(plan: Plan, options: JudgeOptions | None, cache: Path | None) -> JudgeSettings | None:
+    """How the stage that needs a judge asks it. Raises UserError for what would have no effect."""
+    stage = next((one for one in plan.stages if one.recipe.needs_judge), None)
+    if stage is not None:
+        return asking_of(stage.config, options, cache)
+    named = [*(options or JudgeOptions()).given(), *(() if cache is None else ("cache",))]
+    if named:
+        raise UserError(f"--judge-{named[0].replace('_', '-')}: it is of a --judge; name one")
+    return None
 
 
 def announcement(
@@ -92,6 +118,8 @@ def announcement(
     ]
     lines += [f"  not {one}: {why}" for one, why in plan.left_out.items()]
     lines += [f"  {line}" for line in needs.lines()]
+    if config.judge is not None:
+        lines.append(f"  the labels of {config.judge} are not in that time")
     where: dict[str, list[str]] = {}
     for one in plan.stages:
         for note in one.substituted:
@@ -137,7 +165,10 @@ def _settings_of(run: Path, flags: Mapping[str, Any]) -> tuple[PaperConfig, Reci
     config = parse(stored["config"])
     now = config.model_dump()
     if flags:
-        again, _ = resolve({**{"model": config.model, "recipe": config.recipe}, **flags})
+        own = {"model": config.model, "recipe": config.recipe}
+        if config.judge is not None:
+            own["judge"] = config.judge
+        again, _ = resolve({**own, **flags})
         given = again.model_dump()
         for name in flags:
             if given[name] != now[name]:

@@ -152,9 +152,9 @@ def _eval(stage: Stage) -> float:
 
 def _measure(stage: Stage) -> float:
     config: Any = stage.config
-    assert stage.recipe.prompts is not None
-    items = min(config.limit or 10**9, PROMPTS[stage.recipe.prompts])
-    return float(items * config.budgets[-1] / ANSWERED)
+    there = _lines("mcas") if stage.recipe.prompts is None else PROMPTS[stage.recipe.prompts]
+    answers = min(config.limit or 10**9, there) * (1 + len(config.adapters))
+    return float(answers * config.budgets[-1] / ANSWERED)
 
 
 def _arc2(stage: Stage) -> float:

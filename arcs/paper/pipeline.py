@@ -8,6 +8,7 @@ from typing import Any
 
 from arcs.data.paper import import_paper
 from arcs.data.writing import jsonl
+from arcs.measure.judged import JudgeSettings
 from arcs.paper.config import PaperConfig
 from arcs.paper.plan import Plan, plan, wanted_stages
 from arcs.paper.recipe import PromptSet, Recipe
@@ -94,7 +95,12 @@ def on_disk(model: str, reporter: Reporter) -> ModelDirectory:
 
 
 def run_paper(
-    config: PaperConfig, recipe: Recipe, prepared: Prepared, run: RunDirectory, reporter: Reporter
+    config: PaperConfig,
+    recipe: Recipe,
+    prepared: Prepared,
+    run: RunDirectory,
+    reporter: Reporter,
+    judging: JudgeSettings | None = None,
 ) -> dict[str, Any]:
     """Run or continue ``run``; returns what stands in its metrics.json.
 
@@ -120,7 +126,7 @@ def run_paper(
         reporter.say(f"[{place}/{len(stages)}] {stage.name} (threearc {stage.recipe.kind})")
         try:
             with run.timed(stage.name):
-                found[stage.name] = run_stage(stage, run, reporter)
+                found[stage.name] = run_stage(stage, run, reporter, judging)
         except UserError as error:
             refused[stage.name] = " ".join(str(error).split())
             reporter.say(f"{stage.name}: could not be run: {refused[stage.name]}")

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from arcs.continuing import validated
-from arcs.paper.config import PaperConfig
+from arcs.paper.config import OF_JUDGE, PaperConfig
 from arcs.paper.recipe import Recipe, StageRecipe
 from backends import default_dtype
 from models.chat import ChatEncoder
@@ -126,6 +126,8 @@ def _why_left_out(
 ) -> str | None:
     if one.name not in wanted:
         return f"left out by --only {','.join(config.only)}"
+    if one.needs_judge and config.judge is None:
+        return "no judge that ships passes its bar; name one with --judge"
     if one.only_thinking and not thinks:
         return f"{directory.name} has no thinking mode"
     for needed in (one.adapter_of, one.source):
@@ -256,7 +258,14 @@ def _resolved(
     if one.kind == "measure":
         from arcs.measure.config import parse as parse_measure
 
-        return parse_measure({**given, "backend": backend, "items": UNKNOWN_YET})
+        given["backend"] = backend
+        if one.prompts is not None:
+            given["items"] = UNKNOWN_YET
+        if one.adapter_of is not None:
+            given["adapters"] = (UNKNOWN_YET,)
+        if one.needs_judge:
+            given |= {name: getattr(config, name) for name in OF_JUDGE}
+        return parse_measure(given)
     if one.kind == "arc2":
         from arcs.arc2.config import resolve as resolve_arc2
 

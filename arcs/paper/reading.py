@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from arcs.arc1.summary import cells_of
+from arcs.evaluate.config import BASE
 from arcs.paper.plan import Stage
 from evals.statistics.rates import wilson
 
@@ -67,11 +69,30 @@ def _cell(read: Found, metrics: Found, stage: Stage) -> Ours:
     cell = row["cells"][read["cell"]]
     if cell is None:
         return Ours(why_not="this run did not measure it")
-    said = _evaluated_at(read["cell"], stage)
-    found = Ours.of(cell["value"], cell["interval"], cell["n"], said=said)
+    return _of_cell(cell, said=_evaluated_at(read["cell"], stage))
+
+
+def _of_cell(cell: Found, **more: Any) -> Ours:
+    found = Ours.of(cell["value"], cell["interval"], cell["n"], **more)
     if cell.get("judge_not_valid"):
         return replace(found, why_not="the rule or judge behind it is below its bar")
     return found
+
+
+def _mcas(read: Found, metrics: Found, stage: Stage) -> Ours:
+    """A score of MCAS, of the base or of the adapter."""
+    del stage
+    edited = read["arm"] != BASE
+    name = next(one for one in metrics["conditions"] if (one != BASE) == edited)
+    cell = cells_of("mcas", metrics, name)[read["cell"]]
+    return _of_cell(cell if read["cell"] == "mcas_25" else _as_share(cell))
+
+
+def _as_share(cell: Found) -> Found:
+    """A cell that is in percent, between 0 and 1."""
+    value, at = cell["value"], cell["interval"]
+    ends = None if at is None else {**at, "low": at["low"] / 100, "high": at["high"] / 100}
+    return {**cell, "value": None if value is None else value / 100, "interval": ends}
 
 
 def _evaluated_at(cell: str, stage: Stage) -> tuple[str, ...]:
@@ -249,7 +270,7 @@ def _held(metrics: Found, found: Ours) -> Ours:
 
 
 _READERS: Mapping[str, Callable[[Found, Found, Stage], Ours]] = {
-    "pass": _pass, "cell": _cell, "kept": _kept, "asserted": _asserted, "cut": _cut,
+    "pass": _pass, "cell": _cell, "mcas": _mcas, "kept": _kept, "asserted": _asserted, "cut": _cut,
     "answers": _answers, "probe": _probe, "step": _step, "baseline": _baseline,
     "sweep": _sweep, "axis": _axis, "head": _head,
 }  # fmt: skip

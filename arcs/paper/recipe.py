@@ -86,6 +86,8 @@ class StageRecipe(_Record):
     """Of falsify: the stage whose run is falsified."""
     prompts: PromptSet | None = None
     """Which of the paper's prompts are asked; without its files as many that ship."""
+    needs_judge: bool = False
+    """Nothing that ships labels it: left out unless --judge names what does."""
     only_thinking: bool = False
     """Nothing is left of it on a model without a thinking mode."""
 
@@ -137,6 +139,8 @@ class Recipe(_Record):
             for other in (stage.adapter_of, stage.base_of, stage.source):
                 if other is not None and other not in before:
                     raise ValueError(f"stage {stage.name}: {other} does not come before it")
+            if stage.needs_judge and stage.kind != "measure":
+                raise ValueError(f"stage {stage.name}: only a measurement asks --judge")
             if stage.name in before:
                 raise ValueError(f"two stages are called {stage.name}")
             before.add(stage.name)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from arcs.arc1.evaluations import left_of, owes_labels
+from arcs.measure.judged import JudgeSettings
 from arcs.paper.plan import Stage
 from arcs.progress import Reporter
 from arcs.runs import METRICS, RunDirectory
@@ -24,23 +27,34 @@ def prompts_file(run: Path, name: str) -> Path:
     return run / PROMPTS / f"paper_{name}.jsonl"
 
 
-def run_stage(stage: Stage, run: RunDirectory, reporter: Reporter) -> dict[str, Any]:
-    """Run or continue a stage; what stands in its metrics.json. Raises UserError as the arc."""
+def run_stage(
+    stage: Stage, run: RunDirectory, reporter: Reporter, judging: JudgeSettings | None = None
+) -> dict[str, Any]:
+    """Run or continue a stage; what stands in its metrics.json. Raises UserError as the arc.
+
+    ``judging``: how the judge of a stage that needs one is asked; its budget is the whole run's.
+    """
     config = _with_paths(stage, run.path)
-    kind = stage.recipe.kind
+    kind, judged = stage.recipe.kind, stage.recipe.needs_judge
     with sub_run(folder_of(run.path, stage.name), kind, config.model_dump(mode="json")) as own:
-        if not (own.path / METRICS).exists():
+        if not (own.path / METRICS).exists() or (judged and owes_labels(own.read_json(METRICS))):
             _take_base(stage, run.path, own)
-            _RUN[kind](config, own, reporter)
+            if judged:
+                assert judging is not None  # a stage that needs a judge is left out without one
+                left = left_of(judging.options, run.path, FOLDER)
+                _measure(config, own, reporter, replace(judging, options=left))
+            else:
+                _RUN[kind](config, own, reporter)
         return own.read_json(METRICS)
 
 
 def _with_paths(stage: Stage, run: Path) -> Any:
     """The settings with what earlier stages made."""
     recipe, root = stage.recipe, run.absolute()
-    found: dict[str, Path] = {}
+    found: dict[str, Any] = {}
     if recipe.adapter_of is not None:
-        found["adapter"] = folder_of(root, recipe.adapter_of) / "adapter"
+        adapter = folder_of(root, recipe.adapter_of) / "adapter"
+        found |= {"adapters": (adapter,)} if recipe.kind == "measure" else {"adapter": adapter}
     if recipe.source is not None:
         found["source"] = folder_of(root, recipe.source)
     if recipe.prompts is not None:
@@ -72,10 +86,12 @@ def _eval(config: Any, run: RunDirectory, reporter: Reporter) -> None:
     run_eval(config, run, reporter, with_quality=False)  # the base alone is asked about
 
 
-def _measure(config: Any, run: RunDirectory, reporter: Reporter) -> None:
+def _measure(
+    config: Any, run: RunDirectory, reporter: Reporter, judging: JudgeSettings | None = None
+) -> None:
     from arcs.measure.pipeline import run_measure
 
-    run_measure(config, run, reporter)
+    run_measure(config, run, reporter, judging)
 
 
 def _arc2(config: Any, run: RunDirectory, reporter: Reporter) -> None:

@@ -33,13 +33,15 @@ def start(paths: Sequence[Path], *, kind: str, out: Path | None) -> None:
     views = views_of(paths)
     with as_damage(", ".join(map(str, paths))):
         text = _text(views, kind)
+    own = kind == "html" and out is None and len(paths) == 1
     if kind == "html" and out is None:
-        out = paths[0] / REPORT if len(paths) == 1 else Path(COMPARISON)
+        out = paths[0] / REPORT if own else Path(COMPARISON)
     if out is None:
         sys.stdout.write(text)
         return
+    over = out.exists() and not own  # a run's own page is made again and again
     write_page(out, text)
-    Reporter().say(f"Written to {out}.")
+    Reporter().say(f"Written to {out}{', over what was there' if over else ''}.")
 
 
 def views_of(paths: Sequence[Path]) -> dict[str, View]:

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.support.command_line import call_here
+
 THREEARC = str(Path(sys.executable).parent / "threearc")
 
 
@@ -29,6 +33,21 @@ def test_models_json_is_one_document():
     )
     names = {row["name"] for row in json.loads(done.stdout)["models"]}
     assert {"Qwen3-0.6B", "Qwen3-1.7B", "SmolLM2-1.7B-Instruct", "SmolLM2-135M-Instruct"} <= names
+
+
+def test_unfinished_downloads_are_said_only_where_there_are_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "a b"))
+    assert "unfinished" not in call_here("models").stdout
+    blobs = tmp_path / "a b" / "models--me--tiny" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "e.1.incomplete").write_bytes(bytes(1500))
+    (blobs / "whole").write_bytes(bytes(9))
+    said = call_here("models").stdout
+    assert "1 unfinished download(s), 1.5 kB" in said and f"rm '{blobs}'/*.incomplete" in said
+    found = json.loads(call_here("models", "--json").stdout)["unfinished_downloads"]
+    assert found == [{"path": str(blobs / "e.1.incomplete"), "bytes": 1500}]
 
 
 def test_a_mistake_has_a_non_zero_exit():

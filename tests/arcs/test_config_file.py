@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,16 @@ from arcs.cli.template import configurable, template
 from models.errors import UserError
 from tests.support.command_line import call_here
 
-EXPERIMENTS = ("arc1", "arc2", "arc3", "eval", "measure", "falsify")
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT = {
+    "adapters show", "capsule", "data show", "doctor", "init", "models", "runs diff", "runs list",
+    "runs rm", "runs show", "sweep",
+}  # fmt: skip
+"""Commands with nothing to keep in a settings file; sweep has a file of its own."""
 NEEDED: dict[str, dict[str, Any]] = {
     "measure": {"instrument": "meter"},
     "falsify": {"source": Path("/a/run")},
+    "paper": {"model": "qwen3-0.6b"},
 }
 """What a command cannot do without, which therefore has no default."""
 
@@ -89,8 +96,84 @@ def test_every_setting_of_a_run_has_an_option(name: str, commands: dict[str, Any
     assert fields_of(name).keys() <= settings_of(commands[name]).keys()
 
 
-def test_all_experiments_read_a_file(commands: dict[str, Any]) -> None:
-    assert {*EXPERIMENTS, "judge validate", "data generate"} <= commands.keys()
+def test_all_commands_read_a_file_but_those_that_the_page_names(commands: dict[str, Any]) -> None:
+    leaves = dict(leaves_of(typer.main.get_command(app)))
+    assert leaves.keys() - commands.keys() == WITHOUT
+    page = (ROOT / "docs" / "first-hour.md").read_text(encoding="utf-8")
+    assert [name for name in WITHOUT if f"`{name}`" not in page] == []
+
+
+def leaves_of(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for name, one in getattr(command, "commands", {}).items():
+        yield from leaves_of(one, (*path, name))
+    if path and getattr(command, "invoke_without_command", True):  # a group needs a command
+        yield " ".join(path), command
+
+
+def parsed(name: str, command: Any, *argv: str) -> Any:
+    """The context in which the command's work would be called."""
+    parent, words = None, ["threearc", *name.split()]
+    for word in words[:-1]:
+        parent = command.context_class(command, info_name=word, parent=parent)
+    return command.make_context(words[-1], list(argv), parent=parent)
+
+
+def required(command: Any) -> list[str]:
+    """Words for what the command cannot do without."""
+    found = []
+    for one in command.params:
+        if one.required:
+            found += [flag for flag in one.opts[:1] if flag.startswith("-")] + ["x"]
+    return found
+
+
+def test_the_file_of_init_read_back_changes_nothing_for_any_command(
+    commands: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, command in commands.items():
+        text, needed = template(name, command), required(command)
+        plain = parsed(name, command, *needed)
+        Path("as-written.toml").write_text(text)
+        assert tomllib.loads(text) == {}
+        assert "No description." not in text, name
+        found = parsed(name, command, *needed, "--config", "as-written.toml")
+        assert found.params | {"config": None} == plain.params, name
+        if name in MODELS:  # where the model has the defaults: see above
+            continue
+        set_lines, count = re.subn(r"^#(\w+ = (?! ))", r"\1", text, flags=re.M)
+        Path("all.toml").write_text(set_lines)
+        found = parsed(name, command, *needed, "--config", "all.toml")
+        assert found.params | {"config": None} == plain.params, name
+        assert sum(found.get_parameter_source(key).name == "DEFAULT_MAP"
+                   for key in found.params) == count, name  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "argv", "wanted"),
+    [
+        ("settle", 'run = "a"\nmax_items = 3\ndata = ["small"]', (),
+         {"run": Path("a"), "max_items": 3, "data": ["small"]}),
+        ("settle", 'run = "a"\nmax_items = 3', ("b", "--max-items", "4"),
+         {"run": Path("b"), "max_items": 4}),
+        ("report", 'run = ["a", "b"]\nformat = "csv"\njson = true', ("--no-json",),
+         {"run": [Path("a"), Path("b")], "form": "csv", "json_output": False}),
+        ("report", 'run = ["a", "b"]', ("c",), {"run": [Path("c")]}),
+        ("data mix", 'names = ["a:1", "b"]\nout = "m"\nseed = 7', (),
+         {"names": ["a:1", "b"], "out": Path("m"), "seed": 7}),
+        ("data import csv", 'path = "q.csv"\nas = "prompt"\nout = "o"\nmap = "prompt=q"', (),
+         {"path": Path("q.csv"), "kind": "prompt", "mapped": "prompt=q"}),
+        ("sidecar answer", 'sidecar = "s"\nquestion = "q"', (), {"sidecar": Path("s")}),
+        ("models export", "tokenizer = false", ("m", "--out", "o"), {"tokenizer": False}),
+    ],
+)  # fmt: skip
+def test_arguments_and_what_is_required_may_stand_in_the_file(
+    name: str, content: str, argv: tuple[str, ...], wanted: dict[str, Any],
+    commands: dict[str, Any], tmp_path: Path,
+) -> None:  # fmt: skip
+    (tmp_path / "s.toml").write_text(content)
+    found = parsed(name, commands[name], *argv, "--config", str(tmp_path / "s.toml"))
+    assert {key: found.params[key] for key in wanted} == wanted
 
 
 def test_flags_win_over_the_file_and_the_file_over_the_profile(asked: Any, tmp_path: Path) -> None:
@@ -125,7 +208,7 @@ def test_what_the_file_switches_on_a_flag_switches_off(
 
 FILES = [
     ("arc1", "rnak = 4", "s.toml: rnak: threearc arc1 has no such option; did you mean rank?"),
-    ("arc3", "zzzz = 4", "zzzz: threearc arc3 has no such option; threearc init --arc arc3 lists"),
+    ("arc3", "zzzz = 4", "zzzz: threearc arc3 has no such option; threearc init arc3 lists"),
     ("arc1", 'rank = "4"', "rank: give a whole number, not '4'"),
     ("arc1", "rank = 4.5", "rank: give a whole number, not 4.5"),
     ("arc1", "rank = true", "rank: give a whole number, not True"),
@@ -139,6 +222,9 @@ FILES = [
     ("arc1", "[arc1]\nrank = 4", "arc1: a table; options stand at the top of the file"),
     ("arc1", "learning-rate = 1\nlearning_rate = 2", "learning_rate stands there twice"),
     ("arc1", 'run = "runs/a"', "run: give it as a flag, --run"),
+    ("settle", "dry_run = true", "dry_run: give it as a flag, --dry-run"),
+    ("judge validate", 'run = "a"', "run: threearc judge validate has no such option"),
+    ("data mix", "sed = 4", "threearc data mix has no such option; did you mean seed?"),
     ("arc1", "rank = ", "s.toml: not TOML (Invalid value (at line 1"),
 ]
 VALUES = [
@@ -146,6 +232,10 @@ VALUES = [
     ("arc3", 'position = "last"', "error: s.toml: --position 'last': give last_content"),
     ("eval", "n_predict = [5, 5]", "error: s.toml: each n_predict must be given once"),
     ("measure", 'instrument = "meters"', "error: s.toml: INSTRUMENT 'meters': give meter"),
+    ("bench", "prompts = 0", "error: --config s.toml: prompts: "),
+    ("bench", 'work = "eval"\nrows = 9', "error: s.toml: --rows means nothing to bench eval"),
+    ("paper", 'model = "qwen3-0.6b"\nonly = ["arc9"]', "error: s.toml: --only arc9: choose from"),
+    ("bench", 'engine = "x"', "error: s.toml: --engine x: choose one of"),
 ]
 
 
@@ -155,7 +245,7 @@ def test_what_a_file_cannot_say_is_refused(
 ) -> None:
     (tmp_path / "s.toml").write_text(content + "\n")
     with pytest.raises(UserError) as refused:
-        read(tmp_path / "s.toml", settings_of(commands[command]), command)
+        read(tmp_path / "s.toml", commands[command], command)
     assert complaint in str(refused.value) and str(refused.value).startswith("--config ")
 
 
@@ -202,7 +292,9 @@ def test_init_writes_once_and_says_what_next(tmp_path: Path) -> None:
     (tmp_path / "threearc.toml").write_text("rank = 4\n")
     assert "threearc.toml: already there" in mistake("init", cwd=tmp_path)
     assert (tmp_path / "threearc.toml").read_text() == "rank = 4\n"
-    assert "choose one of" in mistake("init", "--arc", "arc9", cwd=tmp_path)
+    assert "choose one of" in mistake("init", "arc9", cwd=tmp_path)
+    done = call_here("init", "data", "mix", "--out", "mix.toml", cwd=tmp_path)
+    assert done.returncode == 0 and "threearc data mix --config mix.toml" in done.stdout
     (tmp_path / "file").touch()
     assert "--out file/a.toml" in mistake("init", "--out", "file/a.toml", cwd=tmp_path)
 
@@ -217,6 +309,8 @@ def test_init_writes_once_and_says_what_next(tmp_path: Path) -> None:
         ("threearc eval --quant q8_0,q4", {"q8_0,q4_k_m"}),
         ("threearc measure ", {"meter", "short-answers", "chef", "mcas", "recovery", "delivery"}),
         ("threearc arc1 --recipe planted", {"planted-hedge"}),
+        ("threearc init ben", {"bench"}),
+        ("threearc init sidecar ", {"fit", "answer"}),
     ],
 )
 def test_a_shell_is_told_what_could_follow(line: str, expected: set[str]) -> None:

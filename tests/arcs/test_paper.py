@@ -152,7 +152,8 @@ def test_every_recipe_resolves_on_its_architecture(
             config_of(directory.source, model, profile=profile), recipe, directory, "torch"
         )
         # a tiny model has no thinking mode: what is nothing without it is left out, and said
-        assert set(found.left_out) == {one.name for one in recipe.stages if one.only_thinking}
+        needs = {one.name for one in recipe.stages if one.only_thinking or one.needs_judge}
+        assert set(found.left_out) == needs
         for stage in found.stages:
             assert stage.substituted[0].endswith(f" for {model}")
             check(stage, profile)
@@ -229,7 +230,7 @@ def test_thinking_models_are_asked_in_both_modes(monkeypatch: Any, tiny: Any):
         "thinking_switch": True}))  # fmt: skip
     directory = tiny("qwen3")
     found = plan(config_of("x", "Qwen3-0.6B"), recipes()["Qwen3-0.6B"], directory, "torch")
-    assert not found.left_out
+    assert set(found.left_out) == {"mcas"}  # no judge is named
     modes = {stage.name: stage.config.thinking for stage in found.stages}
     assert modes == {"all-modules": False, "all-modules-thinking": True, "attention": False,
                      "attention-thinking": True}  # fmt: skip

@@ -490,3 +490,21 @@ def test_a_damaged_run_is_named_with_its_line(
     said = capsys.readouterr()
     assert caught.value.code == 2 and said.out == ""
     assert said.err.count("\n") == 1 and "items.jsonl, line 1: not JSON" in said.err
+
+
+def test_a_page_over_an_older_one_is_said_but_for_the_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "views_of", lambda _: {})
+    monkeypatch.setattr(command, "_text", lambda *_: "a page")
+    Path("a").mkdir()
+    for paths, out, lines in (
+        (["a", "b"], None, ["comparison.html.", "comparison.html, over what was there."]),
+        (["a"], "x.md", ["x.md.", "x.md, over what was there."]),
+        (["a"], None, ["a/report.html.", "a/report.html."]),
+    ):
+        for line in lines:
+            kind = "md" if out else "html"
+            command.start([Path(one) for one in paths], kind=kind, out=out and Path(out))
+            assert capsys.readouterr().err == f"Written to {line}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -11,10 +12,12 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from models.hub import is_hub_id, is_offline
+from models.hub import is_hub_id, is_offline, unfinished_downloads
+from tests.support.command_line import call_here
 from tests.support.tiny_models import build_tiny
 
 COMMIT = hashlib.sha1(b"a commit").hexdigest()
@@ -39,6 +42,8 @@ class Hub:
         self.served: list[str] = []
         self.breaks_after: int | None = None
         """Bytes of the weights after which the connection ends."""
+        self.stalls: threading.Event | None = None
+        """Set when that many are sent; the connection is then left open."""
         handler = type("Handler", (_Handler,), {"hub": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -97,6 +102,10 @@ class _Handler(BaseHTTPRequestHandler):
         breaks = self.hub.breaks_after is not None and name == "model.safetensors"
         if breaks and self.command == "GET":
             self.send(raw[: self.hub.breaks_after], headers, of=len(raw))
+            if self.hub.stalls is not None:
+                self.hub.stalls.set()
+                with contextlib.suppress(OSError):
+                    self.rfile.read(1)  # until the other side is gone
             self.close_connection = True
         else:
             self.send(raw, headers)
@@ -118,12 +127,16 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     served.server.server_close()
 
 
-def run(hub_url: str, tmp_path: Path, model: str, **environment: str) -> str:
+def call(hub_url: str, tmp_path: Path, model: str, **more: str) -> dict[str, Any]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_"))}
     settings = {"HF_ENDPOINT": hub_url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    return {"args": [sys.executable, "-c", PREPARE, model, str(tmp_path / "cache")],
+            "env": {**clean, **settings, **more}}  # fmt: skip
+
+
+def run(hub_url: str, tmp_path: Path, model: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", PREPARE, model, str(tmp_path / "cache")],
-        env={**clean, **settings, **environment},
+        **call(hub_url, tmp_path, model, **environment),
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -193,6 +206,30 @@ def test_a_download_that_breaks_off_is_one_line_and_the_next_try_gets_the_whole(
     assert offline.startswith("error me/tiny is not (completely) on this disk")
     hub.breaks_after = None
     assert run(hub.url, tmp_path, "me/tiny").startswith(f"made tiny me/tiny@{COMMIT} ")
+
+
+@pytest.mark.slow
+def test_what_a_killed_download_leaves_is_said_and_no_later_try_goes_on_with_it(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    assert unfinished_downloads() == []
+    hub.breaks_after, hub.stalls = 1000, threading.Event()
+    killed = subprocess.Popen(**call(hub.url, tmp_path, "me/tiny"))
+    assert hub.stalls.wait(100)
+    killed.kill()
+    killed.wait()
+    left = unfinished_downloads()  # several files are fetched at a time
+    assert left
+    done = call_here("models")
+    assert done.returncode == 0
+    assert f"{len(left)} unfinished download(s), " in done.stdout
+    hub.breaks_after = hub.stalls = None
+    assert run(hub.url, tmp_path, "me/tiny").startswith(f"made tiny me/tiny@{COMMIT} ")
+    assert unfinished_downloads() == left  # as docs/first-hour.md says
+    freed = done.stdout.rsplit("free the space with: ", 1)[1]
+    assert subprocess.run(["sh", "-c", freed], check=False).returncode == 0
+    assert unfinished_downloads() == []
 
 
 @pytest.mark.parametrize(
