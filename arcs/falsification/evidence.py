@@ -178,6 +178,12 @@ def _width(rows: NDArray[np.float32]) -> str:
     return " x ".join(map(str, rows.shape[1:]))
 
 
+def mixed(first: Evidence, second: Evidence, axis: str) -> bool:
+    """Whether two sets' labels of an axis come from different judges, prompts or cuts."""
+    return len(first.instruments.get(axis, frozenset())
+               | second.instruments.get(axis, frozenset())) > 1  # fmt: skip
+
+
 def common_rows(first: Evidence, second: Evidence) -> int:
     """Rows of h_last that are in both sets, bit for bit: the same answer under two ids."""
     seen = {row.tobytes() for row in first.x[H_LAST]}

@@ -21,6 +21,7 @@ from arcs.falsification.evidence import (
     Identity,
     common_rows,
     listed,
+    mixed,
     same_shape,
 )
 from arcs.falsification.rows_file import RowsFile, read_rows
@@ -205,7 +206,7 @@ class Own:
     def _hold_together(self, train: Evidence, fresh: Evidence) -> None:
         """Faults that show only when both sets are there."""
         axis = self._axis
-        if len(train.instruments[axis] | fresh.instruments[axis]) > 1:
+        if mixed(train, fresh, axis):
             self._faults.append(ReasonCode.MIXED_INSTRUMENTS)
         if exact_pairs(train.known_prompts, fresh.known_prompts) or common_rows(train, fresh):
             self._faults.append(ReasonCode.TRAIN_TEST_OVERLAP)

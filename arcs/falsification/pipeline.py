@@ -17,7 +17,7 @@ from arcs.arc3.questions import SETS
 from arcs.audits.readers.source import candidates
 from arcs.claims import ReasonCode
 from arcs.estimates import GateState
-from arcs.falsification import edited, modes, protocol, steps
+from arcs.falsification import axes, edited, modes, protocol, steps
 from arcs.falsification.answers import USUAL
 from arcs.falsification.config import REPLICATION, FalsifyConfig, flag_of
 from arcs.falsification.evidence import (
@@ -80,7 +80,7 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
         both = study_of(train, fresh, axis, study)
         keep = _keeper(Kept.of(both, store, code), found, bar)
         keep(Step.FRESH, lambda: steps.fresh(both, gates))
-        keep(Step.AXES, lambda: steps.axes(train, fresh, axis, both, gates))
+        keep(Step.AXES, lambda: axes.axes(train, fresh, axis, both, gates))
         keep(Step.POOLED, lambda: steps.pooled(both, gates, config.pooled))
         keep(MODES, lambda: {"modes": modes.all_modes(train, fresh, both, found, gates)})
         _await_other(other, run)

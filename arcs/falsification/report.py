@@ -21,8 +21,8 @@ from arcs.falsification.protocol import NAMES, NOT_RUN, Step
 
 Found = Mapping[str, Any]
 _OWN = {
-    ReasonCode.UNFINISHED_ANSWERS: "a gate is failed as the answers stand, but not for every way "
-    "that cut ones could have ended; raise n_predict",
+    ReasonCode.UNFINISHED_ANSWERS: "a step is passed, or failed, as the answers stand, but not for "
+    "every way that cut ones could have ended; raise n_predict",
     ReasonCode.NOT_REPLICATED: "step 5 has not passed",
     ReasonCode.FINISH_REASONS_UNKNOWN: "how the answers ended is not known: give finish_reason "
     "with --responses, or state --untruncated",
@@ -239,6 +239,11 @@ def sentences(metrics: Found) -> list[str]:
     lines += [
         f"Step {place} was not run: {one['reason']}."
         for place, one in enumerate(metrics["steps"], 1) if one["state"] == NOT_RUN
+    ]  # fmt: skip
+    lines += [
+        f"Step {place} is not decidable: {one['reason']}."
+        for place, one in enumerate(metrics["steps"], 1)
+        if one.get("hangs_on_cut_answers") or one.get("between_kinds")
     ]  # fmt: skip
     axes = metrics["steps"][2]
     if axes["state"] != NOT_RUN:
