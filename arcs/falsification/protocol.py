@@ -86,6 +86,7 @@ def declaration(gates: Gates, config: FalsifyConfig) -> dict[str, Any]:
             "folds": FOLDS,
             "pooled": config.pooled,
             "axis": config.axis,
+            "columns": list(config.columns),
             "seed": config.seed,
             "profile": config.profile,
             "cv_seeds": config.sizes.cv_seeds,
