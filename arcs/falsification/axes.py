@@ -82,7 +82,7 @@ class Sweep:
             self._made[key] = None if few else _tested(axis, study, self.gates, self.level)
         return self._made[key]
 
-    def readings(self) -> dict[str, Ways]:
+    def readings(self) -> dict[str, dict[str, str]]:
         """Every other way to read cut answers, axis by axis; none where there are none."""
         opened = [axis for axis, ways in self.studies.items() if claims.OPEN_RIGHT in ways]
         named = dict.fromkeys(way for ways in self.studies.values() for way in ways)
