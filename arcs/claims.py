@@ -61,6 +61,8 @@ class ReasonCode(StrEnum):
     IN_SAMPLE = "in_sample"
     """A direction, threshold or model was scored on the items it was fitted on."""
     TRAIN_TEST_OVERLAP = "train_test_overlap"
+    REPEATED_ITEMS = "repeated_items"
+    """Some items are others again, so that fewer are there than are counted."""
     MISALIGNED = "misaligned"
     """Labels were joined to the wrong items."""
     NOT_PUBLISHED = "not_published"

@@ -30,6 +30,7 @@ FAULTS = frozenset(
         ReasonCode.CONSTANT_CLASS,
         ReasonCode.IN_SAMPLE,
         ReasonCode.TRAIN_TEST_OVERLAP,
+        ReasonCode.REPEATED_ITEMS,
         ReasonCode.MISALIGNED,
         ReasonCode.NO_POSITION,
     }

@@ -34,6 +34,7 @@ _WHY = {
     ReasonCode.CONSTANT_CLASS: "the instrument returned one class only",
     ReasonCode.IN_SAMPLE: "it was scored on the items it was fitted on",
     ReasonCode.TRAIN_TEST_OVERLAP: "training and test items overlap",
+    ReasonCode.REPEATED_ITEMS: "some items are others again, under other ids; give each once",
     ReasonCode.MISALIGNED: "labels were joined to the wrong items",
     ReasonCode.NOT_PUBLISHED: "the data behind it are not published",
     ReasonCode.SELECTED_WITHOUT_NULL: "the best of many was taken without a null",

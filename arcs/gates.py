@@ -133,14 +133,21 @@ def load_gates(path: Path = DEFAULT_GATES) -> Gates:
 
 
 def _numbers(path: Path, tables: Mapping[str, Any], name: str, kind: type[Any]) -> dict[str, float]:
-    """Check one table against the fields of its dataclass: all numbers between 0 and 1."""
+    """Check one table against the fields of its dataclass: all numbers between 0 and 1.
+
+    An AUC that the protocol asks for lies above that of chance.
+    """
     table = tables[name]
     if not isinstance(table, dict):
         raise UserError(f"{path}: {name} must be a table, [{name}]")
     _check_keys(path, f"{name}.", table, tuple(field.name for field in fields(kind)))
     for key, value in table.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-            raise UserError(f"{path}: {name}.{key} must be a number between 0 and 1, not {value!r}")
+        least = 0.5 if name == "protocol" and key.endswith("auc") else 0
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not least < value < 1:
+            raise UserError(
+                f"{path}: {name}.{key} must be a number between {least} and 1, not {value!r}"
+            )
     return {key: float(value) for key, value in table.items()}
 
 

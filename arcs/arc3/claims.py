@@ -51,6 +51,10 @@ MOST_PERMUTATIONS = 19_999
 """Of kinds: a kind of 1,000 answers then takes 160 MB, and a level of 0.0004 can be reached."""
 LEAST = 2
 """Items of each class that an interval of an AUC needs."""
+OPEN_WRONG, OPEN_RIGHT, FINISHED = (
+    "open answers wrong", "open answers right", "finished answers only",
+)  # fmt: skip
+"""Ways to read cut answers."""
 BALANCE = Gate("share asserted of the right fresh answers", MIN_P_CORRECT)
 PAPER_GATES = (
     Gate("AUC in training of out-of-fold scores averaged over seeds", 0.65),
@@ -410,14 +414,14 @@ def readings(study: Study) -> dict[str, Study]:
     train, fresh = study.train, study.fresh
     found = {}
     if any((side.low != side.high).any() for side in (train, fresh)):
-        found["open answers wrong"] = replace(
+        found[OPEN_WRONG] = replace(
             study, train=train.relabelled(train.low), fresh=fresh.relabelled(fresh.low)
         )
-        found["open answers right"] = replace(
+        found[OPEN_RIGHT] = replace(
             study, train=train.relabelled(train.high), fresh=fresh.relabelled(fresh.high)
         )
     if not (train.finished.all() and fresh.finished.all()):
-        found["finished answers only"] = replace(
+        found[FINISHED] = replace(
             study, train=train.where(train.finished), fresh=fresh.where(fresh.finished)
         )
     return found

@@ -42,6 +42,8 @@ def source_of(run: Path, manifest: Mapping[str, Any]) -> Path:
         source = run / EDITED
     elif config.get("source"):
         source = Path(config["source"])
+        if not source.exists():  # both were copied, from another machine or folder
+            source = run.resolve().parent / source.name
     else:
         raise UserError(
             f"{run}: it rests on files of yours ({config.get('features')}), and a capsule holds a "

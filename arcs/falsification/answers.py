@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from arcs.audits.ends import ran_out
 from arcs.audits.probe_data import binary_labels
 from arcs.audits.readers import ReadOptions, read
 from arcs.audits.readers.source import candidates
@@ -76,7 +77,7 @@ def _identity(one: ResultSet, axis: str) -> Any:
 def with_responses(labels: Answers, responses: Answers, flag: str) -> Answers:
     """Labels with responses, ends and prompts from another file, joined by id.
 
-    Raises UserError where both hold a response of one item and they differ.
+    Raises UserError where both hold a response of one item, or how it ended, and they differ.
     """
     items = dict(labels.items)
     for name, item in responses.items.items():
@@ -88,12 +89,26 @@ def with_responses(labels: Answers, responses: Answers, flag: str) -> Answers:
             raise UserError(
                 f"{flag}: the response of {name} is not the one that the labels' file has"
             )
+        for key in _ENDS:
+            both = [_end(one, key) for one in (mine, item)]
+            if None not in both and both[0] != both[1]:
+                raise UserError(
+                    f"{flag}: the {key} of {name} is {getattr(item, key)}, and {getattr(mine, key)}"
+                    " in the labels' file; correct one of them"
+                )
         given = {key: getattr(item, key) for key in _TAKEN if getattr(item, key) is not None}
         items[name] = replace(mine, **given)
     budgets = {**labels.n_predict, **responses.n_predict}
-    return replace(labels, items=items, n_predict=budgets)
+    described = {**labels.described, "responses": dict(responses.described)}
+    return replace(labels, items=items, n_predict=budgets, described=described)
 
 
+def _end(item: Item, key: str) -> Any:
+    """How an answer ended, in whatever words."""
+    return ran_out(item, None) if key == "finish_reason" else getattr(item, key)
+
+
+_ENDS = ("finish_reason", "generated_tokens", "repetition_loop")
 _TAKEN = ("prompt", "response", "finish_reason", "generated_tokens", "repetition_loop", "topic",
           "group")  # fmt: skip
 

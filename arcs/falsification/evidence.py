@@ -61,6 +61,8 @@ class Evidence:
     """Items of the set that are known to have no row."""
     described: Mapping[str, Any] = field(default_factory=dict)
     """Where it was read from, with hashes."""
+    made_by: Mapping[str, str | None] = field(default_factory=dict)
+    """What read the states (``states``), gave the answers (``answers``), and at which position."""
 
     @property
     def ends_known(self) -> bool:
@@ -178,10 +180,28 @@ def _width(rows: NDArray[np.float32]) -> str:
     return " x ".join(map(str, rows.shape[1:]))
 
 
+def mixed(first: Evidence, second: Evidence, axis: str) -> bool:
+    """Whether two sets' labels of an axis come from different judges, prompts or cuts."""
+    return len(first.instruments.get(axis, frozenset())
+               | second.instruments.get(axis, frozenset())) > 1  # fmt: skip
+
+
+def unlike(first: Evidence, second: Evidence) -> dict[str, list[str | None]]:
+    """In what two sets' making differs, as far as their sources say: both sides by name."""
+    names = sorted(first.made_by.keys() | second.made_by.keys())
+    both = {name: [first.made_by.get(name), second.made_by.get(name)] for name in names}
+    return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+
+
 def common_rows(first: Evidence, second: Evidence) -> int:
     """Rows of h_last that are in both sets, bit for bit: the same answer under two ids."""
     seen = {row.tobytes() for row in first.x[H_LAST]}
     return sum(row.tobytes() in seen for row in second.x[H_LAST])
+
+
+def repeated(found: Evidence) -> int:
+    """Rows of h_last that are another item's of the same set, bit for bit."""
+    return len(found.item_ids) - len({row.tobytes() for row in found.x[H_LAST]})
 
 
 def listed(items: Sequence[str], most: int = 3) -> str:

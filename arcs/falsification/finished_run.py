@@ -109,6 +109,7 @@ class FinishedRun:
     def _read(self, name: SetName) -> Evidence:
         path = features.path_of(self.path, name)
         found = features.read(path)
+        _require_whole(found, f"{self.flag} {path}")
         right: Mapping[str, Label] = self._labels[RIGHT]
         known = [*found.item_ids, *found.missing]
         strange = [one for one in known if one not in right]
@@ -138,8 +139,15 @@ class FinishedRun:
                 "labels": {"path": str(self.path / LABELS),
                            "sha256": file_sha256(self.path / LABELS),
                            "instrument": self.manifest.get("labels")},
+                "metrics": {"path": str(self.path / METRICS),
+                            "sha256": file_sha256(self.path / METRICS)},
                 "definition": dict(found.definition),
                 "n": len(found.item_ids),
+            },
+            made_by={
+                "states": self.manifest.get("backend"),
+                "answers": (self.manifest.get("ids_from") or self.manifest).get("backend"),
+                "position": found.definition.get("position"),
             },
         )  # fmt: skip
 
@@ -174,6 +182,17 @@ class MoreAnswers(FinishedRun):
     def fresh(self) -> Evidence:
         """Whether they fit the run's is the caller's to ask."""
         return self._read(FRESH)
+
+
+def _require_whole(found: features.Features, where: str) -> None:
+    """Raise UserError where rows and ids do not match, or rows are no numbers."""
+    n = len(found.item_ids)
+    rows = {name: found.arrays[name] for name in FLOAT_KINDS if name in found.arrays}
+    if len(set(found.item_ids)) < n or {len(found.finish_reasons), *map(len, rows.values())} != {n}:
+        raise UserError(f"{where}: its rows do not match its {n} ids; the run is damaged")
+    odd = [name for name, values in rows.items() if not np.isfinite(values).all()]
+    if odd:
+        raise UserError(f"{where}: {odd[0]} holds values that are not finite; the run is damaged")
 
 
 def _split(arrays: Mapping[str, Any]) -> tuple[list[list[int]], list[list[int]]]:

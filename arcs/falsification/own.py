@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +23,15 @@ from arcs.falsification.evidence import (
     Identity,
     common_rows,
     listed,
+    mixed,
     same_shape,
 )
 from arcs.falsification.rows_file import RowsFile, read_rows
 from evals.overlap import exact_pairs
 from models.errors import UserError
 
+SAME_PROMPT = 0.02
+"""Share of answers to a prompt that has another one already from which prompts are groups."""
 REGISTERED, GATES_FIRST, EXPLORATORY = "preregistered", "gates fixed first", "exploratory"
 
 
@@ -60,6 +65,8 @@ class Own:
     awaited: Sequence[str] = ()
     """Files of the fresh set that were not there yet when the gates were fixed."""
     _faults: list[ReasonCode] = field(default_factory=list)
+    _labels_there: bool = False
+    """--labels had labels of fresh rows, though --fresh-labels was still to be made."""
 
     @cached_property
     def _train(self) -> tuple[RowsFile, Answers, Evidence]:
@@ -108,6 +115,8 @@ class Own:
             answers = with_responses(answers, more, files.flag("fresh-responses"))
         where = f"{files.flag('fresh')} {files.fresh}"
         _require_one_kind(mine, rows, where)
+        early = self._train[1].labels[self._axis] if files.fresh_labels is not None else {}
+        self._labels_there = any(early.get(one) is not None for one in rows.item_ids)
         both = sorted(set(mine.item_ids) & set(rows.item_ids))
         if both:
             raise UserError(f"{where}: {listed(both)} also in the training set; keep them apart")
@@ -130,12 +139,12 @@ class Own:
             any(one.startswith(f"{self.files.flag(name)} ") for one in self.awaited)
             for name in ("fresh", "fresh-labels")
         )
-        if features and labels:
+        if features and labels and not self._labels_there:
             return REGISTERED, "the fresh set was not there yet when the gates were written"
         if features:
             return GATES_FIRST, (
                 "the fresh rows were not there yet when the gates were written, but their labels "
-                "were: --fresh-labels names a file that is still to be made"
+                "were: --fresh-labels names a file that is still to be made, and holds them alone"
             )
         return GATES_FIRST, (
             "the gates were written before the fresh set was opened; it was there already, and "
@@ -175,7 +184,7 @@ class Own:
             },
             truncated=self._ends(items, answers),
             loops=np.array([bool(one.repetition_loop) for one in items], dtype=np.bool_),
-            groups=_texts([one.group or one.topic for one in items]),
+            groups=_texts([one.group or one.topic for one in items]) or _same_prompts(items),
             prompts=_texts([one.prompt for one in items]),
             responses=_texts([one.response for one in items]),
             known_prompts=tuple(one.prompt for one in items if one.prompt is not None),
@@ -194,18 +203,25 @@ class Own:
                 "labels": dict(answers.described),
                 "n": len(rows.item_ids),
             },
+            made_by=_made_by(rows.facts),
         )  # fmt: skip
 
     def _ends(self, items: Sequence[Item], answers: Answers) -> tuple[bool | None, ...] | None:
-        if self.untruncated:
-            return (False,) * len(items)
         found = tuple(ran_out(one, answers.n_predict.get(one.item_id)) for one in items)
+        if self.untruncated:
+            cut = [one.item_id for one, was_cut in zip(items, found, strict=True) if was_cut]
+            if cut:
+                raise UserError(
+                    f"--untruncated: the files say that {listed(cut)} ran out of tokens; leave it "
+                    "out, or correct them"
+                )
+            return (False,) * len(items)
         return None if set(found) == {None} else found
 
     def _hold_together(self, train: Evidence, fresh: Evidence) -> None:
         """Faults that show only when both sets are there."""
         axis = self._axis
-        if len(train.instruments[axis] | fresh.instruments[axis]) > 1:
+        if mixed(train, fresh, axis):
             self._faults.append(ReasonCode.MIXED_INSTRUMENTS)
         if exact_pairs(train.known_prompts, fresh.known_prompts) or common_rows(train, fresh):
             self._faults.append(ReasonCode.TRAIN_TEST_OVERLAP)
@@ -221,9 +237,33 @@ def _require_one_kind(train: RowsFile, fresh: RowsFile, where: str) -> None:
             )
 
 
+def _made_by(facts: Mapping[str, str]) -> dict[str, str | None]:
+    """As the features' file says; files of Arc 3 say it as JSON."""
+    said: dict[str, Any] = {}
+    for name in ("engine", "dtype", "position"):
+        try:
+            said[name] = json.loads(facts.get(name, "null"))
+        except ValueError:
+            said[name] = facts[name]
+    if isinstance(said["engine"], dict):
+        said |= {name: said["engine"].get(name) for name in ("dtype", "engine")}
+    named = [str(said[name]) for name in ("engine", "dtype") if said[name] is not None]
+    position = said["position"]
+    return {"states": " ".join(named) or None, "answers": None,
+            "position": None if position is None else str(position)}  # fmt: skip
+
+
 def _texts(found: Sequence[str | None]) -> tuple[str, ...] | None:
     """All of them, or None where one is missing."""
     return None if not found or None in found else tuple(str(one) for one in found)
+
+
+def _same_prompts(items: Sequence[Item]) -> tuple[str, ...] | None:
+    """The prompts as groups, where too many have several answers for these to count as items."""
+    prompts = _texts([one.prompt for one in items])
+    if prompts is None or len(items) - len(set(prompts)) <= SAME_PROMPT * len(items):
+        return None
+    return prompts
 
 
 def _lengths(items: Sequence[Item]) -> tuple[NDArray[np.float64] | None, str]:

@@ -17,7 +17,7 @@ from arcs.arc3.questions import SETS
 from arcs.audits.readers.source import candidates
 from arcs.claims import ReasonCode
 from arcs.estimates import GateState
-from arcs.falsification import edited, modes, protocol, steps
+from arcs.falsification import axes, edited, modes, protocol, steps
 from arcs.falsification.answers import USUAL
 from arcs.falsification.config import REPLICATION, FalsifyConfig, flag_of
 from arcs.falsification.evidence import (
@@ -25,12 +25,15 @@ from arcs.falsification.evidence import (
     Identity,
     Source,
     common_rows,
+    repeated,
     side_of,
     study_of,
+    unlike,
 )
 from arcs.falsification.finished_run import LABELS, FinishedRun
-from arcs.falsification.own import EXPLORATORY, GATES_FIRST, REGISTERED, Files, Own
+from arcs.falsification.own import Files, Own
 from arcs.falsification.protocol import NOT_RUN, Step
+from arcs.falsification.registration import registered, registered_with
 from arcs.falsification.verdict import claims_of
 from arcs.gates import DEFAULT_GATES, Gates, load_gates
 from arcs.progress import Bar, Reporter
@@ -39,11 +42,9 @@ from models.errors import UserError
 from models.fingerprint import file_sha256
 
 STEPS = "steps.jsonl"
-AWAITED_OTHER = "awaited_replication"
+AWAITED, AWAITED_OTHER = "awaited", "awaited_replication"
 SOURCES = ("arcs/falsification", "evals/text_ends.py")
 """Code that decides a step, beside Arc 3's."""
-WORTH = (REGISTERED, GATES_FIRST, EXPLORATORY)
-"""From most to least."""
 MODES, BASE = "modes", edited.BASE
 SCHEMA = "threearc-falsify-1"
 Found = dict[str, Any]
@@ -58,12 +59,17 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
     gates = load_gates(config.gates or DEFAULT_GATES)
     sha256 = protocol.declare(run, gates, config)
     run.extend_manifest(gates=gates.to_json(), gates_file_sha256=sha256)
+    if config.features is not None and AWAITED not in run.manifest():
+        # what is not there now, or never will count as that
+        lacking = Own(_files(config, ""), config.axis).fresh_missing()
+        run.extend_manifest(**{AWAITED: list(lacking)})
     if config.adapter is not None:
         edited.make(config, run, reporter)
     store = run.json_lines(STEPS)
     with run.timed("steps"), reporter.bar("steps", _parts(config), "steps") as bar:
         source = _source(config, run)
         train = source.train()
+        _require_pooled(train, config)
         axis = source.axis()
         _note(run, "train", train, source.identity())
         study = _training_study(train, axis, config, gates)
@@ -80,7 +86,7 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
         both = study_of(train, fresh, axis, study)
         keep = _keeper(Kept.of(both, store, code), found, bar)
         keep(Step.FRESH, lambda: steps.fresh(both, gates))
-        keep(Step.AXES, lambda: steps.axes(train, fresh, axis, both, gates))
+        keep(Step.AXES, lambda: axes.axes(train, fresh, axis, both, gates))
         keep(Step.POOLED, lambda: steps.pooled(both, gates, config.pooled))
         keep(MODES, lambda: {"modes": modes.all_modes(train, fresh, both, found, gates)})
         _await_other(other, run)
@@ -90,7 +96,7 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
             keep(BASE, lambda: edited.base_beside(run.path, gates, study))
         if other is not None:
             _note_other(run, other, found[Step.REPLICATION])
-    faults = [*source.faults(), *_missing(train, fresh, axis, gates)]
+    faults = [*source.faults(), *_unfit(train, fresh, axis, gates)]
     judged = claims_of(
         found, found[MODES]["modes"], list(dict.fromkeys(faults)), gates, axis=axis,
         ends_known=train.ends_known and fresh.ends_known,
@@ -119,35 +125,6 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
     return metrics
 
 
-def registered(source: Source, config: FalsifyConfig, gates: Gates) -> tuple[str, str]:
-    """What the order of gates and answers is worth, and why."""
-    state, why = source.registration(gates.sha256)
-    if state == EXPLORATORY or not config.chosen:
-        return state, why
-    if config.source is not None:
-        return EXPLORATORY, "axis, pooling, gates or seed were chosen after the run"
-    if config.adapter is not None:
-        return EXPLORATORY, (
-            "pooling, gates or seed were chosen, and whether these questions were asked before is "
-            "not known"
-        )
-    return state, why
-
-
-def registered_with(
-    state: str, why: str, other: Source | None, config: FalsifyConfig, gates: Gates
-) -> tuple[str, str]:
-    """The same of all five steps: not worth more than the other model's own order."""
-    if other is None:
-        return state, why
-    theirs, because = other.registration(gates.sha256)
-    if config.chosen and config.replication is not None:
-        theirs, because = EXPLORATORY, "pooling, gates or seed were chosen after the run"
-    if WORTH.index(theirs) <= WORTH.index(state):
-        return state, why
-    return theirs, f"of the other model: {because}"
-
-
 def _parts(config: FalsifyConfig) -> int:
     """All steps, the modes, and the base beside an edited model."""
     return len(Step) + (1 if config.adapter is None else 2)
@@ -170,8 +147,7 @@ def _source(config: FalsifyConfig, run: RunDirectory) -> Source:
         return FinishedRun(config.source)
     if config.adapter is not None:
         return edited.EditedRun(run.path / edited.EDITED, "--adapter")
-    awaited = run.manifest().get("awaited", ())
-    return Own(_files(config, ""), config.axis, config.untruncated, awaited)
+    return Own(_files(config, ""), config.axis, config.untruncated, run.manifest()[AWAITED])
 
 
 def _files(config: FalsifyConfig, prefix: str) -> Files:
@@ -192,8 +168,6 @@ def _await(source: Source, run: RunDirectory) -> None:
     lacking = source.fresh_missing()
     if not lacking:
         return
-    if "awaited" not in run.manifest():  # what was not there at first is what counts
-        run.extend_manifest(awaited=list(lacking))
     raise Awaiting(
         f"{' and '.join(lacking)}: not there yet. Gates and step 1 are fixed in {run.path} "
         f"({protocol.FILE}); make the fresh set, then go on with threearc falsify --run {run.path}"
@@ -250,7 +224,8 @@ def _replicated(other: Source | None, mine: Source, like: Study, gates: Gates) -
         return protocol.not_run(Step.REPLICATION, "no other model was given (--replication)")
     train = other.train()
     identity = other.identity()
-    told = {"model": identity.to_json()}
+    told = {"model": identity.to_json(), "made_by": dict(train.made_by),
+            "unlike": unlike(mine.train(), train)}  # fmt: skip
     if common_rows(mine.train(), train):
         raise UserError(
             f"--replication: {identity.name} has rows of features that are those of "
@@ -262,7 +237,7 @@ def _replicated(other: Source | None, mine: Source, like: Study, gates: Gates) -
         return protocol.not_run(Step.REPLICATION, why, **told)
     fresh = other.fresh()
     both = study_of(train, fresh, axis, like)
-    faults = [*other.faults(), *_missing(train, fresh, axis, gates)]
+    faults = [*other.faults(), *_unfit(train, fresh, axis, gates)]
     if faults:
         return protocol.not_run(
             Step.REPLICATION, f"its instrument failed: {', '.join(faults)}", **told
@@ -304,9 +279,21 @@ def _other_axis(mine: str, other: str) -> str | None:
     return f"its labels are of {other}, and the claim is about {mine}"
 
 
-def _missing(train: Evidence, fresh: Evidence, axis: str, gates: Gates) -> tuple[ReasonCode, ...]:
-    over = steps.unlabelled(train, fresh, axis, gates) is not None
-    return (ReasonCode.INFRASTRUCTURE,) if over else ()
+def _unfit(train: Evidence, fresh: Evidence, axis: str, gates: Gates) -> list[ReasonCode]:
+    """Faults of any source: labels that are missing, items that are others again."""
+    found, most = [], gates.validity.max_missing_share
+    if steps.unlabelled(train, fresh, axis, gates) is not None:
+        found.append(ReasonCode.INFRASTRUCTURE)
+    if any(repeated(one) > most * len(one.item_ids) for one in (train, fresh)):
+        found.append(ReasonCode.REPEATED_ITEMS)
+    return found
+
+
+def _require_pooled(train: Evidence, config: FalsifyConfig) -> None:
+    """A name that is none would have step 4 left out."""
+    name, why = steps.pooled_name(train.x, config.pooled)
+    if name is None and config.pooled is not None:
+        raise UserError(why)
 
 
 def _set(found: Evidence, axis: str) -> Found:
@@ -322,4 +309,6 @@ def _set(found: Evidence, axis: str) -> Found:
         "ends_known": found.ends_known,
         "axes": sorted(found.labels),
         "features": sorted(found.x),
+        "made_by": dict(found.made_by),
+        "repeated_rows": repeated(found),
     }

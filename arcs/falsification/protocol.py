@@ -14,6 +14,7 @@ from arcs.falsification.config import FalsifyConfig
 from arcs.gates import Gates
 from arcs.runs import RunDirectory, canonical_json
 from evals.probing.probes import PRIMARY
+from evals.statistics.auc import FEW
 from evals.statistics.rates import Interval
 from models.errors import UserError
 
@@ -48,17 +49,21 @@ RULES = {
     "steps: half of it is that of the AUC of step 2, a quarter of the rest each that of the other "
     "gates of step 2 and of steps 3, 4 and 5, shared equally by a step's gates; so these fail by "
     "a wider interval",
-    "kinds": "a step that passes must be shown within kinds of question, or over whole kinds, as "
-    "well, where they are known; else it is not decidable",
-    "cut answers": "steps 4 and 5 that pass, or fail, must do so however cut answers ended; else "
-    "they are not decidable",
+    "kinds": "a step that passes, and each axis of step 3, must be shown within kinds of question, "
+    "or over whole kinds, as well, where they are known; else it is not decidable",
+    "cut answers": "steps 3, 4 and 5 that pass, or fail, must do so however cut answers ended; "
+    "else they are not decidable; in step 3 those of one axis may have ended otherwise than those "
+    "of another, and what fails in all readings must be one gate",
+    "few": f"an AUC's interval is DeLong's, and with fewer than {FEW} items of a class the "
+    "smallest that holds Newcombe's too",
     "control": "nothing is refuted where a label that was written into the states is not found",
     "training": "a pass is asked for and is no evidence; its failing leaves all else undecided",
     "fresh": "one probe, fitted on the whole training set; its threshold is chosen on out-of-fold "
     "training scores: of those that assert asserted_right of the right answers, the one of "
     "smallest asymmetry; of the right fresh answers it must assert as many, by the estimate",
     "axes": "every axis passes cross-validation and transfer, and no two axes' out-of-fold scores "
-    "correlate as much as axis_correlation; an axis that cannot be tested leaves it undecided",
+    "correlate as much as axis_correlation; an axis that cannot be tested, or whose labels in the "
+    "two sets are not of one instrument, leaves it undecided",
     "pooled": "as fresh, with the mean of the last layers",
     "replication": "as fresh, with the states and labels, of the same axis, of a model of another "
     "family; where a family is not known it is not run; it refutes only where the other model's "
@@ -81,6 +86,7 @@ def declaration(gates: Gates, config: FalsifyConfig) -> dict[str, Any]:
             "folds": FOLDS,
             "pooled": config.pooled,
             "axis": config.axis,
+            "columns": list(config.columns),
             "seed": config.seed,
             "profile": config.profile,
             "cv_seeds": config.sizes.cv_seeds,

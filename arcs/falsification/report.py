@@ -21,8 +21,8 @@ from arcs.falsification.protocol import NAMES, NOT_RUN, Step
 
 Found = Mapping[str, Any]
 _OWN = {
-    ReasonCode.UNFINISHED_ANSWERS: "a gate is failed as the answers stand, but not for every way "
-    "that cut ones could have ended; raise n_predict",
+    ReasonCode.UNFINISHED_ANSWERS: "a step is passed, or failed, as the answers stand, but not for "
+    "every way that cut ones could have ended; raise n_predict",
     ReasonCode.NOT_REPLICATED: "step 5 has not passed",
     ReasonCode.FINISH_REASONS_UNKNOWN: "how the answers ended is not known: give finish_reason "
     "with --responses, or state --untruncated",
@@ -220,6 +220,7 @@ def sentences(metrics: Found) -> list[str]:
         f"{registration['state'].capitalize()}: {registration['why']}. Gates: sha-256 "
         f"{registration['gates_file_sha256'][:16]}."
     ]
+    lines += _made_by(metrics)
     of_all = registration["all_five"]
     if of_all["state"] != registration["state"]:
         lines.append(f"All five steps together: {of_all['state']}, {of_all['why']}.")
@@ -240,6 +241,11 @@ def sentences(metrics: Found) -> list[str]:
         f"Step {place} was not run: {one['reason']}."
         for place, one in enumerate(metrics["steps"], 1) if one["state"] == NOT_RUN
     ]  # fmt: skip
+    lines += [
+        f"Step {place} is not decidable: {one['reason']}."
+        for place, one in enumerate(metrics["steps"], 1)
+        if one.get("hangs_on_cut_answers") or one.get("between_kinds")
+    ]  # fmt: skip
     axes = metrics["steps"][2]
     if axes["state"] != NOT_RUN:
         lines += [f"Step 3 leaves out {axis}: {why}." for axis, why in axes["left_out"].items()]
@@ -251,6 +257,10 @@ def sentences(metrics: Found) -> list[str]:
     if unseen:
         lines.append(f"Items without a prompt, which were not looked for in the other set: "
                      f"{', '.join(unseen)}.")  # fmt: skip
+    again = [f"{one['repeated_rows']} of {one['n']} {name}"
+             for name, one in metrics["sets"].items() if one.get("repeated_rows")]  # fmt: skip
+    if again:
+        lines.append(f"Rows that are another item's, bit for bit: {', '.join(again)}.")
     lacking = [
         f"{name} {one['without_label']} without label, {one['without_features']} without features"
         for name, one in metrics["sets"].items()
@@ -259,6 +269,26 @@ def sentences(metrics: Found) -> list[str]:
     if metrics["labels_without_rows"]:
         lacking.append(f"{metrics['labels_without_rows']} labelled items without a row in any set")
     return lines + ([f"Left out: {'; '.join(lacking)}."] if lacking else [])
+
+
+def _made_by(metrics: Found) -> list[str]:
+    """What read the states, and how those of the other model were made otherwise."""
+    made, other = metrics["sets"]["train"].get("made_by", {}), metrics["steps"][-1]
+    lines = []
+    if made.get("states") is not None:
+        others = made["answers"] not in (None, made["states"])
+        by = f", answers given by {made['answers']}" if others else ""
+        lines.append(f"States read by {made['states']}{by}.")
+    if other["state"] != NOT_RUN and other.get("unlike"):
+        apart = "; ".join(
+            f"{name}: {pair[1] or 'not stated'}, here {pair[0] or 'not stated'}"
+            for name, pair in other["unlike"].items()
+        )
+        lines.append(
+            f"{other['model']['name']} was read otherwise ({apart}): it has a probe of its own, "
+            "and the size of its numbers is not comparable."
+        )
+    return lines
 
 
 def _verdict(metrics: Found) -> Panel:

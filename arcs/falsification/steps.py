@@ -1,15 +1,14 @@
-"""The five steps, each from rows to numbers held to gates. The statistics are those of Arc 3."""
+"""Steps 1, 2, 4 and 5, each from rows to numbers held to gates; the third is in
+:mod:`arcs.falsification.axes`. The statistics are those of Arc 3."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import pearsonr
 
 from arcs.arc3 import claims, probing
 from arcs.arc3.analysis import as_read
@@ -17,7 +16,7 @@ from arcs.arc3.probing import FOLDS, H_LAST, Study
 from arcs.arc3.table import Side
 from arcs.claims import Verdict
 from arcs.estimates import Estimate, Gate, GateState, hold_to_gate
-from arcs.falsification.evidence import ALL, Evidence, side_of
+from arcs.falsification.evidence import ALL, Evidence
 from arcs.falsification.protocol import (
     LAST_K,
     Held,
@@ -30,9 +29,8 @@ from arcs.falsification.protocol import (
 from arcs.gates import Gates
 from evals.probing import gate as gates_of
 from evals.probing.probes import PRIMARY, PROBES, scores_on
-from evals.statistics.auc import auc, delong_interval
+from evals.statistics.auc import FEW, auc, guarded_interval
 from evals.statistics.cross_validation import CrossValidatedAuc, cross_validated
-from evals.statistics.multiplicity import holm
 from evals.statistics.power_auc import n_to_hold
 from evals.statistics.rates import Interval, wilson
 from evals.statistics.thresholds import Threshold, asymmetry_null, best_asymmetry
@@ -71,9 +69,9 @@ def training(study: Study, gates: Gates, grouped: bool) -> dict[str, Any]:
     why = too_few(train)
     if why is not None:
         return not_run(Step.TRAINING, why, no_signal=True, n=_counts(train))
-    made = _trained(train, train.x[H_LAST], study, asked.asserted_right)
+    made = trained(train, train.x[H_LAST], study, asked.asserted_right)
     held = [
-        Held(Gate("AUC, out of fold", asked.cv_auc), _oof_auc(made, train, study.level)),
+        Held(Gate("AUC, out of fold", asked.cv_auc), oof_auc(made, train, study.level)),
         _asymmetry(
             Gate("asymmetry, out of fold", -asked.cv_asymmetry, at_least=False),
             made, made.oof, train, study.level,
@@ -151,11 +149,20 @@ def in_every_reading(
     if found["state"] not in (GateState.PASSED.value, GateState.FAILED.value):
         return {**found, "readings": []}
     readings = _readings(study, gates, step, features)
-    if any(one["state"] != found["state"] for one in readings):
-        verb = "passes" if found["state"] == GateState.PASSED.value else "fails"
-        found |= {"state": GateState.NOT_DECIDABLE.value,
-                  "reason": f"it {verb} only as its cut answers were taken"}  # fmt: skip
-    return {**found, "readings": readings}
+    otherwise = [one["way"] for one in readings if one["state"] != found["state"]]
+    return {**(only_as_taken(found, otherwise) if otherwise else found), "readings": readings}
+
+
+def only_as_taken(found: Mapping[str, Any], otherwise: Sequence[str]) -> dict[str, Any]:
+    """A step that is lost where its cut answers are taken otherwise decides nothing."""
+    verb = "passes" if found["state"] == GateState.PASSED.value else "fails"
+    return {
+        **found,
+        "state": GateState.NOT_DECIDABLE.value,
+        "hangs_on_cut_answers": True,
+        "reason": f"it {verb} only as its cut answers were taken, not with "
+        f"{' or '.join(otherwise)}",
+    }
 
 
 def held_out(
@@ -164,17 +171,17 @@ def held_out(
     """Fit on all of training, test on the fresh set, by the gates of step 2."""
     why = too_few(study.train, study.fresh)
     if why is not None:
-        return not_run(step, why, n=_both(study), **more)
+        return not_run(step, why, n=both_counts(study), **more)
     x, x_fresh = study.train.x[features], study.fresh.x[features]
     asked = gates.protocol
-    made = _trained(study.train, x, study, asked.asserted_right)
+    made = trained(study.train, x, study, asked.asserted_right)
     scores = scores_on(PROBES[PRIMARY](), x, study.train.y, x_fresh)
     primary = step is Step.FRESH  # its AUC fails by the interval that is shown
     to_fail = level_to_fail(gates, 2 if primary else 3)
-    wider = None if primary else delong_interval(scores, study.fresh.y, to_fail)
+    wider = None if primary else guarded_interval(scores, study.fresh.y, to_fail)
     held = [
         Held(Gate("AUC on fresh items", asked.fresh_auc),
-             claims.auc_estimate(scores, study.fresh.y, study.level), wider=wider),
+             fresh_estimate(scores, study.fresh.y, study.level), wider=wider),
         _asymmetry(
             Gate("asymmetry on fresh items", -asked.fresh_asymmetry, at_least=False),
             made, scores, study.fresh, study.level, to_fail,
@@ -184,17 +191,17 @@ def held_out(
     ]  # fmt: skip
     found = step_json(
         step, held,
-        n=_both(study),
+        n=both_counts(study),
         features=features,
         auc=auc(scores, study.fresh.y),
         training_auc=auc(made.oof, study.train.y),
         n_to_decide=_n_to_decide(held, gates),
         **more,
     )  # fmt: skip
-    return {**found, **_by_kind(found, study, scores, gates)}
+    return {**found, **by_kind(found, study, scores, gates)}
 
 
-def _by_kind(
+def by_kind(
     found: Mapping[str, Any], study: Study, scores: FloatArray, gates: Gates
 ) -> dict[str, Any]:
     """What items show must be shown within kinds of question, or over whole kinds, as well."""
@@ -209,73 +216,6 @@ def _by_kind(
             "kinds", "between_kinds": True}  # fmt: skip
 
 
-def axes(train: Evidence, fresh: Evidence, main: str, like: Study, gates: Gates) -> dict[str, Any]:
-    """Step 3."""
-    of_train, of_fresh = _labelled(train), _labelled(fresh)
-    named = sorted(of_train & of_fresh, key=lambda one: (one != main, one))
-    one_set = sorted(of_train ^ of_fresh)
-    if len(named) < 2:
-        return not_run(Step.AXES, f"labels of one axis only ({main}); give others beside it",
-                       axes=[], correlations=[], in_one_set=one_set)  # fmt: skip
-    sides = {axis: (side_of(train, axis), side_of(fresh, axis)) for axis in named}
-    left_out = {
-        axis: why for axis, both in sides.items()
-        if (why := too_few(*both) or unlabelled(train, fresh, axis, gates)) is not None
-    }  # fmt: skip
-    used = [axis for axis in named if axis not in left_out]
-    if len(used) < 2 or main not in used:
-        return not_run(Step.AXES, f"{next(iter(left_out))}: {next(iter(left_out.values()))}",
-                       axes=[], correlations=[], left_out=left_out,
-                       in_one_set=one_set)  # fmt: skip
-    pairs = list(combinations(used, 2))
-    to_fail = level_to_fail(gates, 2 * len(used) + len(pairs))
-    own = replace(like, train=sides[main][0], fresh=sides[main][1])
-    scores: dict[str, dict[str, float]] = {}
-    rows: list[dict[str, Any]] = []
-    held: list[Held] = []
-    main_scores = dict(zip(own.fresh.item_ids, _fresh_scores(own), strict=True))
-    for axis in used:
-        study = replace(like, train=sides[axis][0], fresh=sides[axis][1])
-        made = _trained(study.train, study.train.x[H_LAST], study, gates.protocol.asserted_right)
-        on_fresh = _fresh_scores(study)
-        estimate = claims.auc_estimate(on_fresh, study.fresh.y, study.level)
-        cv = _oof_auc(made, study.train, study.level)
-        wider = [delong_interval(made.oof, study.train.y, to_fail),
-                 delong_interval(on_fresh, study.fresh.y, to_fail)]  # fmt: skip
-        gated = [
-            Held(Gate(f"{axis}: AUC, out of fold", gates.protocol.axis_cv_auc), cv,
-                 wider=wider[0]),
-            Held(Gate(f"{axis}: AUC on fresh items", gates.protocol.axis_fresh_auc), estimate,
-                 wider=wider[1]),
-        ]  # fmt: skip
-        held += gated
-        scores[axis] = dict(zip(study.train.item_ids, made.oof, strict=True))
-        rows.append({
-            "axis": axis, "n": _both(study), "state": combined(gated).value,
-            "training": cv.to_json(), "fresh": estimate.to_json(),
-            "main_probe": _reads(main_scores, study),
-        })  # fmt: skip
-    adjusted = holm({row["axis"]: row["fresh"]["p_value"] for row in rows}, gates.test.alpha)
-    for row in rows:
-        row["fresh"]["p_holm"] = adjusted[row["axis"]].adjusted
-    correlated = [_correlated(pair, scores, gates, to_fail) for pair in pairs]
-    held += [one for one, _ in correlated]
-    found = step_json(
-        Step.AXES, held, axes=rows, correlations=[found for _, found in correlated],
-        passing=sum(row["state"] == GateState.PASSED.value for row in rows),
-        left_out=left_out, in_one_set=one_set,
-    )  # fmt: skip
-    if left_out and found["state"] == GateState.PASSED.value:
-        axis, why = next(iter(left_out.items()))
-        found |= {"state": GateState.NOT_DECIDABLE.value, "reason": f"{axis} is left out: {why}"}
-    return found
-
-
-def _labelled(found: Evidence) -> set[str]:
-    """Axes of which any item has a label."""
-    return {axis for axis, labels in found.labels.items() if any(one is not None for one in labels)}
-
-
 def unlabelled(train: Evidence, fresh: Evidence, axis: str, gates: Gates) -> str | None:
     """Why an axis lacks too many labels; None where it does not."""
     for name, found in (("training", train), ("fresh", fresh)):
@@ -283,49 +223,6 @@ def unlabelled(train: Evidence, fresh: Evidence, axis: str, gates: Gates) -> str
         if missing > gates.validity.max_missing_share * n:
             return f"{missing} of {n} {name} items have no label"
     return None
-
-
-def _reads(main: Mapping[str, float], study: Study) -> dict[str, Any] | None:
-    """How well the main axis's probe tells another axis's labels: what it may be reading."""
-    kept = [row for row, item in enumerate(study.fresh.item_ids) if item in main]
-    labels = study.fresh.y[kept]
-    if len(kept) < 2 or labels.all() or not labels.any():
-        return None
-    scores = np.array([main[study.fresh.item_ids[row]] for row in kept])
-    return probing.shown(scores, labels, study.level)
-
-
-def _correlated(
-    pair: tuple[str, str], scores: Mapping[str, Mapping[str, float]], gates: Gates, to_fail: float
-) -> tuple[Held, dict[str, Any]]:
-    """Size of the correlation of two axes' out-of-fold scores over the items of both."""
-    name = f"|r| of {pair[0]} and {pair[1]}"
-    limit = Gate(name, gates.protocol.axis_correlation, at_least=False)
-    shared = [item for item in scores[pair[0]] if item in scores[pair[1]]]
-    first, second = (np.array([scores[axis][item] for item in shared]) for axis in pair)
-    if len(shared) < 4 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        held = Held(limit, None, f"{name}: too few items of both axes, or scores that are all one")
-        return held, {"axes": list(pair), "r": None, "interval": None, "n": len(shared)}
-    found = pearsonr(first, second)
-    (low, high), wider = (
-        (float(one.low), float(one.high))
-        for one in map(found.confidence_interval, (gates.level, to_fail))
-    )
-    size = _size(low, high, gates.level)
-    estimate = Estimate(
-        name, abs(float(found.statistic)), size, "Fisher's z, of the size", len(shared),
-        p_value=float(found.pvalue), test="t",
-    )  # fmt: skip
-    interval = {"low": low, "high": high, "level": gates.level}
-    held = Held(limit, estimate, wider=_size(*wider, to_fail))
-    return held, {"axes": list(pair), "r": float(found.statistic), "interval": interval,
-                  "n": len(shared)}  # fmt: skip
-
-
-def _size(low: float, high: float, level: float) -> Interval:
-    """Interval of |r| from that of r."""
-    least = 0.0 if low < 0 < high else min(abs(low), abs(high))
-    return Interval(least, max(abs(low), abs(high)), level)
 
 
 def pooled_name(x: Mapping[str, Any], asked: str | None) -> tuple[str | None, str]:
@@ -374,22 +271,32 @@ def pooled(study: Study, gates: Gates, asked: str | None) -> dict[str, Any]:
     return in_every_reading(replace(study, train=both[0], fresh=both[1]), gates, Step.POOLED, name)
 
 
-def _trained(side: Side, x: Rows, study: Study, share: float) -> Trained:
+def trained(side: Side, x: Rows, study: Study, share: float) -> Trained:
+    """The primary probe, out of fold, with its threshold."""
     cv = cross_validated(PROBES[PRIMARY](), x, side.y, folds=FOLDS, seeds=study.seeds)
     oof = cv.scores.mean(axis=0)
     return Trained(cv, gates_of.choose_threshold(oof, side.y, share))
 
 
-def _fresh_scores(study: Study) -> FloatArray:
-    x = study.train.x[H_LAST]
-    return scores_on(PROBES[PRIMARY](), x, study.train.y, study.fresh.x[H_LAST])
-
-
-def _oof_auc(made: Trained, side: Side, level: float) -> Estimate:
-    return Estimate(
-        "AUC, out of fold", auc(made.oof, side.y), delong_interval(made.oof, side.y, level),
-        "DeLong, logit scale", len(side.y), null=0.5,
+def fresh_estimate(scores: FloatArray, labels: NDArray[np.bool_], level: float) -> Estimate:
+    """AUC on fresh items, by an interval that a handful of one class does not make narrow."""
+    return replace(
+        claims.auc_estimate(scores, labels, level),
+        interval=guarded_interval(scores, labels, level), interval_method=_method(labels),
     )  # fmt: skip
+
+
+def oof_auc(made: Trained, side: Side, level: float) -> Estimate:
+    """AUC of the out-of-fold scores."""
+    return Estimate(
+        "AUC, out of fold", auc(made.oof, side.y), guarded_interval(made.oof, side.y, level),
+        _method(side.y), len(side.y), null=0.5,
+    )  # fmt: skip
+
+
+def _method(labels: NDArray[np.bool_]) -> str:
+    few = min(int(labels.sum()), int((~labels).sum())) < FEW
+    return "DeLong, logit scale" + (f", widened to Newcombe's: below {FEW} of a class" * few)
 
 
 def _asymmetry(
@@ -459,5 +366,6 @@ def _counts(side: Side) -> dict[str, int]:
     return {"right": side.n_right, "wrong": len(side.y) - side.n_right}
 
 
-def _both(study: Study) -> dict[str, dict[str, int]]:
+def both_counts(study: Study) -> dict[str, dict[str, int]]:
+    """Right and wrong in either set."""
     return {"train": _counts(study.train), "fresh": _counts(study.fresh)}

@@ -140,7 +140,8 @@ def _conjunction(
     if failed and claim.verdict is Verdict.REFUTED:
         return replace(claim, reasons=unbalanced or claim.reasons)
     # a gate is passed by the whole interval, which asks for more than an estimate beyond it
-    reasons = (*unbalanced, ReasonCode.UNDERPOWERED)
+    cut = steps[chosen].get("hangs_on_cut_answers")
+    reasons = (*unbalanced, ReasonCode.UNFINISHED_ANSWERS if cut else ReasonCode.UNDERPOWERED)
     return replace(claim, verdict=Verdict.INCONCLUSIVE, reasons=reasons,
                    n_to_settle=steps[chosen].get("n_to_decide"))  # fmt: skip
 

