@@ -171,10 +171,11 @@ def _source(config: FalsifyConfig, run: RunDirectory) -> Source:
     if config.adapter is not None:
         return edited.EditedRun(run.path / edited.EDITED, "--adapter")
     awaited = run.manifest().get("awaited", ())
-    return Own(_files(config, ""), config.axis, config.untruncated, awaited)
+    return Own(files_of(config, ""), config.axis, config.untruncated, awaited)
 
 
-def _files(config: FalsifyConfig, prefix: str) -> Files:
+def files_of(config: FalsifyConfig, prefix: str) -> Files:
+    """Paths of one's own; ``prefix``: empty, or of the replication."""
     of = {name: getattr(config, prefix + name) for name in Files.__dataclass_fields__
           if name not in ("columns", "prefix")}  # fmt: skip
     flag = "--" if not prefix else f"{flag_of(prefix.rstrip('_'))}-"
@@ -224,7 +225,7 @@ def _replication(config: FalsifyConfig, run: RunDirectory) -> Source | None:
         return FinishedRun(config.replication, "--replication")
     if config.replication_features is None:
         return None
-    files = _files(config, "replication_")
+    files = files_of(config, "replication_")
     if AWAITED_OTHER not in run.manifest():
         lacking = Own(files, config.axis, config.untruncated).fresh_missing()
         run.extend_manifest(**{AWAITED_OTHER: list(lacking)})
