@@ -59,7 +59,7 @@ def again(
 def _records(document: Mapping[str, Any], instrument: ShortAnswers) -> dict[str, list[Record]]:
     """By condition, in the order of the items, with the texts of their ids. Raises UserError where
     they are not one to each."""
-    made = {}
+    made: dict[str, list[Record]] = {}
     for name in document["arms"]:
         rows = [row for row in document["rows"] if row["arm"] == name]
         found = {row["item_id"]: row for row in rows}
