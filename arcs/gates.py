@@ -132,6 +132,15 @@ def load_gates(path: Path = DEFAULT_GATES) -> Gates:
     return Gates(**found, sha256=hashlib.sha256(content).hexdigest())
 
 
+def stored_gates(found: Mapping[str, Any], where: str) -> Gates:
+    """Inverse of :meth:`Gates.to_json`. Raises UserError for those of another version."""
+    try:
+        return Gates(**{name: kind(**found[name]) for name, kind in TABLES.items()},
+                     sha256=found["sha256"])  # fmt: skip
+    except (KeyError, TypeError):
+        raise UserError(f"{where}: its gates are those of another version of threearc") from None
+
+
 def _numbers(path: Path, tables: Mapping[str, Any], name: str, kind: type[Any]) -> dict[str, float]:
     """Check one table against the fields of its dataclass: all numbers between 0 and 1.
 

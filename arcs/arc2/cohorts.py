@@ -61,6 +61,23 @@ class Cohorts:
         }
 
 
+def formed(
+    disposition: Disposition,
+    instrument: str,
+    answers: Sequence[Labelled],
+    contrasts: Mapping[str, float],
+) -> Cohorts:
+    """The cohorts of a run. Raises UserError where one is too small, or the measure saturated.
+
+    ``contrasts``: of the unchanged model, for labels of the meter.
+    """
+    if instrument == "meter":
+        return by_thirds(contrasts, str(disposition.axis), answers)
+    if disposition.name == "humble":
+        return by_cells(answers, instrument)
+    return by_text(disposition, answers, instrument)
+
+
 def by_cells(answers: Sequence[Labelled], instrument: str) -> Cohorts:
     """Confidently wrong (cw) against confidently right (cr) answers, as in the paper.
 

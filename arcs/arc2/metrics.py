@@ -15,7 +15,7 @@ from arcs.arc2.dispositions import Disposition, Labelled
 from arcs.arc2.effects import Effect
 from arcs.arc2.findings import AtPoint, Sweep, evidence, item_means, restricted, right
 from arcs.arc2.prompts import parts
-from arcs.arc2.rules import rulings, verdict
+from arcs.arc2.rules import Evidence, rulings, verdict
 from arcs.arc2.selection import BASE, RANDOM, TOP, UNCHANGED, Point, Selection, points
 from arcs.arc2.sources import Judged as JudgedSource
 from arcs.arc2.sources import Source
@@ -55,22 +55,9 @@ def build(
         run, prepared.source, prepared.source.prompts, (config.decodings[0],), UNCHANGED
     )
     split = parts(prepared.source.prompts, config)
-    ranked = {one.item_id for one in split.ranked}
-    first = [one for one in whole if one.item_id in ranked]
-    found = evidence(
-        sweep, ranking, faults(sweep, prepared.source, validity, first), split.chosen_on_same
-    )
+    found = evidence_of(config, prepared, sweep, whole, validity, ranking)
     words = rulings(found)
-    content = (
-        f"log-likelihood; a loss that matters: {gates.smallest_effect.loss:g} nats per token"
-        if prepared.source.name == "meter"
-        else f"accuracy; a loss that matters: {gates.smallest_effect.rate:g}"
-    )
-    statement = (
-        f"damping the {config.top_k} heads of {prepared.directory.name} that rank highest by "
-        f"{config.rank_by} attribution brings out {config.disposition} ({axis.measure}; a move "
-        f"that matters: {sweep.smallest_axis:g} {axis.unit}) and keeps the content ({content})"
-    )
+    statement = statement_of(config, prepared, axis, sweep, manifest["model"]["name"])
     level = gates.level
     tasks = tasks_answers(config, run, prepared, selection)
     through_gguf = gguf_answers(config, run, prepared, selection)
@@ -99,7 +86,7 @@ def build(
         "selection": manifest["selection"],
         "sweep": points_json(sweep),
         "tasks": tasks_json(tasks, prepared),
-        "evidence": _evidence(found),
+        "evidence": evidence_json(found),
         "judge": validity,
         "words": [one.to_json() for one in words],
         "claim": verdict(statement, found, words).to_json(),
@@ -109,6 +96,39 @@ def build(
             k: v for k, v in manifest.items() if k not in ("config", "command", "arc", "measures")
         },
     }
+
+
+def evidence_of(
+    config: Arc2Config,
+    prepared: Prepared,
+    sweep: Sweep,
+    whole: Sequence[Labelled],
+    validity: Mapping[str, Any] | None,
+    ranking: Ranking | None,
+) -> Evidence:
+    """What the words are decided from; ``whole``: the unchanged model's answers to all prompts."""
+    split = parts(prepared.source.prompts, config)
+    ranked = {one.item_id for one in split.ranked}
+    first = [one for one in whole if one.item_id in ranked]
+    failed = faults(sweep, prepared.source, validity, first)
+    return evidence(sweep, ranking, failed, split.chosen_on_same)
+
+
+def statement_of(
+    config: Arc2Config, prepared: Prepared, axis: Axis, sweep: Sweep, model: str
+) -> str:
+    """What the run claims of ``model``."""
+    smallest = prepared.gates.smallest_effect
+    content = (
+        f"log-likelihood; a loss that matters: {smallest.loss:g} nats per token"
+        if prepared.source.name == "meter"
+        else f"accuracy; a loss that matters: {smallest.rate:g}"
+    )
+    return (
+        f"damping the {config.top_k} heads of {model} that rank highest by "
+        f"{config.rank_by} attribution brings out {config.disposition} ({axis.measure}; a move "
+        f"that matters: {sweep.smallest_axis:g} {axis.unit}) and keeps the content ({content})"
+    )
 
 
 def sweep_answers(
@@ -311,7 +331,9 @@ def tasks_json(
     ]
 
 
-def _evidence(found: Any) -> dict[str, Any]:
+def evidence_json(found: Evidence) -> dict[str, Any]:
+    """JSON-able form of what the words are decided from."""
+
     def plain(effects: Sequence[Effect]) -> list[dict[str, Any]]:
         return [{"name": one.name, **one.to_json()} for one in effects]
 

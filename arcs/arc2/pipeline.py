@@ -16,18 +16,12 @@ from typing import Any
 
 from arcs import provenance
 from arcs.arc2 import stages
-from arcs.arc2.attribution import (
-    FOLDS,
-    Ranking,
-    causal,
-    causal_of_answers,
-    directional,
-    magnitude,
-)
-from arcs.arc2.cohorts import Cohorts, by_cells, by_text, by_thirds
+from arcs.arc2.attribution import FOLDS, Ranking
+from arcs.arc2.cohorts import Cohorts, formed
 from arcs.arc2.config import Arc2Config
 from arcs.arc2.dispositions import DISPOSITIONS, Disposition, Labelled, spread
 from arcs.arc2.prompts import parts
+from arcs.arc2.ranking import cohort_answers, of_each, ranked_by_ablation, ranked_by_outputs
 from arcs.arc2.selection import UNCHANGED, Point, Selection, points, select
 from arcs.arc2.sources import TOKENS, ExactMatch, Execution, Judged, MeterContexts, Source
 from arcs.gates import Gates, load_gates
@@ -188,13 +182,13 @@ def prepare_run(
     encoder = ChatEncoder(directory)
     disposition = DISPOSITIONS[config.disposition]
     n_predict = config.n_predict or TOKENS[config.label_source.kind]
-    source = _source(config, run, encoder, n_predict, reporter, asking)
+    source = source_of(config, run, encoder, n_predict, reporter, asking)
     tasks = None
     if config.tasks is not None:
         level = detect_level(allow_weak=config.allow_weak_sandbox)
         tasks = Execution.of(encoder, config.tasks_limit, run, level, reporter,
                              TOKENS["execution"], config.tasks)  # fmt: skip
-    pairs = _pairs(encoder, disposition, config, source)
+    pairs = pairs_of(encoder, disposition, config, source)
     known = run.manifest().get("model", {}).get("verification")
     verification = str(known) if known is not None else verify(directory, say=reporter.say)
     prepared = Prepared(
@@ -206,7 +200,7 @@ def prepare_run(
         n_predict=n_predict,
         tasks_n_predict=TOKENS["execution"],
         disposition=disposition,
-        layers=_layers(config, directory),
+        layers=layers_of(config, directory),
         causal_pairs=pairs[0],
         axis_pairs=pairs[1],
         cohort_pairs=pairs[2],
@@ -226,13 +220,13 @@ def prepare_run(
         chat=encoder.describe(),
         labels={**source.describe(), "n_predict": n_predict},
         tasks=None if tasks is None else tasks.describe(),
-        meter=_described(prepared),
+        meter=described_meter(prepared),
         gates=prepared.gates.to_json(),
     )
     return prepared
 
 
-def _source(
+def source_of(
     config: Arc2Config,
     run: RunDirectory,
     encoder: ChatEncoder,
@@ -240,6 +234,7 @@ def _source(
     reporter: Reporter,
     asking: JudgeSettings,
 ) -> Source:
+    """What is asked, and how it is labelled. Raises UserError where that cannot be done here."""
     kind, judge = config.label_source.kind, config.label_source.judge
     if judge is not None:
         return Judged.of(encoder, judge, asking, config.limit, run, reporter)
@@ -257,7 +252,7 @@ def _source(
     return Execution.of(*given)
 
 
-def _pairs(
+def pairs_of(
     encoder: ChatEncoder, disposition: Disposition, config: Arc2Config, source: Source
 ) -> tuple[tuple[EncodedPair, ...], tuple[EncodedPair, ...], tuple[EncodedPair, ...]]:
     """Meter items for the ablations, for the sweep, and for the cohorts.
@@ -291,7 +286,8 @@ def _pairs(
     return tuple(ablated), tuple(rest[: config.axis_items]), tuple(cohort)
 
 
-def _layers(config: Arc2Config, directory: ModelDirectory) -> tuple[int, ...]:
+def layers_of(config: Arc2Config, directory: ModelDirectory) -> tuple[int, ...]:
+    """Whose heads are attributed. Raises UserError for one without attention heads."""
     have = [one.layer for one in read_geometry(directory.path).layers if one.has_o_proj]
     for layer in config.layers:
         if layer not in have:
@@ -312,7 +308,8 @@ def _require_context(prepared: Prepared, config: Arc2Config) -> None:
         )
 
 
-def _described(prepared: Prepared) -> dict[str, Any] | None:
+def described_meter(prepared: Prepared) -> dict[str, Any] | None:
+    """Which items of the meter are used for what, for the manifest; None: no axis."""
     if prepared.disposition.axis is None:
         return None
     return {
@@ -325,7 +322,7 @@ def _described(prepared: Prepared) -> dict[str, Any] | None:
     }
 
 
-def _base_pairs(prepared: Prepared) -> tuple[EncodedPair, ...]:
+def base_pairs(prepared: Prepared) -> tuple[EncodedPair, ...]:
     """Everything of the meter that is read of the unchanged model, each once."""
     found = {one.item.id: one for one in (*prepared.axis_pairs, *prepared.cohort_pairs)}
     return tuple(found.values())
@@ -344,7 +341,7 @@ def baseline(
             config, run, prepared, opened, UNCHANGED, config.decodings[0], reporter,
             prepared.source.prompts,
         )  # fmt: skip
-        pairs, store = _base_pairs(prepared), stages.meter_store(run, UNCHANGED)
+        pairs, store = base_pairs(prepared), stages.meter_store(run, UNCHANGED)
         if len(store.records) < len(pairs):
             stages.read_meter(opened(), pairs, store, "meter, unchanged", reporter)
     store = stages.answers_store(run, UNCHANGED, config.decodings[0])
@@ -391,26 +388,12 @@ def decide(
     else put other answers into the cohorts than those whose heads were read.
     """
     disposition, source = prepared.disposition, prepared.source
-    decided = run.manifest()
-    if "cohorts" in decided:
-        return Cohorts.from_json(decided["cohorts"]), Axis(**decided["axis"])
+    known = run.manifest()
+    if "cohorts" in known:
+        return Cohorts.from_json(known["cohorts"]), Axis(**known["axis"])
+    contrasts = stages.contrasts(stages.meter_store(run, UNCHANGED))
+    cohorts, axis = decided(config, prepared, answers, contrasts)
     split = parts(source.prompts, config)
-    ranked = {one.item_id for one in split.ranked}
-    read = [one for one in answers if one.item_id in ranked]
-    if source.name == "meter":
-        values = stages.contrasts(stages.meter_store(run, UNCHANGED))
-        cohorts = by_thirds(values, str(disposition.axis), read)
-    elif disposition.name == "humble":
-        cohorts = by_cells(read, source.name)
-    else:
-        cohorts = by_text(disposition, read, source.name)
-    # judged on the answers that the sweep will compare, not on all that formed the cohorts
-    swept = {one.item_id for one in split.swept}
-    axis = axis_of(
-        disposition,
-        [one for one in answers if one.item_id in swept],
-        by_meter=source.name == "meter",
-    )
     run.extend_manifest(
         cohorts=cohorts.to_json(),
         prompts={"ranked": len(split.ranked), "swept": len(split.swept),
@@ -421,6 +404,28 @@ def decide(
             for one in DISPOSITIONS.values()
         },
     )  # fmt: skip
+    return cohorts, axis
+
+
+def decided(
+    config: Arc2Config,
+    prepared: Prepared,
+    answers: Sequence[Labelled],
+    contrasts: Mapping[str, float],
+) -> tuple[Cohorts, Axis]:
+    """What :func:`decide` decides, of the unchanged model's answers and contrasts."""
+    disposition, source = prepared.disposition, prepared.source
+    split = parts(source.prompts, config)
+    ranked = {one.item_id for one in split.ranked}
+    read = [one for one in answers if one.item_id in ranked]
+    cohorts = formed(disposition, source.name, read, contrasts)
+    # judged on the answers that the sweep will compare, not on all that formed the cohorts
+    swept = {one.item_id for one in split.swept}
+    axis = axis_of(
+        disposition,
+        [one for one in answers if one.item_id in swept],
+        by_meter=source.name == "meter",
+    )
     return cohorts, axis
 
 
@@ -470,25 +475,16 @@ def attribute(
     """Rank all heads by every method that applies."""
     store = stages.answers_store(run, UNCHANGED, config.decodings[0])
     asked = stages.completions(store, prepared.source.prompts)
-    by_id = {one.item_id: one for one in asked}
-    found = {
-        name: stages.response_of(by_id[name], prepared.encoder.stop_ids)
-        for name in cohorts.item_ids
-    }
-    sequences = [one for one in found.values() if one is not None]
-    labels = [
-        lacks for name, lacks in zip(cohorts.item_ids, cohorts.labels(), strict=True) if found[name]
-    ]
-    lacking, empty = sum(labels), len(found) - len(sequences)
+    sequences, labels = cohort_answers(cohorts, asked, prepared.encoder.stop_ids)
+    lacking, empty = sum(labels), len(cohorts.item_ids) - len(sequences)
     if min(lacking, len(labels) - lacking) < FOLDS:
         raise UserError(
             f"cohorts: without the {empty} empty answers {lacking} lacking and "
             f"{len(labels) - lacking} having are left, and {FOLDS} are needed in each; give more "
             "prompts (--limit; a smaller --sweep-limit leaves more), or other --labels"
         )
-    few = _of_each(labels, config.causal_items)
-    names = [name for name in cohorts.item_ids if found[name] is not None]
-    ablated_on = [] if prepared.causal_pairs else [names[at] for at in few]
+    few = of_each(labels, config.causal_items)
+    ablated_on = [] if prepared.causal_pairs else [sequences[at].item_id for at in few]
     run.extend_manifest(
         attribution={"answers": len(sequences), "empty_answers": empty, "ablated_on": ablated_on,
                      "last_n": config.last_n, "layers": list(prepared.layers)}
@@ -502,27 +498,16 @@ def attribute(
         ablated = _ablations(config, run, prepared, opened, [sequences[at] for at in few], reporter)
     with run.timed("attribution"):
         reporter.say("ranking heads, with the null of the largest")
-        reading = stages.head_reading(sequences, folder, prepared.layers)
-        given: dict[str, Any] = {
-            "permutations": config.permutations, "top": config.top_k, "seed": config.seed,
-            "alpha": prepared.gates.test.alpha,
-        }  # fmt: skip
+        names = [one.item_id for one in sequences]
+        reading = stages.head_reading(names, folder, prepared.layers)
         rankings = {
-            "magnitude": magnitude(reading, labels, **given),
-            "directional": directional(reading, labels, **given),
+            method: ranked_by_outputs(method, config, prepared, reading, labels)
+            for method in ("magnitude", "directional")
         }
         if ablated is not None:
-            shifts = stages.ablation_shifts(ablated, reading.heads)
-            rankings["causal"] = (
-                causal(
-                    reading.heads, shifts,
-                    unit=f"shift of {prepared.disposition.axis}, nats per token", **given,
-                )
-                if prepared.causal_pairs
-                else causal_of_answers(
-                    reading.heads, shifts, [labels[at] for at in few], **given
-                )
-            )  # fmt: skip
+            rankings["causal"] = ranked_by_ablation(
+                config, prepared, reading.heads, ablated.records, labels
+            )
     return rankings
 
 
@@ -543,12 +528,7 @@ def _ablations(
     if not config.causal_items:
         return None
     store = run.json_lines(ABLATIONS)
-    heads = [
-        Head(one.layer, head)
-        for one in read_geometry(prepared.directory.path).layers
-        if one.layer in prepared.layers
-        for head in range(one.n_heads)
-    ]
+    heads = heads_of(prepared)
     if len(store.records) <= len(heads):
         if prepared.causal_pairs:
             stages.ablate_on_pairs(opened(), heads, prepared.causal_pairs, store, reporter)
@@ -557,12 +537,14 @@ def _ablations(
     return store
 
 
-def _of_each(labels: Sequence[bool], count: int) -> list[int]:
-    """Places of the first ``count`` answers of either cohort, in order."""
-    taken = {
-        side: [at for at, one in enumerate(labels) if one is side][:count] for side in (True, False)
-    }
-    return sorted(taken[True] + taken[False])
+def heads_of(prepared: Prepared) -> list[Head]:
+    """All that are attributed, in order."""
+    return [
+        Head(one.layer, head)
+        for one in read_geometry(prepared.directory.path).layers
+        if one.layer in prepared.layers
+        for head in range(one.n_heads)
+    ]
 
 
 def choose_heads(

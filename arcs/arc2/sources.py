@@ -111,7 +111,7 @@ def _asserted(label: Label) -> bool | None:
     return None if label.status != "ok" else label.value == "ASSERT"
 
 
-def _plain(
+def plain(
     one: Completion, encoder: ChatEncoder, seed: int | None, asserted: bool | None, **more: Any
 ) -> Labelled:
     """An answer with what follows from its ids alone."""
@@ -172,7 +172,7 @@ class ExactMatch:
             cut = one.finish_reason == "length"
             found = score(items[one.item_id], text, one.ids, truncated=cut)
             made.append(
-                _plain(one, self.encoder, seed, _asserted(said), right=found.right,
+                plain(one, self.encoder, seed, _asserted(said), right=found.right,
                        open=found.open, detail=found.reading.value)
             )  # fmt: skip
         return made
@@ -295,7 +295,7 @@ class Execution:
             completion = done[one.item.prompt.item_id]
             ran = evaluation.execution_of(one, executions)
             made.append(
-                _plain(completion, self.encoder, seed, _asserted(said), right=result.passed,
+                plain(completion, self.encoder, seed, _asserted(said), right=result.passed,
                        open=result.unfinished, detail=str(result.outcome),
                        program=one.extraction.code,
                        output=None if ran is None else ran.detail or ran.status)
@@ -395,7 +395,7 @@ class MeterContexts:
         ]
         said = delivered(LexicalJudge(), questions)
         return [
-            _plain(one, self.encoder, seed, _asserted(label))
+            plain(one, self.encoder, seed, _asserted(label))
             for one, label in zip(completions, said, strict=True)
         ]
 
@@ -410,6 +410,16 @@ class MeterContexts:
             "ids_sha256": ids_sha256(self.prompts),
             "delivery": str(LexicalJudge().id),
         }
+
+
+def chef_prompts(
+    encoder: ChatEncoder, limit: int | None
+) -> tuple[tuple[ChefItem, ...], tuple[Prompt, ...]]:
+    """The first ``limit`` cooking questions (all if None), and how they are asked."""
+    items = built_in("chef_train", ChefItem)[:limit]
+    return items, tuple(
+        _asked(one.id, encoder.encode_prompt([Message("user", one.prompt)])) for one in items
+    )
 
 
 @dataclass(frozen=True)
@@ -437,10 +447,7 @@ class Judged:
         reporter: Reporter,
     ) -> Judged:
         """The first ``limit`` questions (all if None). Raises UserError as the judge."""
-        items = built_in("chef_train", ChefItem)[:limit]
-        prompts = tuple(
-            _asked(one.id, encoder.encode_prompt([Message("user", one.prompt)])) for one in items
-        )
+        items, prompts = chef_prompts(encoder, limit)
         check_judge(judge, reporter, settings.options)
         cache = cache_for(judge, settings.cache)
         return cls(items, prompts, encoder, judge, settings.options, cache, run, reporter)
@@ -476,7 +483,7 @@ class Judged:
             share = Covered(one.item_id, found.covered(response)).share
             said = found.value(response, DELIVERY.name)
             made.append(
-                _plain(
+                plain(
                     one, self.encoder, seed, None if said is None else said == "ASSERT",
                     right=None if share is None else share >= COVERED, coverage=share,
                 )

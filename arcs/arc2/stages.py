@@ -172,15 +172,13 @@ def read_heads(
             bar.advance(len(chunk))
 
 
-def head_reading(
-    sequences: Sequence[TokenSequence], folder: Path, layers: Sequence[int]
-) -> HeadReading:
+def head_reading(item_ids: Sequence[str], folder: Path, layers: Sequence[int]) -> HeadReading:
     """What :func:`read_heads` kept, for the heads of ``layers``; raises UserError if damaged."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     parts = []
-    for start in range(0, len(sequences), HEADS_AT_A_TIME):
+    for start in range(0, len(item_ids), HEADS_AT_A_TIME):
         path = folder / f"{start:06d}.safetensors"
         try:
             parts.append(load_file(path))
@@ -189,10 +187,10 @@ def head_reading(
     norms = {layer: np.concatenate([part[f"norms.{layer}"] for part in parts]) for layer in layers}
     means = {layer: np.concatenate([part[f"means.{layer}"] for part in parts]) for layer in layers}
     heads = tuple(Head(layer, head) for layer in layers for head in range(norms[layer].shape[1]))
-    if len(norms[layers[0]]) != len(sequences):
+    if len(norms[layers[0]]) != len(item_ids):
         raise UserError(f"{folder}: holds other answers' heads; start a new run with --out")
     return HeadReading(
-        item_ids=tuple(one.item_id for one in sequences),
+        item_ids=tuple(item_ids),
         heads=heads,
         norms=np.stack([norms[one.layer][:, one.head] for one in heads], axis=1),
         means=tuple(np.ascontiguousarray(means[one.layer][:, one.head]) for one in heads),
@@ -237,7 +235,7 @@ def _ablate(
     reporter: Reporter,
     read: Any,
 ) -> None:
-    done = {_head_of(record) for record in store.records}
+    done = {head_of(record) for record in store.records}
     if None not in done:
         store.append({"head": None, "values": read()})
     with (
@@ -252,23 +250,34 @@ def _ablate(
             bar.advance(1, f"L{head.layer}H{head.head}")
 
 
-def _head_of(record: Mapping[str, Any]) -> Head | None:
+def head_of(record: Mapping[str, Any]) -> Head | None:
+    """The head that a record of the ablations is of; None: of the unchanged model."""
     return None if record["head"] is None else Head(*record["head"])
 
 
-def ablation_shifts(store: JsonLines, heads: Sequence[Head]) -> Float64:
+def ablation_shifts(records: Sequence[Mapping[str, Any]], heads: Sequence[Head]) -> Float64:
     """[n, k] value with the head ablated minus value without, nats per token."""
-    found = {_head_of(record): record["values"] for record in store.records}
+    found = {head_of(record): record["values"] for record in records}
     base = np.array(found[None], dtype=np.float64)
     return np.stack([np.array(found[head]) - base for head in heads], axis=1)
 
 
-def answers_store(run: RunDirectory, point: Point, seed: int | None, what: str = "") -> JsonLines:
-    """Answers at one point and seed; ``what``: of the tasks beside the labels' own prompts."""
+def answers_file(point: Point, seed: int | None, what: str = "") -> str:
+    """Of the answers at one point and seed; ``what``: of the tasks beside the labels' prompts."""
     parts = [what or "answers", point.name, *([] if seed is None else [f"seed{seed}"])]
-    return run.json_lines(".".join(parts) + ".jsonl")
+    return ".".join(parts) + ".jsonl"
+
+
+def answers_store(run: RunDirectory, point: Point, seed: int | None, what: str = "") -> JsonLines:
+    """The records of :func:`answers_file`."""
+    return run.json_lines(answers_file(point, seed, what))
+
+
+def meter_file(point: Point) -> str:
+    """Of the contrasts at one point."""
+    return f"meter.{point.name}.jsonl"
 
 
 def meter_store(run: RunDirectory, point: Point) -> JsonLines:
-    """Contrasts at one point."""
-    return run.json_lines(f"meter.{point.name}.jsonl")
+    """The records of :func:`meter_file`."""
+    return run.json_lines(meter_file(point))

@@ -19,6 +19,7 @@ import numpy as np
 
 from arcs.arc1 import evaluation, problems
 from arcs.arc1.evaluation import BASE, TRAINED
+from arcs.capsules.answers import Pair, compared
 from arcs.evaluate.config import as_begun, conditions_of, parse
 from arcs.evaluate.decoding import Arm, reference_of
 from arcs.evaluate.prefix import template_prefix
@@ -288,7 +289,7 @@ def _answers(
     reporter: Reporter,
 ) -> dict[str, Any]:
     """Answers decoded again with the run's own settings of llama.cpp, arm by arm."""
-    compared: list[dict[str, Any]] = []
+    pairs: list[Pair] = []
     skipped: dict[str, str] = {}
     differs: set[str] = set()
     for name, arm in document["arms"].items():
@@ -302,19 +303,12 @@ def _answers(
                                   reporter)  # fmt: skip
             differs |= {key for key in here if here[key] != arm["engine"].get(key)}
             stored = {row["item_id"]: row for row in document["rows"] if row["arm"] == name}
-            compared += [
-                {"arm": name, "same": list(done[item.key].ids) == stored[item.key]["ids"],
-                 **_parted(stored[item.key], done[item.key])} for item in items
+            pairs += [
+                Pair(item.key, stored[item.key]["ids"], done[item.key].ids,
+                     stored[item.key]["near_ties"], name) for item in items
             ]  # fmt: skip
-    differing = [{key: value for key, value in one.items() if key != "same"}
-                 for one in compared if not one["same"]]  # fmt: skip
-    return {
-        "n": len(compared),
-        "identical": len(compared) - len(differing),
-        "differing": differing,
-        "not_replayed": skipped,
-        "engine_differs": sorted(differs),
-    }
+    found = compared(pairs, exact=False, not_replayed=skipped)
+    return {**found, "engine_differs": sorted(differs)}
 
 
 def _decoded(
@@ -361,9 +355,3 @@ def _decoding(
     config = parse(as_begun(document["manifest"]["config"]))
     prefix = template_prefix(encoder, config.prompt_style) if config.shares_prefix else ()
     return prefix, config.sampling, config.stops
-
-
-def _parted(stored: Mapping[str, Any], here: Completion) -> dict[str, Any]:
-    pairs = enumerate(zip(stored["ids"], here.ids, strict=False))
-    at = next((at for at, (a, b) in pairs if a != b), min(len(stored["ids"]), len(here.ids)))
-    return {"item_id": stored["item_id"], "near_ties": stored["near_ties"], "from_token": at}

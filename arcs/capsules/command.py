@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from arcs.capsules import metering
+from arcs.capsules import falsified, measured
 from arcs.capsules.contents import CAPSULE, Capsule, make, read, verdicts, write
+from arcs.measure.config import METER
 from arcs.progress import Reporter
 from arcs.runs import canonical_json
 from models.errors import UserError
@@ -30,7 +31,10 @@ def capsule(run: Path, out: Path | None, *, as_json: bool) -> None:
         sys.stdout.write(canonical_json(told))
         return
     size = path.stat().st_size
-    held = "readings" if made["kind"] == metering.KIND else "answers with their labels"
+    meter = made["kind"] == measured.KIND and made["manifest"]["config"]["instrument"] == METER
+    held = "readings" if meter else "answers with their labels"
+    if made["kind"] == falsified.KIND:
+        held = "rows of features with their labels"
     claims = "; ".join(f"{name}: {verdict}" for name, verdict in verdicts(made))
     Console(highlight=False, soft_wrap=True).print(
         Text(
@@ -75,9 +79,12 @@ def _replayed(
     """By the kind of run; a flag that would do nothing is a mistake."""
     from arcs.arc3.config import parse
     from arcs.arc3.engine import engine_of
-    from arcs.capsules import coding, metering, replay
+    from arcs.capsules import coding, replay, sweep_replay, sweeping
     from arcs.fast_blas import arrange_fast_blas
 
+    if found.kind == falsified.KIND:
+        _only(flags, (), "a capsule of features that were brought asks no model")
+        return falsified.verify(found.document)
     adapters = tuple(flags.get("adapters", ()))
     if found.kind in coding.KINDS:
         _only(flags, ("model", "allow_weak_sandbox", "adapters"),
@@ -87,8 +94,13 @@ def _replayed(
             found.document, flags.get("model"), adapters, sample, seed, weak, reporter
         )
     kept = ("model", "backend", "quant", "dtype")
-    if found.kind == metering.KIND:
-        _only(flags, (*kept, "adapters"), "nothing is executed for a capsule of the meter")
+    runs = found.kind == sweeping.KIND and found.manifest["config"]["labels"] == "execution"
+    if found.kind == measured.KIND:
+        _only(flags, (*kept, "adapters"), "nothing is executed for a capsule of measure")
+    elif found.kind == sweeping.KIND:
+        why = "a capsule of arc2 is of one model without adapters"
+        _only(flags, (*kept, "allow_weak_sandbox"), why)
+        _only(flags, (*kept, *(["allow_weak_sandbox"] if runs else [])), "nothing is executed")
     else:
         _only(flags, kept, "a capsule of arc3 is of the frozen base, and nothing is executed")
     own = found.manifest["config"]
@@ -96,9 +108,14 @@ def _replayed(
     config = parse({"model": own["model"], "dtype": own["dtype"], **given})
     engine = engine_of(config)
     arrange_fast_blas(engine.name, reporter)
-    if found.kind == metering.KIND:
-        return metering.verify(
+    if found.kind == measured.KIND:
+        return measured.verify(
             found.document, flags.get("model"), adapters, engine, sample, seed, reporter
+        )
+    if found.kind == sweeping.KIND:
+        weak = bool(flags.get("allow_weak_sandbox"))
+        return sweep_replay.verify(
+            found.document, flags.get("model"), engine, sample, seed, weak, reporter
         )
     return replay.verify(found, config, sample, seed, reporter)
 
@@ -113,14 +130,11 @@ def _only(flags: Mapping[str, Any], known: tuple[str, ...], why: str) -> None:
 
 def lines(found: Mapping[str, Any]) -> list[str]:
     """For people."""
-    sample = found["sample"]
-    drawn = f"{sample['n']} of {sample['of']} items, seed {sample['seed']}."
-    said = [
-        f"Made on {found['made_on']}, replayed on {found['replayed_on']}: {drawn}"
-        if "made_on" in found
-        else f"Replayed: {drawn}"
-    ]
+    said = [_first(found)]
+    said += [_decided(one) for one in found.get("decided", ())]
     said += [_number(one) for one in found["numbers"]]
+    if "words" in found:
+        said += _words(found["words"])
     said += [_verdict(one) for one in found.get("verdicts", ())]
     if "states" in found:
         said.append(_states(found["states"]))
@@ -133,9 +147,36 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def _first(found: Mapping[str, Any]) -> str:
+    if "sample" not in found:
+        n = found["rows"]
+        return f"No model is asked: {n['train']} training rows and {n['fresh']} fresh ones."
+    sample = found["sample"]
+    drawn = f"{sample['n']} of {sample['of']} items, seed {sample['seed']}."
+    if "made_on" not in found:
+        return f"Replayed: {drawn}"
+    return f"Made on {found['made_on']}, replayed on {found['replayed_on']}: {drawn}"
+
+
+def _decided(found: Mapping[str, Any]) -> str:
+    """What was decided on the unchanged model; of None it is said why nothing was."""
+    word = "" if found["reproduces"] is None else f", {_word(found['reproduces'])}"
+    return f"{found['what'].capitalize()}{word}: {found['why']}."
+
+
+def _words(found: Mapping[str, Any]) -> list[str]:
+    said = [f"Words, {_word(found['reproduces'])}: {found['same']} of {found['n']} as stated."]
+    return said + [f"  {one['word']}: {one['stated']} as stated, {one['here']} here."
+                   for one in found["differing"]]  # fmt: skip
+
+
 def _number(number: Mapping[str, Any]) -> str:
+    if number["stated"] is None and number["recomputed"] is None:
+        lost = ", NOT reproduced" if number["reproduces"] is False else ""
+        return f"Number{lost}: {number['why']}."
     if number["stated"] is None:
-        return f"Number: {number['why']}."
+        return (f"Number, {_word(number['reproduces'])}: {number['quantity']} "
+                f"{number['recomputed']:.4f} here; {number['why']}.")  # fmt: skip
     if number["recomputed"] is None:
         return (f"Number, {_word(number['reproduces'])}: {number['quantity']} "
                 f"{number['stated']:.4f} as stated; {number['why']}.")  # fmt: skip
@@ -147,8 +188,13 @@ def _number(number: Mapping[str, Any]) -> str:
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:
-    alone = verdict["statistic_here"] or "nothing"
     why = ", ".join(verdict["reasons"]).replace("_", " ")
+    if "here" in verdict:
+        again = ", ".join(verdict["here_reasons"]).replace("_", " ")
+        return (f"Verdict of {verdict['claim']}, {_word(verdict['reproduces'])}: "
+                f"{verdict['stated']} ({why}) as stated, {verdict['here']} ({again}) from what the "
+                "capsule holds.")  # fmt: skip
+    alone = verdict["statistic_here"] or "nothing"
     return (
         f"Verdict of {verdict['claim']}, {_word(verdict['reproduces'])}: {verdict['stated']} "
         f"({why}) as stated; by the number alone {alone} "
@@ -213,11 +259,12 @@ def _promise(answers: Mapping[str, Any]) -> str:
 def _labels(labels: Mapping[str, Any]) -> list[str]:
     if labels["reproduces"] is None:
         return [f"Labels: {labels['why']}."]
-    what = (
+    what = labels.get("how") or (
         f"answers of all arms have the same outcome in this sandbox ({labels['sandbox']})"
         if "sandbox" in labels
         else f"answers (of {labels['questions']} questions) read here as stated, by exact match"
     )
+    what = f"answers {what}" if "how" in labels else what
     said = [f"Labels, {_word(labels['reproduces'])}: {labels['same']} of {labels['n']} {what}."]
     for one in labels["differing"][:5]:
         of = f", {one['arm']}" if "arm" in one else ""

@@ -6,7 +6,6 @@ canonical form, so that a file that was changed by hand or damaged is not taken 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from arcs.arc3.probing import H_LAST
 from arcs.arc3.questions import SETS, SetName
 from arcs.arc3.responses import RESPONSES
 from arcs.audits.readers.source import read_json
-from arcs.capsules import coding, falsified, metering
+from arcs.capsules import coding, falsified, measured, sweeping
+from arcs.capsules.arrays import packed, unpacked
 from arcs.report.generic import claims_in
 from arcs.report.stored import StoredRun
 from arcs.runs import METRICS, canonical_json, read_manifest, write_text_atomically
@@ -57,20 +57,25 @@ def make(run: Path) -> dict[str, Any]:
     manifest = read_manifest(run)
     kind = str(manifest.get("arc"))
     if kind == falsified.KIND:
-        of_source = make(falsified.source_of(run, manifest))
-        of_source[falsified.SECTION] = falsified.contents(run, manifest)
-        del of_source[SHA]
-        return {**of_source, SHA: _sha(of_source)}
-    if kind in coding.KINDS:
+        source = falsified.source_of(run, manifest)
+        if source is not None:
+            of_source = make(source)
+            of_source[falsified.SECTION] = falsified.contents(run, manifest)
+            del of_source[SHA]
+            return {**of_source, SHA: _sha(of_source)}
+        made = falsified.own(run, manifest)
+    elif kind in coding.KINDS:
         made = coding.contents(run, manifest)
-    elif kind == metering.KIND:
-        made = metering.contents(run, manifest)
+    elif kind == measured.KIND:
+        made = measured.contents(run, manifest)
+    elif kind == sweeping.KIND:
+        made = sweeping.contents(run, manifest)
     elif kind == ARC3:
         made = _states(run)
     else:
         raise UserError(
-            f"{run}: capsules are of runs of arc1, arc3, eval, falsify and measure meter, not of "
-            f"{kind}"
+            f"{run}: capsules are of runs of arc1, arc2, arc3, eval, falsify, measure meter and "
+            f"measure short-answers, not of {kind}"
         )
     found = {
         "schema_version": SCHEMA,
@@ -119,12 +124,11 @@ def _rows(
 
 
 def _packed(one: Row) -> dict[str, Any]:
-    state = np.ascontiguousarray(one.state, dtype="<f4").tobytes()
     return {
         **vars(one),
         "prompt": list(one.prompt),
         "response": list(one.response),
-        "state": base64.b64encode(state).decode("ascii"),
+        "state": packed(one.state),
     }
 
 
@@ -147,7 +151,8 @@ class Capsule:
 
     @property
     def kind(self) -> str:
-        """``arc1``, ``arc3``, ``eval`` or ``measure``."""
+        """``arc1``, ``arc2``, ``arc3``, ``eval``, ``measure``, or ``falsify``: features of
+        anyone's."""
         return str(self.document["kind"])
 
     @property
@@ -174,9 +179,8 @@ def read(path: Path) -> Capsule:
 
 
 def _unpacked(row: Mapping[str, Any]) -> Row:
-    state = np.frombuffer(base64.b64decode(row["state"]), dtype="<f4").astype(np.float32)
     ids: dict[str, Sequence[int]] = {name: tuple(row[name]) for name in ("prompt", "response")}
-    return Row(**{**row, **ids, "state": state})
+    return Row(**{**row, **ids, "state": unpacked(row["state"])})
 
 
 def _sha(content: Mapping[str, Any]) -> str:

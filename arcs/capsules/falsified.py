@@ -1,12 +1,14 @@
-"""A falsification in a capsule: the run of Arc 3 that it rests on, and its five steps beside it.
+"""A falsification in a capsule: the run of Arc 3 that it rests on, or the features and labels that
+were brought, and its five steps beside.
 
-Step 2, the one on fresh items, is made again from the states and labels that the capsule holds, by
-the gates that it states; the others need what it does not hold, and are as stated.
+Steps 1 and 2 are made again from the states and labels that the capsule holds, by the gates that it
+states; the others, and the nulls, need what it does not hold or hours, and are as stated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +16,19 @@ import numpy as np
 
 from arcs.arc3 import features
 from arcs.arc3.pipeline import LABELS
+from arcs.arc3.probing import H_LAST
 from arcs.arc3.questions import SETS
 from arcs.audits.readers.source import read_json
+from arcs.capsules.arrays import packed, unpacked
 from arcs.falsification.config import FalsifyConfig
 from arcs.falsification.edited import EDITED
 from arcs.falsification.evidence import Evidence, study_of
 from arcs.falsification.finished_run import RIGHT
-from arcs.falsification.protocol import FILE, NOT_RUN, Step
-from arcs.gates import TABLES, Gates
-from arcs.runs import METRICS
+from arcs.falsification.own import Own
+from arcs.falsification.pipeline import files_of
+from arcs.falsification.protocol import FILE, NAMES, NOT_RUN, Step, not_run, step_json
+from arcs.gates import stored_gates
+from arcs.runs import METRICS, canonical_json
 from models.errors import UserError
 from models.fingerprint import file_sha256
 
@@ -35,8 +41,9 @@ TOLERANCE = 1e-3
 threshold's rates move by whole answers, so they may be apart by one of those that they are of."""
 
 
-def source_of(run: Path, manifest: Mapping[str, Any]) -> Path:
-    """The run of Arc 3. Raises UserError where there is none, or it is another one by now."""
+def source_of(run: Path, manifest: Mapping[str, Any]) -> Path | None:
+    """The run of Arc 3; None: it rests on files that were brought. Raises UserError where it is
+    another one by now."""
     config = manifest.get("config") or {}
     if config.get("adapter"):
         source = run / EDITED
@@ -45,10 +52,7 @@ def source_of(run: Path, manifest: Mapping[str, Any]) -> Path:
         if not source.exists():  # both were copied, from another machine or folder
             source = run.resolve().parent / source.name
     else:
-        raise UserError(
-            f"{run}: it rests on files of yours ({config.get('features')}), and a capsule holds a "
-            f"run of arc3; pass these files on, with {FILE}"
-        )
+        return None
     for name in SETS:
         stated = manifest.get(name)
         if stated is None:
@@ -75,42 +79,117 @@ def contents(run: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def own(run: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """States and labels of both sets, from the user's files. Raises UserError where these are not
+    there any more, or others by now."""
+    section = contents(run, manifest)
+    config = FalsifyConfig.model_validate(manifest["config"])
+    awaited = manifest.get("awaited", ())
+    source = Own(files_of(config, ""), config.axis, config.untruncated, awaited)
+    try:
+        found = dict(zip(SETS, (source.train(), source.fresh()), strict=True))
+    except UserError as error:
+        raise UserError(f"{run}: it cannot be read again: {error}") from None
+    for name, one in found.items():
+        told = json.loads(canonical_json(one.described))
+        for what in ("features", "labels"):
+            if told[what] != manifest[name][what]:
+                path = told[what]["path"]
+                raise UserError(f"{run}: {path} has changed since it was falsified")
+    axis = source.axis()
+    return {
+        "claims": {},
+        "axis": axis,
+        "files": dict(
+            pair for one in found.values()
+            for pair in ((one.described["features"]["path"], one.described["features"]["sha256"]),
+                         *one.described["labels"]["sha256"].items())
+        ),
+        "rows": [
+            {"item_id": item, "set": name, "right": label, "state": packed(state)}
+            for name, one in found.items()
+            for item, label, state in zip(one.item_ids, one.labels[axis], one.x[H_LAST],
+                                          strict=True)
+        ],
+        SECTION: section,
+    }  # fmt: skip
+
+
+def verify(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a capsule of :func:`own`; no model is asked, and nothing is drawn."""
+    rows = {name: [row for row in document["rows"] if row["set"] == name] for name in SETS}
+    train, fresh = (
+        _evidence([row["item_id"] for row in of], [unpacked(row["state"]) for row in of],
+                  [row["right"] for row in of])
+        for of in rows.values()
+    )  # fmt: skip
+    return {
+        "rows": {name: len(of) for name, of in rows.items()},
+        "numbers": list(_numbers(document[SECTION], train, fresh)),
+    }
+
+
 def numbers_again(section: Mapping[str, Any], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Each number of step 2 as stated, and from the capsule's own states and labels."""
+    """Each number of steps 1 and 2 as stated, and from an Arc 3 capsule's states and labels."""
+    sides = ([one for one in rows if one.set == name] for name in SETS)
+    train, fresh = (
+        _evidence([one.item_id for one in side], [one.state for one in side],
+                  [one.right for one in side], [one.finish_reason == "length" for one in side])
+        for side in sides
+    )  # fmt: skip
+    return list(_numbers(section, train, fresh))
+
+
+def _evidence(
+    item_ids: Sequence[str], states: Sequence[Any], labels: Sequence[bool | None],
+    cut: Sequence[bool] | None = None,
+) -> Evidence:  # fmt: skip
+    return Evidence(
+        item_ids=tuple(item_ids),
+        x={H_LAST: np.stack(states)},
+        labels={RIGHT: tuple(labels)},
+        truncated=None if cut is None else tuple(cut),
+    )
+
+
+def _numbers(
+    section: Mapping[str, Any], train: Evidence, fresh: Evidence
+) -> Iterator[dict[str, Any]]:
     from arcs.falsification import steps
 
-    stated = next(one for one in section["steps"] if one["step"] == Step.FRESH.value)
     config = FalsifyConfig.model_validate(section["manifest"]["config"])
-    stored = section["manifest"]["gates"]
-    gates = Gates(**{name: kind(**stored[name]) for name, kind in TABLES.items()},
-                  sha256=stored["sha256"])  # fmt: skip
-    train, fresh = (_evidence([one for one in rows if one.set == name]) for name in SETS)
+    gates = stored_gates(section["manifest"]["gates"], "the capsule")
     study = study_of(
         train, fresh, RIGHT, None, sizes=config.sizes, seed=config.seed, level=gates.level
     )
-    here = steps.held_out(study, gates, Step.FRESH)
-    if stated["state"] == NOT_RUN:
-        same = here["state"] == NOT_RUN
-        return [{"quantity": "step 2", "stated": None, "recomputed": None, "tolerance": TOLERANCE,
-                 "reproduces": None if same else False,
-                 "why": f"step 2 was not run: {stated['reason']}"}]  # fmt: skip
-    made = {one["gate"]: one for one in here["gates"]}
-    return [_compared(one, made.get(one["gate"])) for one in stated["gates"]]
-
-
-def _evidence(rows: Sequence[Row]) -> Evidence:
-    return Evidence(
-        item_ids=tuple(one.item_id for one in rows),
-        x={"h_last": np.stack([one.state for one in rows])},
-        labels={RIGHT: tuple(one.right for one in rows)},
-        truncated=tuple(one.finish_reason == "length" for one in rows),
+    why = steps.too_few(study.train)
+    first = (
+        not_run(Step.TRAINING, why)
+        if why is not None
+        else step_json(Step.TRAINING, steps.out_of_fold(study, gates)[1])
     )
+    made = {Step.TRAINING: first, Step.FRESH: steps.held_out(study, gates, Step.FRESH)}
+    for step, here in made.items():
+        stated = next(one for one in section["steps"] if one["step"] == step.value)
+        title = f"step {NAMES[step][0]}"
+        if NOT_RUN in (stated["state"], here["state"]):
+            same = stated["state"] == here["state"]
+            told = stated if stated["state"] == NOT_RUN else here
+            yield {"quantity": title, "stated": None, "recomputed": None, "tolerance": TOLERANCE,
+                   "reproduces": None if same else False,
+                   "why": f"{title} was not run: {told['reason']}"}  # fmt: skip
+            continue
+        again = {one["gate"]: one for one in here["gates"]}
+        for one in stated["gates"]:
+            yield _compared(title, one, again.get(one["gate"]))
 
 
-def _compared(stated: Mapping[str, Any], here: Mapping[str, Any] | None) -> dict[str, Any]:
+def _compared(
+    title: str, stated: Mapping[str, Any], here: Mapping[str, Any] | None
+) -> dict[str, Any]:
     told = stated["estimate"]
     again = None if here is None else here["estimate"]
-    found = {"quantity": f"step 2, {stated['gate']}", "recomputed": None, "tolerance": TOLERANCE,
+    found = {"quantity": f"{title}, {stated['gate']}", "recomputed": None, "tolerance": TOLERANCE,
              "stated": None if told is None else told["value"], "why": None}  # fmt: skip
     if here is None or told is None or again is None:
         why = "there is no number of it" if told is None else "what the capsule holds gives none"

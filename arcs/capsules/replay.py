@@ -18,6 +18,7 @@ from arcs.arc3.claims import LEAST, auc_estimate
 from arcs.arc3.config import Arc3Config, parse
 from arcs.arc3.engine import Engine, engine_of, opened
 from arcs.arc3.questions import SETS, encoder_of
+from arcs.capsules.answers import Pair, compared, dtype_of, in_float32
 from arcs.capsules.contents import Capsule, Row
 from arcs.capsules.falsified import SECTION, numbers_again
 from arcs.capsules.metering import number_or_none
@@ -38,10 +39,6 @@ models (docs/LOG.md). float16 has 3 bits more of significand than bfloat16, an e
 rounding. The state of another answer is about 1 away. Quantised weights: nothing is promised."""
 AUC_TOLERANCE = 1e-3
 """Of the probe fitted anew: a solver of another version may order a pair of answers otherwise."""
-SAME_ANSWERS = 0.5
-"""Least share of the sample that must come out id by id where both sides are in float32. Measured:
-all of them, torch beside MLX and llama.cpp (docs/falsify.md); near-ties part some, never most.
-Answers that were written by hand come out for none."""
 
 
 def verify(
@@ -89,11 +86,11 @@ def verify(
 
 
 def reproduced(found: Mapping[str, Any]) -> bool:
-    """Whether nothing that is promised fails: numbers, verdicts, labels, states, readings and
-    answers, each where it says that it is promised."""
-    names = ("labels", "states", "readings", "answers")
+    """Whether nothing that is promised fails: what was decided, numbers, words, verdicts, labels,
+    states, readings and answers, each where it says that it is promised."""
+    names = ("words", "labels", "states", "readings", "answers")
     promised = [found[name] for name in names if name in found]
-    promised += [*found["numbers"], *found.get("verdicts", ())]
+    promised += [*found["numbers"], *found.get("verdicts", ()), *found.get("decided", ())]
     return all(one.get("reproduces") is not False for one in promised)
 
 
@@ -165,43 +162,17 @@ def _compared(rows: Sequence[Row], states: Any, tolerance: float | None) -> dict
 def _same(
     rows: Sequence[Row], answers: Mapping[str, tuple[int, ...]], exact: bool
 ) -> dict[str, Any]:
-    """Which answers come out id by id; where one does not, whether it held near-ties.
-
-    ``exact``: made and replayed in float32, where at least :data:`SAME_ANSWERS` is promised.
-    """
-    differing = [one for one in rows if answers[one.item_id] != one.response]
-    identical = len(rows) - len(differing)
-    return {
-        "n": len(rows),
-        "identical": identical,
-        "least_share": SAME_ANSWERS if exact else None,
-        "reproduces": identical >= SAME_ANSWERS * len(rows) if exact else None,
-        "differing": [
-            {"item_id": one.item_id, "near_ties": one.near_ties,
-             "from_token": _parting(one.response, answers[one.item_id])}
-            for one in differing
-        ],
-    }  # fmt: skip
-
-
-def _parting(first: Sequence[int], second: Sequence[int]) -> int:
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
+    pairs = [Pair(one.item_id, one.response, answers[one.item_id], one.near_ties) for one in rows]
+    return compared(pairs, exact=exact)
 
 
 def _tolerance(manifest: Mapping[str, Any], engine: Engine) -> float | None:
     """By the coarser dtype; None where a file is quantised."""
-    known = [TOLERANCES.get(_dtype(one)) for one in (manifest["backend"], engine)]
+    known = [TOLERANCES.get(dtype_of(one)) for one in (manifest["backend"], engine)]
     return None if None in known else max(one for one in known if one is not None)
 
 
 def _exact(manifest: Mapping[str, Any], engine: Engine) -> bool:
     """Whether answers were made, maybe by another run, and are replayed in float32."""
     made = (manifest.get("ids_from") or manifest)["backend"]
-    return {_dtype(made), _dtype(engine)} == {"float32"}
-
-
-def _dtype(backend: object) -> str:
-    """Of ``torch bfloat16``, ``gguf f32``."""
-    name = str(backend).split()[-1]
-    return {"f32": "float32"}.get(name, name)
+    return in_float32(made, engine)

@@ -14,7 +14,9 @@ from arcs.cli.config_file import Config, Json
 @app.command(epilog="Example: threearc capsule runs/arc3-20260101-120000 --out claim.json")
 def capsule(
     run: Annotated[
-        Path, typer.Argument(help="Finished run of arc1, arc3, eval, falsify or measure meter")
+        Path,
+        typer.Argument(help="Finished run of arc1, arc2, arc3, eval, falsify, or of measure meter "
+                       "or short-answers"),
     ],
     out: Annotated[
         Path | None, typer.Option(help="File to write; default: capsule.json in the run",
@@ -22,7 +24,7 @@ def capsule(
     ] = None,
     json_output: Json = False,
 ) -> None:  # fmt: skip
-    """One file of what a run's claim rests on: ids, hashes, gates, labels, states, verdicts."""
+    """One file of what a run's claim rests on: ids, hashes, gates, labels, readings, verdicts."""
     from arcs.capsules.command import capsule as start
 
     start(run, out, as_json=json_output)
@@ -76,8 +78,8 @@ def verify(
 ) -> None:  # fmt: skip
     """Replay a random sample of a capsule here, and say what reproduces, and to what tolerance.
 
-    Ends with status 1 where its numbers, verdict or labels, or states, answers and readings in a
-    dtype that promises them, do not come out.
+    Ends with status 1 where its numbers, words, verdict or labels, or states, answers and readings
+    in a dtype that promises them, do not come out.
     """
     from arcs.capsules.command import verify as start
 

@@ -61,7 +61,7 @@ def run_falsification(config: FalsifyConfig, run: RunDirectory, reporter: Report
     run.extend_manifest(gates=gates.to_json(), gates_file_sha256=sha256)
     if config.features is not None and AWAITED not in run.manifest():
         # what is not there now, or never will count as that
-        lacking = Own(_files(config, ""), config.axis).fresh_missing()
+        lacking = Own(files_of(config, ""), config.axis).fresh_missing()
         run.extend_manifest(**{AWAITED: list(lacking)})
     if config.adapter is not None:
         edited.make(config, run, reporter)
@@ -147,10 +147,11 @@ def _source(config: FalsifyConfig, run: RunDirectory) -> Source:
         return FinishedRun(config.source)
     if config.adapter is not None:
         return edited.EditedRun(run.path / edited.EDITED, "--adapter")
-    return Own(_files(config, ""), config.axis, config.untruncated, run.manifest()[AWAITED])
+    return Own(files_of(config, ""), config.axis, config.untruncated, run.manifest()[AWAITED])
 
 
-def _files(config: FalsifyConfig, prefix: str) -> Files:
+def files_of(config: FalsifyConfig, prefix: str) -> Files:
+    """Paths of one's own; ``prefix``: empty, or of the replication."""
     of = {name: getattr(config, prefix + name) for name in Files.__dataclass_fields__
           if name not in ("columns", "prefix")}  # fmt: skip
     flag = "--" if not prefix else f"{flag_of(prefix.rstrip('_'))}-"
@@ -198,7 +199,7 @@ def _replication(config: FalsifyConfig, run: RunDirectory) -> Source | None:
         return FinishedRun(config.replication, "--replication")
     if config.replication_features is None:
         return None
-    files = _files(config, "replication_")
+    files = files_of(config, "replication_")
     if AWAITED_OTHER not in run.manifest():
         lacking = Own(files, config.axis, config.untruncated).fresh_missing()
         run.extend_manifest(**{AWAITED_OTHER: list(lacking)})

@@ -69,14 +69,7 @@ def training(study: Study, gates: Gates, grouped: bool) -> dict[str, Any]:
     why = too_few(train)
     if why is not None:
         return not_run(Step.TRAINING, why, no_signal=True, n=_counts(train))
-    made = trained(train, train.x[H_LAST], study, asked.asserted_right)
-    held = [
-        Held(Gate("AUC, out of fold", asked.cv_auc), oof_auc(made, train, study.level)),
-        _asymmetry(
-            Gate("asymmetry, out of fold", -asked.cv_asymmetry, at_least=False),
-            made, made.oof, train, study.level,
-        ),
-    ]  # fmt: skip
+    made, held = out_of_fold(study, gates)
     null = probing.permuted(study)
     by_group = None
     if grouped:
@@ -94,6 +87,19 @@ def training(study: Study, gates: Gates, grouped: bool) -> dict[str, Any]:
         threshold=None if made.threshold is None else made.threshold.value,
         chance=_chance(made, train, study, -asked.cv_asymmetry, asked.asserted_right),
     )  # fmt: skip
+
+
+def out_of_fold(study: Study, gates: Gates) -> tuple[Trained, list[Held]]:
+    """The probe of step 1, and its numbers held to their gates."""
+    train, asked = study.train, gates.protocol
+    made = trained(train, train.x[H_LAST], study, asked.asserted_right)
+    return made, [
+        Held(Gate("AUC, out of fold", asked.cv_auc), oof_auc(made, train, study.level)),
+        _asymmetry(
+            Gate("asymmetry, out of fold", -asked.cv_asymmetry, at_least=False),
+            made, made.oof, train, study.level,
+        ),
+    ]  # fmt: skip
 
 
 def _chance(

@@ -138,7 +138,7 @@ def prepare_run(
         if condition.adapter is not None:
             _check_adapter(condition.adapter, directory)
     encoder = ChatEncoder(directory)
-    instrument = _instrument(config, encoder) if part is None else part.instrument(encoder)
+    instrument = instrument_of(config, encoder) if part is None else part.instrument(encoder)
     # kept, not asked again: "too large for free memory" is true of a moment, not of the run
     known = run.manifest().get("model", {}).get("verification")
     verification = str(known) if known is not None else verify(directory, say=reporter.say)
@@ -166,7 +166,8 @@ def prepare_run(
     return _apart(config, run, prepared, reporter)
 
 
-def _instrument(config: MeasureConfig, encoder: ChatEncoder) -> Instrument:
+def instrument_of(config: MeasureConfig, encoder: ChatEncoder) -> Instrument:
+    """What is measured. Raises UserError where that cannot be done here."""
     if config.instrument == METER:
         return Meter.of(encoder, config.axes, config.limit)
     if config.instrument == SHORT_ANSWERS:

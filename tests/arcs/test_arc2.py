@@ -15,16 +15,22 @@ from rich.console import Console
 from arcs.arc2 import stages
 from arcs.arc2.attribution import HeadReading, causal, directional, magnitude
 from arcs.arc2.cohorts import by_cells, by_text, by_thirds
-from arcs.arc2.config import resolve
+from arcs.arc2.config import parse, resolve
 from arcs.arc2.dispositions import DISPOSITIONS, Labelled
 from arcs.arc2.findings import separation
 from arcs.arc2.paper_tables import paper_words
 from arcs.arc2.pipeline import axis_of
 from arcs.arc2.selection import points, select
 from arcs.arc2.table import paper_report, report
+from arcs.arc3.engine import Engine
 from arcs.audits.catalogue import run_audits
 from arcs.audits.readers import read as read_results
+from arcs.capsules import command, replay, sweep_replay
+from arcs.capsules.answers import compared
+from arcs.capsules.contents import make
+from arcs.capsules.sweep_numbers import Held
 from arcs.gates import Gates, load_gates
+from arcs.progress import Reporter
 from arcs.report.kinds import view_of
 from arcs.report.page import page
 from arcs.report.view import Chart
@@ -310,6 +316,164 @@ def test_mlx_gives_the_same_verdicts_on_the_same_stored_ids(
     ours, theirs = metrics["rankings"]["magnitude"], found["rankings"]["magnitude"]
     for one, two in zip(ours["heads"][:5], theirs["heads"][:5], strict=True):
         assert one["effect"] == pytest.approx(two["effect"], abs=1e-3)  # d of float32 norms
+
+
+# -- a claim in one file --------------------------------------------------------------------------
+
+TORCH = Engine("torch", "float32", "f32")
+
+
+def again(
+    document: dict[str, Any], patch: pytest.MonkeyPatch, engine: Engine | None = None, n: int = 48
+) -> tuple[dict[str, Any], set[str]]:
+    """What verify says of a capsule, and what of it does not come out; without an engine nothing is
+    answered or read."""
+    if engine is None:
+        patch.setattr(sweep_replay.Replay, "made", lambda _: (compared([], exact=False), None))
+    quiet = Reporter(quiet=True)
+    found = sweep_replay.verify(document, None, engine or TORCH, n, 0, False, quiet)
+    parts = {**found, **{one["what"]: one for one in found["decided"]},
+             **{one["quantity"]: one for one in found["numbers"]},
+             "verdict": found["verdicts"][0]}  # fmt: skip
+    failing = {name for name, one in parts.items()
+               if isinstance(one, dict) and one.get("reproduces") is False}  # fmt: skip
+    assert replay.reproduced(found) is not bool(failing)
+    return found, failing
+
+
+@pytest.fixture
+def document(
+    bench: Bench, planted: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
+    monkeypatch.setenv("THREEARC_CACHE", str(bench.cache))
+    return make(planted[0])
+
+
+def rows_at(document: dict[str, Any], arm: str, what: str = "rows") -> list[dict[str, Any]]:
+    return [row for row in document[what] if row["arm"] == arm]
+
+
+def test_everything_of_a_capsule_comes_out_again(
+    document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, failing = again(document, monkeypatch, TORCH, 12)
+    assert not failing
+    assert [one["reproduces"] for one in found["decided"]] == [True] * 3
+    numbers = {one["quantity"]: one for one in found["numbers"]}
+    assert numbers["change of the axis, top-0"]["recomputed"] > 0.1
+    assert len(numbers) == 6 and all(one["reproduces"] for one in numbers.values())
+    assert found["words"]["same"] == 9 and found["verdicts"][0]["here"] == "SUPPORTED"
+    assert found["labels"]["same"] == found["labels"]["n"] == 48 + 4 * 6  # all, not the sample
+    answers, readings = found["answers"], found["readings"]
+    swept = {row["item_id"] for row in rows_at(document, "top-0")}
+    both = len(swept & set(found["sample"]["items"]))
+    assert answers["identical"] == answers["n"] == 12 + 4 * both and both
+    # the base's 12 of 72 items, those of them that are swept at four points, 10 with a head at 0
+    assert readings["n"] > 12 + 2 * 10 and readings["distance"]["largest"] < 1e-5
+    assert not answers["not_replayed"] and not readings["not_replayed"]
+    said = " ".join(command.lines(found))
+    assert "Heads, reproduced: the first 1 of 18 by the stored ablations" in said
+    assert "SUPPORTED (clean positive) as stated, SUPPORTED (clean positive) from what" in said
+
+
+def test_what_was_changed_in_a_capsule_does_not_come_out(
+    document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part is held to what it rests on: all at once, since none rests on another's word."""
+    document["claims"]["arc2"]["statement"] = "all is well"
+    document["words"][0]["state"] = "holds"
+    document["evidence"]["axis"][1]["interval"]["low"] = 0.5
+    document["rows"][0]["asserted"] = not document["rows"][0]["asserted"]
+    document["manifest"]["selection"]["arms"]["top"] = [[0, 0]]
+    cohorts = document["manifest"]["cohorts"]
+    cohorts["lacking_items"][0], cohorts["having_items"][0] = (
+        cohorts["having_items"][0], cohorts["lacking_items"][0],
+    )  # fmt: skip
+    found, failing = again(document, monkeypatch)
+    assert failing == {"verdict", "words", "change of the axis, top-0", "labels", "heads",
+                       "cohorts"}  # fmt: skip
+    assert found["labels"]["n"] - found["labels"]["same"] == 1
+    assert [one["word"] for one in found["words"]["differing"]] == [document["words"][0]["word"]]
+
+
+def test_answers_and_readings_of_another_model_do_not_come_out(
+    document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else fits them, as a forger would have it; of the answers one point's are invented."""
+    for row in rows_at(document, "top-0"):
+        row["ids"][-1] ^= 1
+    for row in rows_at(document, "top-0", "readings"):
+        row["contrast"] += 0.1
+    found, failing = again(document, monkeypatch, TORCH)
+    assert {"answers", "readings"} <= failing
+    assert found["answers"]["identical"] > 0.5 * found["answers"]["n"]  # one arm alone tells
+    assert {one["arm"] for one in found["answers"]["differing"]} == {"top-0"}
+    assert {one.split(", ")[1] for one in found["readings"]["outside"]} == {"top-0"}
+
+
+def test_a_capsule_that_is_not_its_runs_is_one_line(
+    bench: Bench, document: dict[str, Any], tmp_path: Path
+) -> None:
+    manifest, quiet = document["manifest"], Reporter(quiet=True)
+    directory = prepare(str(bench.root / "planted"), cache=bench.cache)
+    config = parse(manifest["config"])
+    with RunDirectory.create(tmp_path / "run", {}) as run:
+
+        def prepared(**other: Any) -> Any:
+            mine = {**manifest, **other}
+            return sweep_replay.prepared_again(mine, config, directory, TORCH, run, False, quiet)
+
+        with pytest.raises(
+            UserError, match=r"^the run's questions have other ids here than in the"
+        ):
+            prepared(labels={**manifest["labels"], "ids_sha256": "0"})
+        with pytest.raises(UserError, match=r"^the meter's items are others here than in the caps"):
+            prepared(meter={**manifest["meter"], "ablated_on_sha256": "0"})
+        with pytest.raises(
+            UserError, match=r"^the capsule: its gates are those of another version"
+        ):
+            prepared(gates={})
+        made = prepared()
+    rows, readings = document["rows"], document["readings"]
+    for change, said in (
+        ({"rows": rows[:-1]}, "answers at top-0 are 5, and not one to each of the 6 items"),
+        ({"rows": [*rows, rows[-1]]}, "answers at top-0 are 7, and not one to each of the 6"),
+        ({"rows": [*rows, {**rows[0], "arm": "top-1"}]}, "rows at .'top-1', None., which is no"),
+        ({"readings": readings[1:]}, "readings at base are 71, and not one to each of the 72"),
+    ):
+        with pytest.raises(UserError, match=f"^the capsule('s| has) {said}"):
+            Held.of({**document, **change}, config, made)
+    fewer = Held.of({**document, "ablations": document["ablations"][:-1]}, config, made)
+    with pytest.raises(UserError, match="ranks other heads than those of its run's layers"):
+        _ = fewer.ranking
+    manifest["model"]["fingerprint"] = "0"
+    with pytest.raises(UserError, match="its weights are not the capsule's; give that model"):
+        sweep_replay.verify(document, None, TORCH, 1, 0, False, quiet)
+
+
+def test_a_run_without_its_texts_makes_no_capsule(
+    planted: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(planted[0], copy)
+    (copy / "transcripts.jsonl").unlink()
+    with pytest.raises(UserError, match=r"no transcripts.jsonl; finish the run with threearc arc2"):
+        make(copy)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "module"), [("mlx", "mlx.core"), ("gguf", "llama_cpp")])
+def test_a_capsule_of_torch_comes_out_on_other_engines(
+    document: dict[str, Any], monkeypatch: pytest.MonkeyPatch, engine: str, module: str
+) -> None:
+    pytest.importorskip(module)
+    found, failing = again(document, monkeypatch, Engine(engine, "float32", "f32", 1), 12)
+    assert not failing and found["answers"]["reproduces"] and found["readings"]["reproduces"]
+    scaled = {"top", "bottom", "random-1"}
+    assert found["answers"]["not_replayed"].keys() == (scaled if engine == "gguf" else set())
+    assert found["readings"]["not_replayed"].keys() == (
+        scaled | {"ablated heads"} if engine == "gguf" else set()
+    )
 
 
 # -- continuation ---------------------------------------------------------------------------------

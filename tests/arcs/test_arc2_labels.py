@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 
+from arcs.arc3.engine import Engine
+from arcs.capsules import command, replay, sweep_replay
+from arcs.capsules.answers import compared
+from arcs.capsules.contents import make
+from arcs.progress import Reporter
 from arcs.report.kinds import view_of
 from arcs.runs import RunDirectory
 from backends import open_backend
@@ -55,7 +60,23 @@ def run(
     view = view_of(path)
     assert check_counts(view, differences=not flags.get("seeds")) >= 10
     assert all(item.prompt for item in view.items)
+    check_capsule(bench, path, monkeypatch)
     return path, found
+
+
+def check_capsule(bench: Bench, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads, numbers, words and labels come out again from the capsule, without the engine."""
+    monkeypatch.setenv("THREEARC_CACHE", str(bench.cache))
+    monkeypatch.setattr(sweep_replay.Replay, "made", lambda _: (compared([], exact=False), None))
+    document, engine = make(path), Engine("torch", "float32", "f32")
+    found = sweep_replay.verify(document, None, engine, 9, 0, True, Reporter(quiet=True))
+    assert replay.reproduced(found), "\n".join(command.lines(found))
+    assert [one["reproduces"] for one in found["decided"]] == [True] * 3
+    assert found["words"]["same"] == 9 and found["labels"]["same"] == found["labels"]["n"] > 0
+    rows = document["rows"]
+    if found["labels"]["by"] == "execution":  # the sample's programs were run
+        rows = [row for row in rows if row["item_id"] in found["sample"]["items"]]
+    assert found["labels"]["n"] == len(rows)
 
 
 def words(metrics: dict[str, Any]) -> dict[str, str]:

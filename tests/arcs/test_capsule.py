@@ -14,7 +14,6 @@ import pytest
 from arcs.arc3 import command as arc3
 from arcs.arc3 import features
 from arcs.arc3.config import parse
-from arcs.arc3.engine import Engine
 from arcs.capsules import command, contents, metering, replay
 from arcs.capsules.contents import Row, make, read
 from arcs.capsules.relabelling import labels_again, verdict_again
@@ -276,26 +275,56 @@ def test_a_falsification_is_in_the_capsule_of_its_run(
     section = document["falsification"]
     assert section["declared"] == json.loads((out / "gates.json").read_text())
     found = verified(capsys, path, backend="torch")
-    stated = section["steps"][1]["gates"]
+    first, stated = (section["steps"][at]["gates"] for at in (0, 1))
     assert [one["quantity"] for one in found["numbers"][1:]] == [
-        f"step 2, {one['gate']}" for one in stated
-    ]
-    assert all(one["reproduces"] for one in found["numbers"])
-    assert found["numbers"][1]["recomputed"] == pytest.approx(stated[0]["estimate"]["value"])
+        *(f"step 1, {one['gate']}" for one in first), *(f"step 2, {one['gate']}" for one in stated)
+    ]  # fmt: skip
+    assert all(one["reproduces"] for one in found["numbers"]) and len(first) == 2
+    assert found["numbers"][3]["recomputed"] == pytest.approx(stated[0]["estimate"]["value"])
     # a number that does not follow from the states is one, whatever else does
     stated[0]["estimate"]["value"] += 0.1
     found = verified(capsys, rewritten(document, tmp_path), status=1, backend="torch")
-    assert [one["reproduces"] for one in found["numbers"]] == [True, False, True, True]
+    assert [one["reproduces"] for one in found["numbers"]] == [True] * 3 + [False] + [True] * 2
 
 
-def test_a_falsification_of_other_files_makes_no_capsule(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_falsified_features_of_ones_own_are_in_a_capsule(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("arcs.falsification.config.FalsifyConfig.sizes", property(lambda _: SMALL))
     mine = made_of(tmp_path / "mine").write(labels=("right",))
     falsify.start(mine.flags(), out=tmp_path / "own", run=None, as_json=True)
-    with pytest.raises(UserError, match="it rests on files of yours"):
+    path = tmp_path / "claim.json"
+    capsys.readouterr()
+    command.capsule(tmp_path / "own", path, as_json=False)
+    said = capsys.readouterr().out
+    assert "240 rows of features with their labels" in said and "falsify / this_model: " in said
+    document = json.loads(path.read_text())
+    shutil.move(tmp_path / "mine", tmp_path / "elsewhere")  # the file is all that is needed
+    found = verified(capsys, path)
+    assert found["rows"] == {"train": 120, "fresh": 120} and "sample" not in found
+    assert len(found["numbers"]) == 5 and all(one["reproduces"] for one in found["numbers"])
+    assert {one["quantity"][:6] for one in found["numbers"]} == {"step 1", "step 2"}
+    assert command.lines(found)[0] == "No model is asked: 120 training rows and 120 fresh ones."
+    with pytest.raises(UserError, match="--backend: a capsule of features that were brought asks"):
+        command.verify(path, {"backend": "torch"}, sample=1, seed=0, as_json=True)
+    with pytest.raises(UserError, match=r"it cannot be read again: --features .*: no such file"):
         make(tmp_path / "own")
+    # labels of others change the numbers; so does a state
+    rows = document["rows"]
+    turned = [{**row, "right": row["right"] is not (row["set"] == "fresh")} for row in rows]
+    found = verified(capsys, rewritten({**document, "rows": turned}, tmp_path), status=1)
+    assert [one["reproduces"] for one in found["numbers"]][:3] == [True, True, False]
+    shutil.move(tmp_path / "elsewhere", tmp_path / "mine")
+    mine.rows["fresh"][0]["right"] ^= True
+    mine.write(labels=("right",))
+    with pytest.raises(UserError, match=r"labels\.jsonl has changed since it was falsified"):
+        make(tmp_path / "own")
+
+
+def test_a_falsification_whose_run_has_changed_makes_no_capsule(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcs.falsification.config.FalsifyConfig.sizes", property(lambda _: SMALL))
     source = tmp_path / "source"
     shutil.copytree(bench.root / "by-hand", source)
     falsify.start({"source": source}, out=tmp_path / "changed", run=None, as_json=True)
@@ -385,13 +414,12 @@ def test_answers_of_arc1_come_out_again_with_their_labels(
 
 
 def test_a_reading_that_is_no_number_is_not_hidden() -> None:
-    rows = [{"arm": "base", "item_id": one, "contrast": 0.5} for one in ("a", "b")]
-    engine = Engine("torch", "float32", "f32")
+    stored = {("base", one): 0.5 for one in ("a", "b")}
     read = {("base", "a"): 0.5 + 1e-6, ("base", "b"): float("nan")}
-    found = metering._compared({"rows": rows}, read, engine, "float32")
+    found = metering.readings_compared(stored, read, exact=True, not_replayed={})
     assert found["reproduces"] is False and found["outside"] == ["b, base"]
     assert found["distance"]["largest"] is None  # JSON has no nan
-    assert "- at most" in command._readings({**found, "not_replayed": {}})[0]
+    assert "- at most" in command._readings(found)[0]
 
 
 def test_a_seed_below_0_is_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -460,6 +488,45 @@ def test_the_meter_comes_out_again(
     assert [one["reproduces"] for one in found["numbers"]] == [False, True, True]
     with pytest.raises(UserError, match="--allow-weak-sandbox: nothing is executed"):
         command.verify(path, {"allow_weak_sandbox": True}, sample=1, seed=0, as_json=True)
+
+
+def test_short_answers_come_out_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arcs.measure.pipeline.verify", lambda *_, **__: "not asked")
+    small = MeasureBench(tmp_path)
+    run = small.run(small.flags("short-answers", limit=10, n_predict=(6,)))
+    monkeypatch.setenv("THREEARC_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "claim.json"
+    command.capsule(run, path, as_json=False)
+    assert "40 answers with their labels" in capsys.readouterr().out  # 10 items, 4 conditions
+    found = verified(capsys, path, backend="torch", adapters=(small.live,))
+    assert found["answers"]["identical"] == found["answers"]["n"] == 24  # base, edit, heads
+    assert found["answers"]["reproduces"] and list(found["answers"]["not_replayed"]) == ["zero"]
+    assert found["labels"]["same"] == found["labels"]["n"] == 40  # not the sample alone
+    assert [one["reproduces"] for one in found["numbers"]] == [True] * 3
+    assert [one["reproduces"] for one in found["verdicts"]] == [True] * 3
+    # other labels, an invented verdict, and answers of one condition that it never gave
+    made = make(run)
+    made["claims"]["live"] |= {"verdict": "SUPPORTED"}
+    for row in made["rows"]:
+        if row["arm"] == "L1H2=0":
+            row["reading"] = "right"
+        if row["arm"] == "live":
+            row["ids"][-1] ^= 1
+    found = verified(capsys, rewritten(made, tmp_path), status=1, backend="torch",
+                     adapters=(small.live,))  # fmt: skip
+    assert {one["arm"] for one in found["labels"]["differing"]} >= {"L1H2=0"}
+    assert found["labels"]["reproduces"] is False
+    told = dict(zip(sorted(made["claims"]), found["numbers"], strict=True))  # as the file has them
+    assert [name for name, one in told.items() if not one["reproduces"]] == ["L1H2=0"]
+    verdicts = {one["claim"]: one["reproduces"] for one in found["verdicts"]}
+    assert verdicts["live"] is False and verdicts["zero"] is True
+    # two of three conditions are the model's own: that one is not, is not hidden by them
+    assert found["answers"]["identical"] == 16 and found["answers"]["reproduces"] is False
+    made["rows"].pop()
+    with pytest.raises(UserError, match="answers of L1H2=0 are 9, and not one to each of the 10"):
+        command.verify(rewritten(made, tmp_path), {}, sample=2, seed=0, as_json=True)
 
 
 def installed() -> set[str]:
