@@ -16,6 +16,7 @@ from arcs.progress import Reporter
 from arcs.report.writing import write_report
 from arcs.runs import ANEW, METRICS, canonical_json
 from arcs.settling import pipeline, report
+from arcs.settling.damping import Damping
 from arcs.settling.measuring import Measuring
 from arcs.settling.pipeline import FOLDER, PLAN, Asked
 from arcs.settling.plan import Plan, make
@@ -45,7 +46,9 @@ def start(
             said.append("Nothing was written and nothing was run (--dry-run).")
         _print(planned, said, as_json)
         return
-    if isinstance(subject, (Measuring, Probing)):  # it may begin the process anew: not a word yet
+    if isinstance(
+        subject, (Damping, Measuring, Probing)
+    ):  # it may begin the process anew: not a word yet
         from arcs.fast_blas import arrange_fast_blas
 
         arrange_fast_blas(str(subject.manifest["backend"]).split()[0], reporter)

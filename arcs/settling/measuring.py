@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 from arcs.claims import ReasonCode, Verdict
 from arcs.evaluate.config import BASE, Condition
@@ -38,7 +36,7 @@ from evals.items.recall import recall_items
 from evals.items.records import Item, MeterItem, ShortAnswer
 from evals.meter import AXES, MeterReading, encode_pair
 from evals.meter_scores import AxisShift, by_axis, scores
-from evals.statistics.rates import Interval
+from evals.statistics.bootstrap import student_interval
 from evals.statistics.sign_flips import sign_flip_p_value
 from models.chat import ChatEncoder
 from models.errors import UserError
@@ -336,12 +334,10 @@ def _meter(
     axis = claim.part
     before, after = by_axis(base)[axis], by_axis(edited)[axis]
     values = np.array([a.contrast - b.contrast for b, a in zip(before, after, strict=True)])
-    n, mean, deviation = len(values), float(values.mean()), float(values.std(ddof=1))
-    half = float(student.isf(gates.test.alpha / 2, n - 1)) * deviation / math.sqrt(n)
-    interval = Interval(mean - half, mean + half, gates.level)
+    interval = student_interval(values, gates.level)
     p = sign_flip_p_value(whole_steps(values.tolist(), claim.unit))
-    shift = AxisShift(n, mean, interval, deviation, int((values > 0).sum()),
-                      int((values == 0).sum()), p, p)  # fmt: skip
+    shift = AxisShift(len(values), float(values.mean()), interval, float(values.std(ddof=1)),
+                      int((values > 0).sum()), int((values == 0).sum()), p, p)  # fmt: skip
     # the gate of the plan: new items must not move what an effect is held against
     found = meter_claim(axis, scores(before)[axis], shift, gates, smallest=claim.smallest)
     return Seen(

@@ -22,7 +22,7 @@ from arcs.falsification import latest
 from arcs.gates import load_gates
 from arcs.progress import Reporter
 from arcs.settling import pipeline, report
-from arcs.settling.elsewhere import elsewhere
+from arcs.settling.elsewhere import elsewhere, larger_run
 from arcs.settling.looks import look
 from arcs.settling.opened import why_not
 from arcs.settling.pipeline import Asked
@@ -439,7 +439,7 @@ def test_the_page_shows_what_it_came_to(excluded: tuple[Arrays, Plan, dict[str, 
     assert "Settled: REFUTED (effect excluded), n = " in latest._later(claim)
 
 
-def test_falsify_and_arc2_say_what_settles_them(tmp_path: Path) -> None:
+def test_runs_that_are_not_added_to_say_what_to_do_instead(tmp_path: Path) -> None:
     def of(arc: str, **config: Any) -> str:
         return elsewhere(tmp_path, {"arc": arc, "config": config})
 
@@ -448,16 +448,11 @@ def test_falsify_and_arc2_say_what_settles_them(tmp_path: Path) -> None:
     assert "files of its own" in of("falsify", features="/f")
     began = {"profile": "quick", "labels": "execution", "disposition": "self-improving", "seed": 3}
     config = resolve(began).model_dump(mode="json")
-    why, command = of("arc2", **config).split(" is needed: threearc arc2 ")
-    assert "its heads were chosen on its own items" in why
-    words = command.split()
+    given = larger_run(config).removeprefix("begin a new run with a larger --limit: threearc arc2 ")
+    words = given.split()
     flags = {k.strip("-"): v for k, v in zip(words[::2], words[1::2], strict=True)}
     assert flags.pop("limit") == str(2 * config["limit"])
     assert resolve({**flags, "seed": int(flags["seed"])}).model_dump(mode="json") == config
-    assert "asked all of its set" in of("arc2", profile="standard", limit=None)
-    assert of("train").startswith("settle goes on with runs of eval, arc1, arc3 and measure")
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "manifest.json").write_text(json.dumps({"arc": "arc2", "config": {"limit": 96}}))
-    with pytest.raises(UserError, match="its heads were chosen on its own items"):
-        pipeline.subject_of(run)
+    assert "asked all of its set" in larger_run({"profile": "standard", "limit": None})
+    assert of("arc2-more").endswith("of a run of arc2; settle that run")
+    assert of("train").startswith("settle goes on with runs of eval, arc1, arc2, arc3 and measure")
