@@ -11,7 +11,7 @@ from typing import Any
 from arcs.arc2.config import Arc2Config
 from arcs.arc2.further import Questions
 from arcs.held_out import prompts_of
-from arcs.settling.measuring import RECALLED
+from arcs.settling.measured import RECALLED
 from arcs.settling.subject import OWN, RECALL
 from arcs.settling.unused import Source, file_of, in_hash_order
 from arcs.trained_on import wordings

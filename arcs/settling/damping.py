@@ -247,9 +247,9 @@ class Damping:
         if not found or states[Word.OVER_HEDGING.value] != State.OPEN.value:
             return 0
         level = 1 - self.gates.test.alpha / 2 / len(found)
-        compared = min(one["n"] for one in found)
+        compared: int = min(one["n"] for one in found)
         times = fewest_unchanged(self.gates.smallest_effect.rate, level) / compared
-        return int(math.ceil(times * self.first_counts[group]))
+        return math.ceil(times * self.first_counts[group])
 
     def _counted(self, claim: OpenClaim, sweep: Sweep) -> list[float]:
         def values(at: AtPoint) -> Values:

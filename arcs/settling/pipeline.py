@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from arcs import provenance
+from arcs.arc1.evaluations import LINKS
 from arcs.arc2.config import ARC as ARC2
 from arcs.arc3.config import ARC as ARC3
 from arcs.claims import ReasonCode, Verdict
@@ -50,6 +51,7 @@ def subject_of(run: Path) -> Subject:
     kind = str(manifest.get("arc"))
     if kind not in KINDS:
         raise UserError(f"{run}: {elsewhere(run, manifest)}")
+    manifest = _with_adapters_here(run, manifest)
     gates = load_gates()
     if manifest.get("gates") not in (None, gates.to_json()):
         raise UserError(f"{run}: the gates are no longer those that its claims were held to; "
@@ -61,6 +63,16 @@ def subject_of(run: Path) -> Subject:
     if kind == ARC3:
         return probing.Probing.of(run, manifest, gates)
     return coding.Coding.of(run, manifest, gates)
+
+
+def _with_adapters_here(run: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation in a run of arc1 that was moved: its adapters are where that run is now."""
+    arms, config = run.absolute().parent.parent / LINKS, manifest.get("config") or {}
+    if not arms.is_dir() or not config.get("adapters"):
+        return manifest
+    here = [str(arms / Path(one).name) if (arms / Path(one).name).exists() else one
+            for one in config["adapters"]]  # fmt: skip
+    return {**manifest, "config": {**config, "adapters": here}}
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,13 @@ def planned(subject: Subject, plan: Plan) -> list[str]:
         out = "; ".join(f"{count} {why}" for why, count in pool.left_out.items())
         lines.append(f"Unused items of {pool.title}: {counts or 0}" + (f" ({out})" if out else "")
                      + ".")  # fmt: skip
-    if not plan.looks:
-        return [*lines, f"No item is left to look at. Give more with --data FILE: {subject.kinds}."]
     lacking = [f"{one.claim.key} {missing:,}" for one in plan.claims
                if (missing := plan.missing(one))]  # fmt: skip
+    if not plan.looks:
+        said = f"; short of the number that excludes an effect: {', '.join(lacking)} items" \
+            if lacking else ""  # fmt: skip
+        return [*lines, f"No item is left to look at{said}. Give more with --data FILE: "
+                f"{subject.kinds}."]  # fmt: skip
     if lacking:
         lines.append(f"Short of the number that excludes an effect: {', '.join(lacking)} items; "
                      f"more can be given with --data FILE: {subject.kinds}.")  # fmt: skip
