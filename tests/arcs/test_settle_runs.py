@@ -176,7 +176,9 @@ def test_an_evaluation_inside_a_run_is_settled_in_its_own_folder(
     (chef / "manifest.json").write_text(json.dumps(manifest))
     mcas = run / "evaluations" / "mcas" / "manifest.json"
     mcas.parent.mkdir()
-    mcas.write_text(json.dumps({"arc": "measure", "config": {"instrument": "mcas"}}))
+    mcas.write_text(
+        json.dumps({"arc": "measure", "config": {"instrument": "mcas", "judge": "gguf"}})
+    )
     (run / "manifest.json").write_text(json.dumps({"arc": "arc3", "config": {}}))
     done = {"verdict": "SUPPORTED", "reasons": ["effect_shown"]}
     (run / "metrics.json").write_text(json.dumps({"claims": {"transfer": done}}))
