@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal, TypeVar
@@ -266,7 +266,7 @@ def _task(name: SetName, problem: Problem, kind: str, encoder: ChatEncoder) -> Q
     )
 
 
-_MAKERS = {
+_MAKERS: Mapping[str, Callable[[ChatEncoder, int | None], tuple[Question, ...]]] = {
     SHORT_ANSWERS: _short_answers,
     RECALL: _recall,
     "chef": _chef,

@@ -162,7 +162,7 @@ def with_labels(
     """
     said = {one["question_id"]: one["value"] == "ASSERT" for one in labels
             if one["instrument"] == DELIVERY and one["status"] == "ok"}  # fmt: skip
-    made = []
+    made: list[Row] = []
     for row in rows:
         whole = Completion(row["item_id"], (), tuple(row["ids"]), row["finish_reason"], 0.0)
         views = {n: view_at(whole, n) for n in config.budgets}
