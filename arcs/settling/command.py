@@ -49,8 +49,11 @@ def start(
     """
     reporter = Reporter(quiet=as_json)
     asked = Asked(most, _absolute(data))
+    inside_of = [path.parent for path in sorted((run / FOLDER_OF_ARC1).glob(f"*/{MANIFEST}"))]
+    for path in (run, *inside_of):  # continued without flags, what was not begun has them too
+        asked = pipeline.asked_before(path, asked)
     own = _work(run, pipeline.subject_of(run), asked, reporter)
-    inside, notes = _evaluations(run, asked, reporter)
+    inside, notes = _evaluations(inside_of, asked, reporter)
     if not dry_run:  # it may begin the process anew: not a word yet
         _arrange([own, *inside.values()], reporter)
     document, lines = _settle(own, dry_run=dry_run, reporter=reporter)
@@ -65,7 +68,6 @@ def start(
 
 
 def _work(run: Path, subject: Subject, asked: Asked, reporter: Reporter) -> _Work:
-    asked = pipeline.asked_before(run, asked)
     if not subject.claims:
         return _Work(run, subject, asked, None)
     subject.require_same_edits()
@@ -74,13 +76,13 @@ def _work(run: Path, subject: Subject, asked: Asked, reporter: Reporter) -> _Wor
 
 
 def _evaluations(
-    run: Path, asked: Asked, reporter: Reporter
+    paths: Sequence[Path], asked: Asked, reporter: Reporter
 ) -> tuple[dict[str, _Work], dict[str, dict[str, str]]]:
     """Those in a run of arc1, by name, and why some are not settled here."""
     found: dict[str, _Work] = {}
     notes: dict[str, dict[str, str]] = {}
-    for path in sorted((run / FOLDER_OF_ARC1).glob(f"*/{MANIFEST}")):
-        own, name = path.parent, path.parent.name
+    for own in paths:
+        name = own.name
         try:
             subject = pipeline.subject_of(own)
         except UserError as error:

@@ -177,13 +177,16 @@ class Damping:
         )  # fmt: skip
         words = rulings(found)
         made = verdict(str(claim.stated["statement"]), found, words)
-        counted = _effects(found, claim.condition)[-1]
+        counted = _counted_of(found, claim.condition)
         holding = tuple(one.word for one in words if one.state is State.HOLDS)
+        said = f"{made.explanation[0].upper()}{made.explanation[1:]}"
+        if counted is not None:
+            what = f"{claim.one_of_several[0].upper()}{claim.one_of_several[1:]}"
+            said += f". {what}: {counted.value:+.3f} of {counted.n} items"
         return Seen(
             made.verdict, _reasons(made.verdict, found.faults, holding),
-            counted.to_json()["interval"], counted.p,
-            f"{made.explanation[0].upper()}{made.explanation[1:]}. "
-            f"{claim.one_of_several.capitalize()}: {counted.value:+.3f} of {counted.n} items",
+            None if counted is None else counted.to_json()["interval"],
+            None if counted is None else counted.p, said,
         )  # fmt: skip
 
     def go_on(
@@ -348,8 +351,12 @@ class Damping:
             )
 
 
-def _effects(found: Evidence, about: str) -> Sequence[Effect]:
-    return found.axis if about == AXIS else found.content[0]
+def _counted_of(found: Evidence, about: str) -> Effect | None:
+    """Under the strongest damping; None where so few answers are right by now that a loss of
+    content could not be seen."""
+    if about == AXIS:
+        return found.axis[-1]
+    return found.content[0][-1] if found.content else None
 
 
 def _reasons(

@@ -127,7 +127,7 @@ def shifts(number: int, at: Point) -> float:
 
 def two_kinds(path: Path) -> Sweeps:
     return swept(path / "run", Model(contrast=shifts),
-                 {OWN: {METER: 97}, "short_answers": {QUESTIONS: 260}}, n=60, meter=12)  # fmt: skip
+                 {OWN: {METER: 97}, "short_answers": {QUESTIONS: 400}}, n=60, meter=12)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -143,12 +143,11 @@ def test_answers_come_along_with_meter_items_and_no_faster(
     claim = found["claims"]["damping"]
     assert plan.claims[0].claim.groups == (METER, QUESTIONS)
     assert plan.claims[0].schedule.sizes == (12, 27, 42, 57, 72)
-    # 60 for 12 would be 300; there are 260
     opened = [{group: portion.groups.count(group) for portion in look for group in portion.groups}
               for look in plan.looks]  # fmt: skip
-    assert opened == [{METER: 15, QUESTIONS: 65}] * 4
+    assert opened == [{METER: 15, QUESTIONS: 75}] * 4  # as 60 to 12
     said = "\n".join(report.planned(subject, plan))
-    assert "60 new items (and 260 questions beside them) in 4 looks at most, about 2 min" in said
+    assert "60 new items (and 300 questions beside them) in 4 looks at most, about 2 min" in said
     assert claim["verdict"] == "SUPPORTED", claim["explanation"]
     last = claim["looks"][-1]
     pieces = [Piece(OWN, subject.run, first=True)]
@@ -163,6 +162,22 @@ def test_answers_come_along_with_meter_items_and_no_faster(
     without = [piece for piece in pieces if piece.group != QUESTIONS]
     seen = subject.judge(subject.claims[0], without, GATES)
     assert seen.verdict.value == "INCONCLUSIVE" and "over-hedging excluded" in seen.sentence
+
+
+def test_answers_that_come_to_be_right_too_rarely_leave_it_open(tmp_path: Path) -> None:
+    """Then nothing is counted any more, and no loss could be seen."""
+
+    def right(number: int, at: Point) -> bool:
+        return number < 60 and number % 4 < 2
+
+    subject = swept(tmp_path / "run", Model(of_the_wrong, right), {OWN: {QUESTIONS: 400}}, n=60)
+    assert subject.claims[0].one_of_several == "the change of accuracy at top-0"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("arcs.settling.plan.LOOKS", 1)
+        _, found = settled(subject, 400)
+    claim = found["claims"]["damping"]
+    assert claim["verdict"] == "INCONCLUSIVE" and claim["interval"] is None
+    assert "The change of accuracy" not in claim["explanation"]
 
 
 def test_a_kill_changes_nothing(both: tuple[Sweeps, Plan, dict[str, Any]], tmp_path: Path) -> None:
