@@ -109,9 +109,10 @@ def test_answers_that_lose_what_was_right_refute_it_over_two_sources(tmp_path: P
         return kept and number % 4 != 3
 
     subject = swept(tmp_path / "run", Model(of_the_wrong, right),
-                    {OWN: {QUESTIONS: 100}, "/more": {QUESTIONS: 200}}, n=12)  # fmt: skip
+                    {OWN: {QUESTIONS: 10}, "/more": {QUESTIONS: 290}}, n=12)  # fmt: skip
     _, found = settled(subject, 300)
     claim = found["claims"]["damping"]
+    assert len(claim["looks"][-1]["sources"]) == 2
     assert claim["verdict"] == "REFUTED" and Word.CONTENT_DAMAGE.value in claim["reasons"]
 
 
