@@ -11,7 +11,7 @@ from rich.console import Console
 
 from arcs import provenance
 from arcs.arc1.config import absolute_paths
-from arcs.arc2.config import Arc2Config, flag_of, parse, resolve
+from arcs.arc2.config import ARC, Arc2Config, flag_of, parse, resolve
 from arcs.continuing import continuable
 from arcs.fast_blas import arrange_fast_blas
 from arcs.gates import load_gates
@@ -23,7 +23,6 @@ from arcs.runs import METRICS, RunDirectory, canonical_json, default_path, read_
 from backends import choose_backend
 from models.errors import UserError
 
-ARC = "arc2"
 EXPECTATIONS: Mapping[str, str] = {
     "quick": "expect about 10 minutes with the embedded model on a 2-core CPU; few items, so most "
     "words stay open: this profile shows that all of it works",

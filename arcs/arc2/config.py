@@ -16,6 +16,8 @@ from models.errors import UserError
 Profile = Literal["quick", "standard", "paper"]
 Method = Literal["causal", "magnitude", "directional"]
 Quantisation = Literal["original", "f16", "q8_0", "q5_k_m", "q4_k_m"]
+ARC, MORE = "arc2", "arc2-more"
+"""A run, and further items of one, which chooses no heads and makes no claim of its own."""
 MIN_SEEDS = 3
 MIN_CAUSAL_ITEMS = 4
 """Two in each half of a split, of either cohort where answers are ablated on."""

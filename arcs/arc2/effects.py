@@ -16,12 +16,14 @@ import numpy as np
 
 from arcs.sampled_arms import difference_interval
 from evals.meter_scores import PERMUTATIONS
-from evals.statistics.bootstrap import bootstrap_mean
+from evals.statistics.bootstrap import RESAMPLES, bootstrap_mean, student_interval
 from evals.statistics.multiplicity import holm
 from evals.statistics.paired import mcnemar_exact, tango_interval
 from evals.statistics.ranked_effects import ranked_means
 from evals.statistics.rates import Interval
 
+FEWEST_BEYOND = 4
+"""Resamples that must lie beyond an interval's limit: of fewer there is no quantile."""
 Values = Mapping[str, float]
 """Item -> value; items without one are absent."""
 
@@ -97,7 +99,8 @@ def family(
 
     ``is_rate``: single answers of 0 and 1, so that exact McNemar and Tango's interval apply;
     differences that are not whole numbers (several seeds, nats) are tested by random signs, with
-    BCa intervals over items. Members without items are left out.
+    BCa intervals over items (Student's at levels that resamples do not reach). Members without
+    items are left out.
     """
     present = {name: values for name, values in changes.items() if len(values)}
     if not present:
@@ -147,6 +150,8 @@ def _interval(
         # nothing varies: certain where every item is unchanged to the last bit, else unknown
         exact = not values.any()
         return Interval(0.0, 0.0, level) if exact else Interval(-np.inf, np.inf, level)
+    if (1 - level) / 2 * RESAMPLES < FEWEST_BEYOND:
+        return student_interval(values, level)
     try:
         found = bootstrap_mean(values, level=level)
     except ValueError:

@@ -122,7 +122,7 @@ def item_means(answers: Iterable[Labelled], read: Read) -> dict[str, float]:
     for one in answers:
         found.setdefault(one.item_id, []).append(read(one))
     return {
-        item: float(np.mean([bool(value) for value in values]))
+        item: sum(map(bool, values)) / len(values)
         for item, values in found.items()
         if None not in values
     }
@@ -149,9 +149,17 @@ def _shown_if_open(disposition: Disposition, value: bool) -> Read:
 
 
 def evidence(
-    sweep: Sweep, ranking: Ranking | None, faults: Sequence[str], chosen_on_same: int = 0
+    sweep: Sweep,
+    ranking: Ranking | None,
+    faults: Sequence[str],
+    chosen_on_same: int = 0,
+    *,
+    separated: Mapping[str, Any] | None = None,
 ) -> Evidence:
-    """What the words about the chosen heads are decided from."""
+    """What the words about the chosen heads are decided from.
+
+    ``separated``: what :func:`separation` said of a ranking that is not at hand.
+    """
     alpha = sweep.gates.test.alpha
     top = sweep.of_arm(TOP)
     values = {1.0: sweep.axis_values(sweep.base)}
@@ -182,7 +190,7 @@ def evidence(
         replicates=replicates,
         replicate_difference=between,
         replicated_over=over,
-        **separation(ranking, sweep.gates),
+        **(separated or separation(ranking, sweep.gates)),
         smallest_separation=sweep.gates.smallest_effect.separation,
         chosen_on_same=chosen_on_same,
         faults=[*faults, *_turned_by_truncation(sweep)],

@@ -46,7 +46,9 @@ def build(
     from arcs.arc2.gguf_sweep import gguf_answers, read_gguf
 
     manifest, gates = run.manifest(), prepared.gates
-    sweep = read_sweep(config, run, prepared, axis, selection)
+    split = parts(prepared.source.prompts, config)
+    asked = [one.item_id for one in split.swept]
+    sweep = read_sweep(config, run, prepared, axis.kind, selection, asked)
     ranking = rankings[config.rank_by]
     validity = (
         prepared.source.validity(gates) if isinstance(prepared.source, JudgedSource) else None
@@ -54,7 +56,6 @@ def build(
     whole = sweep_answers(
         run, prepared.source, prepared.source.prompts, (config.decodings[0],), UNCHANGED
     )
-    split = parts(prepared.source.prompts, config)
     found = evidence_of(config, prepared, sweep, whole, validity, ranking)
     words = rulings(found)
     statement = statement_of(config, prepared, axis, sweep, manifest["model"]["name"])
@@ -69,7 +70,7 @@ def build(
             prepared,
             Answers({BASE: (*whole, *every_seed), **said}, tasks,
                     {point.name: found for point, found in through_gguf.items()}),
-            {COHORTS: cohorts.item_ids, SWEEP: [one.item_id for one in split.swept]},
+            {COHORTS: cohorts.item_ids, SWEEP: asked},
         ),
     )  # fmt: skip
     return {
@@ -152,11 +153,15 @@ def sweep_answers(
 
 
 def read_sweep(
-    config: Arc2Config, run: RunDirectory, prepared: Prepared, axis: Axis, selection: Selection
+    config: Arc2Config,
+    run: RunDirectory,
+    prepared: Prepared,
+    axis: str,
+    selection: Selection,
+    asked: Sequence[str],
 ) -> Sweep:
-    """All points from their stores."""
+    """All points from their stores; of the answers those to ``asked``."""
     prompts = prepared.source.prompts
-    asked = [one.item_id for one in parts(prompts, config).swept]
     axis_ids = {one.item.id for one in prepared.axis_pairs}
     found = {}
     for point in points(selection, config.scales, config.controls):
@@ -169,7 +174,7 @@ def read_sweep(
     return Sweep(
         points=found,
         disposition=prepared.disposition,
-        axis=axis.kind,
+        axis=axis,
         seeds=config.decodings,
         gates=prepared.gates,
     )

@@ -108,12 +108,13 @@ def run_arc2(
 
     with run.timed("prepare"):
         prepared = prepare_run(config, run, reporter, asked)
-    with closing(_Opened(config, prepared, run, reporter)) as opened:
+    with closing(Opened(config, prepared, run, reporter)) as opened:
         answers = baseline(config, run, prepared, opened, reporter)
         cohorts, axis = decide(config, run, prepared, answers)
         rankings = attribute(config, run, prepared, opened, cohorts, reporter)
         selection = choose_heads(config, run, rankings, reporter)
-        sweep(config, run, prepared, opened, selection, reporter)
+        swept = sweep_prompts(config, prepared)
+        sweep(config, run, prepared, opened, selection, reporter, swept)
     if config.gguf is not None:
         from arcs.arc2.gguf_sweep import sweep_gguf
 
@@ -124,7 +125,7 @@ def run_arc2(
     return metrics
 
 
-class _Opened:
+class Opened:
     """An :data:`Opener` that opens once for the whole run."""
 
     def __init__(
@@ -133,9 +134,11 @@ class _Opened:
         prepared: Prepared,
         run: RunDirectory,
         reporter: Reporter,
+        check: Callable[[Mapping[str, Any], Mapping[str, Any]], None] | None = None,
     ) -> None:
+        """``check``: given engine and manifest before anything is asked of the model."""
         self._config, self._prepared = config, prepared
-        self._run, self._reporter = run, reporter
+        self._run, self._reporter, self._check = run, reporter, check
         self._model: LanguageModel | None = None
 
     def close(self) -> None:
@@ -145,6 +148,7 @@ class _Opened:
             self._model = None
 
     def __call__(self) -> LanguageModel:
+        """The model, opened. Raises UserError where it does not fit, and as ``check``."""
         if self._model is None:
             prepared, config = self._prepared, self._config
             needed = model_size(prepared.directory).parameters * ITEM_BYTES[config.dtype]
@@ -158,13 +162,11 @@ class _Opened:
                 f"opening {prepared.directory.name} on {prepared.backend} ({config.dtype})"
             )
             self._model = open_backend(prepared.backend, prepared.directory, dtype=config.dtype)
+            engine = {**self._model.describe(), "processor": provenance.hardware()["processor"]}
+            if self._check is not None:
+                self._check(engine, self._run.manifest())
             # one engine for the whole run: points that are compared, and continuations
-            self._run.extend_manifest(
-                engine={
-                    **self._model.describe(),
-                    "processor": provenance.hardware()["processor"],
-                }
-            )
+            self._run.extend_manifest(engine=engine)
         return self._model
 
 
@@ -206,16 +208,9 @@ def prepare_run(
         cohort_pairs=pairs[2],
         gates=load_gates(),
     )
-    _require_context(prepared, config)
+    require_context(prepared, config)
     run.extend_manifest(
-        model={
-            "name": directory.name,
-            "family": directory.family,
-            "source": directory.source,
-            "fingerprint": directory.fingerprint,
-            "gguf_sha256": directory.gguf_sha256,
-            "verification": verification,
-        },
+        model=described_model(directory, verification),
         backend=backend,
         chat=encoder.describe(),
         labels={**source.describe(), "n_predict": n_predict},
@@ -224,6 +219,18 @@ def prepare_run(
         gates=prepared.gates.to_json(),
     )
     return prepared
+
+
+def described_model(directory: ModelDirectory, verification: str) -> dict[str, Any]:
+    """For the manifest."""
+    return {
+        "name": directory.name,
+        "family": directory.family,
+        "source": directory.source,
+        "fingerprint": directory.fingerprint,
+        "gguf_sha256": directory.gguf_sha256,
+        "verification": verification,
+    }
 
 
 def source_of(
@@ -298,9 +305,10 @@ def layers_of(config: Arc2Config, directory: ModelDirectory) -> tuple[int, ...]:
     return tuple(sorted(set(config.layers))) or tuple(have)
 
 
-def _require_context(prepared: Prepared, config: Arc2Config) -> None:
+def require_context(prepared: Prepared, config: Arc2Config) -> None:
+    """Raise UserError where the longest prompt and its answer do not fit."""
     longest = read_geometry(prepared.directory.path).context_length
-    asked = max(len(one.ids) for one in prepared.source.prompts)
+    asked = max((len(one.ids) for one in prepared.source.prompts), default=0)
     if asked + prepared.n_predict > longest:
         raise UserError(
             f"--n-predict {prepared.n_predict}: with the longest prompt ({asked} tokens) it "
@@ -332,12 +340,12 @@ def baseline(
     config: Arc2Config,
     run: RunDirectory,
     prepared: Prepared,
-    opened: _Opened,
+    opened: Opened,
     reporter: Reporter,
 ) -> list[Labelled]:
     """The unchanged model's answers to all prompts, at the first seed, and its contrasts."""
     with run.timed("baseline") as counts:
-        counts["tokens"] = _answers_at(
+        counts["tokens"] = answers_at(
             config, run, prepared, opened, UNCHANGED, config.decodings[0], reporter,
             prepared.source.prompts,
         )  # fmt: skip
@@ -351,7 +359,7 @@ def baseline(
     return prepared.source.label(found, config.decodings[0], UNCHANGED.name)
 
 
-def _answers_at(
+def answers_at(
     config: Arc2Config,
     run: RunDirectory,
     prepared: Prepared,
@@ -577,22 +585,23 @@ def sweep(
     opened: Opener,
     selection: Selection,
     reporter: Reporter,
+    prompts: Sequence[Prompt],
 ) -> None:
-    """Answers and contrasts at every point; lambda 1 at every seed."""
-    prompts = sweep_prompts(config, prepared)
+    """Answers to ``prompts`` and contrasts at every point; lambda 1 at every seed.
+
+    Nothing is asked again of which there is more already: the baseline's answers.
+    """
     for point in points(selection, config.scales, config.controls):
         with run.timed(f"sweep {point.name}") as counts:
             counts["tokens"] = 0
             with ExitStack() as inside:
                 scaled = _Scaled(opened, point, inside)
                 for seed in config.decodings:
-                    first = point is UNCHANGED and seed == config.decodings[0]
-                    if not first:  # the baseline answered more
-                        counts["tokens"] += _answers_at(
-                            config, run, prepared, scaled, point, seed, reporter, prompts
-                        )
+                    counts["tokens"] += answers_at(
+                        config, run, prepared, scaled, point, seed, reporter, prompts
+                    )
                     if prepared.tasks is not None:
-                        counts["tokens"] += _answers_at(
+                        counts["tokens"] += answers_at(
                             config, run, prepared, scaled, point, seed, reporter,
                             prepared.tasks.prompts, "tasks",
                         )  # fmt: skip

@@ -142,9 +142,13 @@ class ExactMatch:
     @classmethod
     def of(cls, encoder: ChatEncoder, limit: int | None) -> ExactMatch:
         """The first ``limit`` questions (all if None); domains are interleaved."""
-        items = built_in("short_answers", ShortAnswer)[:limit]
+        return cls.asking(encoder, built_in("short_answers", ShortAnswer)[:limit])
+
+    @classmethod
+    def asking(cls, encoder: ChatEncoder, items: Sequence[ShortAnswer]) -> ExactMatch:
+        """These questions."""
         prompts = tuple(_asked(one.id, encode_question(encoder, one)) for one in items)
-        return cls(items, prompts, encoder)
+        return cls(tuple(items), prompts, encoder)
 
     @property
     def asked(self) -> Mapping[str, Asked]:
@@ -223,9 +227,25 @@ class Execution:
         """Tasks of a benchmark, a fixed unordered choice."""
         found = load_benchmark(benchmark)
         chosen = problems.choose(found, limit)
-        items = tuple(problems.encode(encoder, one, "chat") for one in chosen)
-        return cls(items, encoder, run, level, Limits(), reporter, n_predict, found.title,
-                   found.dataset_sha256)  # fmt: skip
+        given = (run, level, reporter, n_predict, found.title, found.dataset_sha256)
+        return cls.asking(encoder, chosen, *given)
+
+    @classmethod
+    def asking(
+        cls,
+        encoder: ChatEncoder,
+        tasks: Sequence[Problem],
+        run: RunDirectory,
+        level: IsolationLevel,
+        reporter: Reporter,
+        n_predict: int,
+        dataset: str,
+        dataset_sha256: str,
+    ) -> Execution:
+        """These tasks of a set."""
+        items = tuple(problems.encode(encoder, one, "chat") for one in tasks)
+        return cls(items, encoder, run, level, Limits(), reporter, n_predict, dataset,
+                   dataset_sha256)  # fmt: skip
 
     @classmethod
     def recovery(
@@ -237,8 +257,21 @@ class Execution:
         reporter: Reporter,
         n_predict: int,
     ) -> Execution:
-        """A failed first answer, what failed, and the request to put it right."""
+        """The first ``limit`` recovery tasks (all if None)."""
         records = built_in("recovery", RecoveryItem)[:limit]
+        return cls.correcting(encoder, records, run, level, reporter, n_predict)
+
+    @classmethod
+    def correcting(
+        cls,
+        encoder: ChatEncoder,
+        records: Sequence[RecoveryItem],
+        run: RunDirectory,
+        level: IsolationLevel,
+        reporter: Reporter,
+        n_predict: int,
+    ) -> Execution:
+        """A failed first answer, what failed, and the request to put it right."""
         items = []
         for one in records:
             encoded = encoder.encode_prompt(_second_turn(one))
@@ -417,7 +450,11 @@ def chef_prompts(
 ) -> tuple[tuple[ChefItem, ...], tuple[Prompt, ...]]:
     """The first ``limit`` cooking questions (all if None), and how they are asked."""
     items = built_in("chef_train", ChefItem)[:limit]
-    return items, tuple(
+    return items, _chef_asked(encoder, items)
+
+
+def _chef_asked(encoder: ChatEncoder, items: Sequence[ChefItem]) -> tuple[Prompt, ...]:
+    return tuple(
         _asked(one.id, encoder.encode_prompt([Message("user", one.prompt)])) for one in items
     )
 
@@ -447,10 +484,24 @@ class Judged:
         reporter: Reporter,
     ) -> Judged:
         """The first ``limit`` questions (all if None). Raises UserError as the judge."""
-        items, prompts = chef_prompts(encoder, limit)
+        items = built_in("chef_train", ChefItem)[:limit]
+        return cls.asking(encoder, items, judge, settings, run, reporter)
+
+    @classmethod
+    def asking(
+        cls,
+        encoder: ChatEncoder,
+        items: Sequence[ChefItem],
+        judge: JudgeSource,
+        settings: JudgeSettings,
+        run: RunDirectory,
+        reporter: Reporter,
+    ) -> Judged:
+        """These questions. Raises UserError as the judge."""
+        prompts = _chef_asked(encoder, items)
         check_judge(judge, reporter, settings.options)
         cache = cache_for(judge, settings.cache)
-        return cls(items, prompts, encoder, judge, settings.options, cache, run, reporter)
+        return cls(tuple(items), prompts, encoder, judge, settings.options, cache, run, reporter)
 
     @property
     def asked(self) -> Mapping[str, Asked]:

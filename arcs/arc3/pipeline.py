@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from arcs import provenance, trained_on
@@ -21,6 +21,7 @@ from arcs.arc3.labelling import Labelled, Labelling
 from arcs.arc3.probing import Study
 from arcs.arc3.questions import (
     SETS,
+    Asked,
     Question,
     SetName,
     describe,
@@ -39,7 +40,6 @@ from arcs.runs import METRICS, RunDirectory
 from arcs.transcripts import TRANSCRIPTS, write_transcripts
 from backends.interface import LanguageModel
 from backends.verification import verify
-from evals.items.records import ShortAnswer
 from models.chat import ChatEncoder
 from models.directory import ModelDirectory
 from models.disk import require_free
@@ -58,12 +58,14 @@ class More:
 
     title: str
     """Of the set that they are of."""
-    items: tuple[ShortAnswer, ...]
+    items: tuple[Asked, ...]
     verification: str
     """The run's own: what engines say of each other was asked once."""
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], None]
     """Given the definition of features and the manifest before anything is answered; raises
     UserError where they are not the run's."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Of tasks, by id."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def prepare_run(
     if more is None:
         asked = questions(config.asked, encoder, config.per_set)
     else:
-        asked = more_fresh(more.items, encoder)
+        asked = more_fresh(more.items, encoder, more.kinds)
     title = config.asked if more is None else more.title
     prepared = Prepared(directory, edit, encoder, engine, asked, load_gates())
     context = read_geometry(directory.path).context_length

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, TypeVar
 
-from arcs.arc1.problems import choose
 from arcs.arc1.problems import encode as encode_problem
 from arcs.arc3.config import EXACT_MATCH
 from backends.interface import Prompt
@@ -38,6 +37,8 @@ FRESH_SHARE = 0.4
 """Least share of each topic's items whose kinds are fresh."""
 SHORT_ANSWERS, RECALL = "short-answers", "recall"
 T = TypeVar("T")
+Asked = ShortAnswer | Problem | ChefItem
+"""What questions are made of."""
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,19 @@ def group_of(item: ShortAnswer) -> str:
     return f"{RECALL}/{item.kind}" if item.domain == RECALL else item.kind
 
 
-def more_fresh(items: Iterable[ShortAnswer], encoder: ChatEncoder) -> tuple[Question, ...]:
-    """Further fresh questions, of any source, asked as the others of short answers."""
-    return tuple(_short(FRESH, item, encoder) for item in items)
+def more_fresh(
+    items: Iterable[Asked], encoder: ChatEncoder, kinds: Mapping[str, str]
+) -> tuple[Question, ...]:
+    """Further fresh questions, of any source, asked as the others; ``kinds``: of tasks, by id."""
+
+    def of(one: Asked) -> Question:
+        if isinstance(one, Problem):
+            return _task(FRESH, one, kinds[one.task_id], encoder)
+        if isinstance(one, ChefItem):
+            return _cooking(FRESH, one, encoder)
+        return _short(FRESH, one, encoder)
+
+    return tuple(map(of, items))
 
 
 def _short(name: SetName, item: ShortAnswer, encoder: ChatEncoder) -> Question:
@@ -185,16 +196,22 @@ def _short(name: SetName, item: ShortAnswer, encoder: ChatEncoder) -> Question:
     return _question(name, item, topic, group_of(item), item.prompt, encoded)
 
 
+def chef_sides() -> dict[SetName, Sequence[ChefItem]]:
+    """Both sets of cooking questions."""
+    return {"train": built_in("chef_train", ChefItem), "fresh": built_in("chef_fresh", ChefItem)}
+
+
 def _chef(encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
-    names: dict[SetName, str] = {"train": "chef_train", "fresh": "chef_fresh"}
     return tuple(
-        _question(
-            name, item, item.category, item.category, item.prompt,
-            encoder.encode_prompt([Message("user", item.prompt)]),
-        )
-        for name in SETS
-        for item in _first(built_in(names[name], ChefItem), limit)
-    )  # fmt: skip
+        _cooking(name, item, encoder)
+        for name, side in chef_sides().items()
+        for item in _first(side, limit)
+    )
+
+
+def _cooking(name: SetName, item: ChefItem, encoder: ChatEncoder) -> Question:
+    encoded = encoder.encode_prompt([Message("user", item.prompt)])
+    return _question(name, item, item.category, item.category, item.prompt, encoded)
 
 
 def _question(
@@ -205,28 +222,32 @@ def _question(
     )
 
 
-def _small_tasks(encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
-    kinds = {task.key: task.kind for task in built_in("small_tasks", SmallTask)}
+def small_task_kinds() -> dict[str, str]:
+    """Kind of each small task, by its id."""
+    return {task.key: task.kind for task in built_in("small_tasks", SmallTask)}
+
+
+def task_sides(asked: str) -> tuple[dict[SetName, Sequence[Problem]], dict[str, str]]:
+    """Both sets of what is executed, each whole, and every task's kind."""
+    kinds, problems = small_task_kinds(), load_benchmark(SMALL).problems
+    if asked == HUMANEVAL:
+        others = load_benchmark(HUMANEVAL).problems
+        kinds |= {one.task_id: HUMANEVAL for one in others}
+        return {"train": problems, "fresh": others}, kinds
     fresh = fresh_kinds(("code", kind) for kind in kinds.values())
-    problems = load_benchmark(SMALL).problems
-    sides: dict[SetName, list[Problem]] = {"train": [], "fresh": []}
-    for problem in problems:
-        name: SetName = "fresh" if ("code", kinds[problem.task_id]) in fresh else "train"
-        sides[name].append(problem)
+    return {
+        name: [one for one in problems
+               if (("code", kinds[one.task_id]) in fresh) == (name == FRESH)]
+        for name in SETS
+    }, kinds  # fmt: skip
+
+
+def _tasks(asked: str, encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
+    sides, kinds = task_sides(asked)
     return tuple(
         _task(name, problem, kinds[problem.task_id], encoder)
         for name in SETS
         for problem in _spread(sides[name], limit)
-    )
-
-
-def _humaneval(encoder: ChatEncoder, limit: int | None) -> tuple[Question, ...]:
-    kinds = {task.key: task.kind for task in built_in("small_tasks", SmallTask)}
-    train = _spread(load_benchmark(SMALL).problems, limit)
-    fresh = choose(load_benchmark(HUMANEVAL), limit)
-    return tuple(
-        [_task("train", problem, kinds[problem.task_id], encoder) for problem in train]
-        + [_task("fresh", problem, HUMANEVAL, encoder) for problem in fresh]
     )
 
 
@@ -245,10 +266,10 @@ def _task(name: SetName, problem: Problem, kind: str, encoder: ChatEncoder) -> Q
     )
 
 
-_MAKERS = {
+_MAKERS: Mapping[str, Callable[[ChatEncoder, int | None], tuple[Question, ...]]] = {
     SHORT_ANSWERS: _short_answers,
     RECALL: _recall,
     "chef": _chef,
-    "small-tasks": _small_tasks,
-    "humaneval": _humaneval,
+    "small-tasks": partial(_tasks, "small-tasks"),
+    HUMANEVAL: partial(_tasks, HUMANEVAL),
 }

@@ -18,6 +18,7 @@ Examples:\n
   threearc settle runs/eval-20260101-120000\n
   threearc settle runs/arc1-20260101-120000 --data mbpp-tasks.jsonl --data small\n
   threearc settle runs/meter-20260101-120000 --max-items 60\n
+  threearc settle runs/arc2-20260101-120000 --data recall --data meter-items.jsonl\n
   threearc settle runs/arc3-20260101-120000 --data recall\n
   threearc settle runs/eval-20260101-120000     (continue after a kill)
 """
@@ -25,7 +26,7 @@ Examples:\n
 def settle(
     run: Annotated[
         Path,
-        typer.Argument(help="A finished run of eval, arc1, arc3, measure meter or short-answers"),
+        typer.Argument(help="A finished run of eval, arc1, arc2, arc3, or of measure"),
     ],
     max_items: Annotated[
         int | None,

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from arcs.arc3.config import MORE
+from arcs.arc2 import config as arc2
+from arcs.arc3 import config as arc3
 from models.errors import UserError
 
-FALSIFY, ARC2 = "falsify", "arc2"
+FALSIFY = "falsify"
 TIMES = 2
 """Times as many items are proposed as the run had."""
 
@@ -21,11 +22,9 @@ def elsewhere(run: Path, manifest: Mapping[str, Any]) -> str:
     config = manifest.get("config")
     if kind == FALSIFY and isinstance(config, Mapping):
         return _falsified(run, config)
-    if kind == ARC2 and isinstance(config, Mapping):
-        return _damped(config)
-    if kind == MORE:
-        return "these are further answers of a run of arc3; settle that run"
-    return f"settle goes on with runs of eval, arc1, arc3 and measure, not of {kind}"
+    if kind in (arc2.MORE, arc3.MORE):
+        return f"these are further items of a run of {kind.removesuffix('-more')}; settle that run"
+    return f"settle goes on with runs of eval, arc1, arc2, arc3 and measure, not of {kind}"
 
 
 def _falsified(run: Path, config: Mapping[str, Any]) -> str:
@@ -45,34 +44,29 @@ def _falsified(run: Path, config: Mapping[str, Any]) -> str:
     )
 
 
-def _damped(config: Mapping[str, Any]) -> str:
-    """The settings that are not their profile's, as flags, with a larger --limit."""
-    why = (
-        "its heads were chosen on its own items, and more items would choose other heads, so a "
-        "new run with a larger --limit is needed"
-    )
+def larger_run(config: Mapping[str, Any]) -> str:
+    """What to do instead of adding to a run of ``arc2``: its flags, with a larger --limit."""
     limit = config.get("limit")
     if limit is None:
         return (
-            f"{why}; this one was asked all of its set, so give other --labels or another "
+            "it was asked all of its set, so begin a new run with other --labels or another "
             "--disposition (threearc arc2 --help)"
         )
-    return f"{why}: {shlex.join(_command({**config, 'limit': TIMES * limit}))}"
+    words = shlex.join(_command({**config, "limit": TIMES * limit}))
+    return f"begin a new run with a larger --limit: {words}"
 
 
 def _command(config: Mapping[str, Any]) -> list[str]:
-    from arcs.arc2.config import flag_of, parse, resolve
-
     try:
-        now = parse(config).model_dump(mode="json")
-        usual = resolve({"profile": now["profile"]}).model_dump(mode="json")
+        now = arc2.parse(config).model_dump(mode="json")
+        usual = arc2.resolve({"profile": now["profile"]}).model_dump(mode="json")
     except UserError:  # of another version: what is known of it is said
-        return ["threearc", ARC2, "--limit", str(config["limit"])]
-    words = ["threearc", ARC2, "--profile", now["profile"]]
+        return ["threearc", arc2.ARC, "--limit", str(config["limit"])]
+    words = ["threearc", arc2.ARC, "--profile", now["profile"]]
     for name, value in now.items():
         if name == "profile" or value == usual[name] or value is None:
             continue
-        words.append(flag_of(name))
+        words.append(arc2.flag_of(name))
         if value is not True:
             words.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
     return words

@@ -75,16 +75,20 @@ def look(subject: Subject, one: Planned, by_look: Sequence[Sequence[Piece]]) -> 
     nothing = bound.level <= NO_ALPHA
     if nothing:  # an interval at no level at all says nothing
         seen = replace(seen, interval=None)
-    shown = seen.verdict is Verdict.SUPPORTED and not bound.reachable
+    shown = seen.verdict is Verdict.SUPPORTED and not (bound.reachable or claim.one_of_several)
     # the first look has been concluded from by the run itself, and was left open
     if shown or ((nothing or not at) and seen.verdict is not Verdict.INVALID):
         seen = _open(seen)
     sources, strata = _sources(subject, one, by_look, 1 - level)
     # a stratum without an interval (one item of the meter) leaves nothing excluded
     excluded = strata is not None and statistic.excludes(strata, claim.smallest)
-    if len(sources) > 1 and (
-        (seen.verdict is Verdict.REFUTED and not excluded)
-        or (seen.verdict is Verdict.SUPPORTED and not statistic.shown_within(strata))
+    if (
+        len(sources) > 1
+        and not claim.one_of_several
+        and (
+            (seen.verdict is Verdict.REFUTED and not excluded)
+            or (seen.verdict is Verdict.SUPPORTED and not statistic.shown_within(strata))
+        )
     ):
         seen = _open(seen, "not decided, since the sources in strata do not say so too")
     found = statistic.summary([value for added in values for value in added])

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from arcs import provenance
+from arcs.arc1.evaluations import LINKS
+from arcs.arc2.config import ARC as ARC2
 from arcs.arc3.config import ARC as ARC3
 from arcs.claims import ReasonCode, Verdict
 from arcs.gates import load_gates
@@ -29,7 +31,7 @@ from arcs.runs import (
     canonical_json,
     read_manifest,
 )
-from arcs.settling import coding, measuring, probing
+from arcs.settling import coding, damping, measuring, probing
 from arcs.settling.elsewhere import elsewhere
 from arcs.settling.looks import Look, look
 from arcs.settling.plan import Plan, Planned, Portion
@@ -40,7 +42,7 @@ from models.fingerprint import file_sha256
 
 SCHEMA = "threearc-settle-1"
 ARC, FOLDER, PLAN, LOOKS = "settle", "settle", "plan.json", "looks.jsonl"
-KINDS = (coding.EVAL, coding.ARC1, ARC3, measuring.MEASURE)
+KINDS = (coding.EVAL, coding.ARC1, ARC2, ARC3, measuring.MEASURE)
 
 
 def subject_of(run: Path) -> Subject:
@@ -49,15 +51,28 @@ def subject_of(run: Path) -> Subject:
     kind = str(manifest.get("arc"))
     if kind not in KINDS:
         raise UserError(f"{run}: {elsewhere(run, manifest)}")
+    manifest = _with_adapters_here(run, manifest)
     gates = load_gates()
     if manifest.get("gates") not in (None, gates.to_json()):
         raise UserError(f"{run}: the gates are no longer those that its claims were held to; "
                         "what they would be now takes a new run")  # fmt: skip
     if kind == measuring.MEASURE:
         return measuring.Measuring.of(run, manifest, gates)
+    if kind == ARC2:
+        return damping.Damping.of(run, manifest, gates)
     if kind == ARC3:
         return probing.Probing.of(run, manifest, gates)
     return coding.Coding.of(run, manifest, gates)
+
+
+def _with_adapters_here(run: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation in a run of arc1 that was moved: its adapters are where that run is now."""
+    arms, config = run.absolute().parent.parent / LINKS, manifest.get("config") or {}
+    if not arms.is_dir() or not config.get("adapters"):
+        return manifest
+    here = [str(arms / Path(one).name) if (arms / Path(one).name).exists() else one
+            for one in config["adapters"]]  # fmt: skip
+    return {**manifest, "config": {**config, "adapters": here}}
 
 
 @dataclass(frozen=True)
@@ -178,7 +193,7 @@ def _goes_on(looks: Sequence[Look]) -> bool:
 
 def _of(one: Planned, by_look: Sequence[Sequence[Piece]]) -> list[list[Piece]]:
     """What the looks at one claim opened."""
-    return [[piece for piece in pieces if piece.first or piece.group == one.claim.group]
+    return [[piece for piece in pieces if piece.first or piece.group in one.claim.groups]
             for pieces in by_look]  # fmt: skip
 
 
@@ -195,7 +210,7 @@ def _open(
     pieces = []
     for place, portion in enumerate(portions):
         for group in dict.fromkeys(portion.groups):
-            claims = [one.claim for one in left if one.claim.group == group]
+            claims = [one.claim for one in left if group in one.claim.groups]
             if not claims:
                 continue
             ids = [item for item, its in zip(portion.ids, portion.groups, strict=True)
@@ -207,7 +222,7 @@ def _open(
 
 
 def _count(portions: Sequence[Portion], left: Sequence[Planned]) -> int:
-    groups = {one.claim.group for one in left}
+    groups = {group for one in left for group in one.claim.groups}
     return sum(group in groups for portion in portions for group in portion.groups)
 
 
@@ -261,6 +276,7 @@ def _concluded(
                   for value in subject.values(claim, piece)]  # fmt: skip
         lacking = claim.statistic.needs(values, claim.smallest, alpha=one.levels[-1] or one.alpha,
                                         power=subject.gates.test.power)  # fmt: skip
+        lacking = lacking.at_least(claim.fewest)
     missing = {
         "to_show": _beyond(lacking.to_show if lacking else None, last.n_items),
         "to_exclude": _beyond(lacking.to_exclude if lacking else None, last.n_items),
@@ -303,9 +319,9 @@ def _sentence(
         return said + "."
     show, exclude = missing["to_show"], missing["to_exclude"]
     lacks = []
-    if show is not None:
+    if show:
         lacks.append(f"{show:,} more would show an effect of this size, if it is the true one")
-    if exclude is not None:
+    if exclude:
         lacks.append(f"{exclude:,} more would exclude one that matters, if there is none")
     over = "no items are left" if not beyond else (
         f"the plan's items are used up, and all alpha with them ({beyond:,} unused items are left "

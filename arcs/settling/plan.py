@@ -111,10 +111,13 @@ def make(subject: Subject, pools: Sequence[Pool], most: int | None) -> Plan:
         if wanted is None:
             needed = [_excluding(subject, claim, first) for claim in subject.claims
                       if claim.group == group]  # fmt: skip
-            wanted = there if None in needed else max(n for n in needed if n is not None) - first
+            least = max(claim.fewest for claim in subject.claims if claim.group == group)
+            wanted = there if None in needed else (
+                max(least, *(n for n in needed if n is not None)) - first)  # fmt: skip
         new[group] = max(0, min(there, wanted))
     growing = {group: count for group, count in new.items() if count}
     count = max(1, min(LOOKS, min(growing.values()) // FEWEST)) if growing else 0
+    opened = new | _beside(subject, pools, new)
     schedules = {
         group: Schedule(
             sizes := (first, *(first + new[group] * k // count for k in range(1, count + 1)
@@ -124,8 +127,23 @@ def make(subject: Subject, pools: Sequence[Pool], most: int | None) -> Plan:
         for group, first in groups.items()
     }  # fmt: skip
     planned = tuple(_planned(subject, claim, schedules[claim.group]) for claim in subject.claims)
-    looks = tuple(_portions(pools, groups, new, k, count) for k in range(1, count + 1))
+    looks = tuple(_portions(pools, opened, k, count) for k in range(1, count + 1))
     return Plan(planned, tuple(pools), looks)
+
+
+def _beside(subject: Subject, pools: Sequence[Pool], new: Mapping[str, int]) -> dict[str, int]:
+    """New items of groups that no claim counts, in proportion to those that are counted, at most.
+
+    So each look's share of them is no smaller than its share of those counted, whose levels then
+    hold for them too: the more looks have in common, the less often one of them crosses.
+    """
+    first = subject.first_counts
+    found: dict[str, int] = {}
+    for claim in subject.claims:
+        for group in claim.beside:
+            there = sum(pool.count(group) for pool in pools)
+            found[group] = min(there, new[claim.group] * first[group] // first[claim.group])
+    return found
 
 
 def _excluding(subject: Subject, claim: OpenClaim, first: int) -> int | None:
@@ -153,7 +171,7 @@ def _planned(subject: Subject, claim: OpenClaim, schedule: Schedule) -> Planned:
     decided = claim.statistic.decided(values, schedule.sizes[1:], levels[1:], claim.smallest)
     needs = claim.statistic.needs(
         values, claim.smallest, alpha=alpha, power=subject.gates.test.power
-    )
+    ).at_least(claim.fewest)
     return Planned(
         claim, needs, schedule, alpha, levels,
         tuple(spent(fraction, alpha) for fraction in schedule.fractions), *decided,
@@ -161,10 +179,10 @@ def _planned(subject: Subject, claim: OpenClaim, schedule: Schedule) -> Planned:
 
 
 def _portions(
-    pools: Sequence[Pool], groups: Mapping[str, int], new: Mapping[str, int], k: int, count: int
+    pools: Sequence[Pool], new: Mapping[str, int], k: int, count: int
 ) -> tuple[Portion, ...]:
     found: dict[str, list[tuple[str, str]]] = {}
-    for group in groups:
+    for group in new:
         line = [(pool.source, item) for pool in pools for item in pool.items.get(group, ())]
         for source, item in line[new[group] * (k - 1) // count : new[group] * k // count]:
             found.setdefault(source, []).append((item, group))
@@ -185,6 +203,8 @@ def _claim_json(one: Planned) -> dict[str, Any]:
         "power": {"as_seen": asdict(one.as_seen), "no_effect": asdict(one.no_effect)},
         "either_run_false": one.either,
         **({"statistic": "AUC"} if claim.auc else {}),
+        **({"beside": list(claim.beside), "counted": claim.one_of_several, "fewest": claim.fewest}
+           if claim.one_of_several else {}),
     }  # fmt: skip
 
 

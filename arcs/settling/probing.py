@@ -12,11 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from arcs.arc1.problems import require_solvable
 from arcs.arc3 import analysis, claims, features, probing
-from arcs.arc3.config import ARC, EXACT_MATCH, JUDGE, MORE, Arc3Config, parse
+from arcs.arc3.config import ARC, EXECUTION, JUDGE, MORE, Arc3Config, parse
 from arcs.arc3.pipeline import LABELS, More
 from arcs.arc3.probing import Study
-from arcs.arc3.questions import RECALL, SETS, describe, encoder_of, questions
+from arcs.arc3.questions import SETS, describe, encoder_of, questions
 from arcs.arc3.responses import RESPONSES
 from arcs.arc3.table import Side
 from arcs.claims import ReasonCode, Verdict
@@ -24,18 +25,22 @@ from arcs.estimates import JudgedClaim
 from arcs.explanations import why as reason_in_words
 from arcs.gates import Gates
 from arcs.instrument import differing
+from arcs.measure.config import LEXICAL
+from arcs.measure.judged import identity_of
 from arcs.progress import Reporter
 from arcs.report.stored import StoredRun
 from arcs.runs import METRICS
 from arcs.settling.opened import why_not
-from arcs.settling.probe_items import items_of, named, other_source, own_source
+from arcs.settling.probe_items import items_of, kinds, named, other_source, own_source
 from arcs.settling.probe_rows import Rows, Scored, pooled
 from arcs.settling.statistic import CHANCE, from_chance
 from arcs.settling.subject import OWN, OpenClaim, Piece, Pool, Seen
 from arcs.settling.unused import pools
 from arcs.subruns import sub_run
 from backends.lora import adapter_sha256
-from evals.items.load import items_sha256
+from evals.humaneval.execution import Limits
+from evals.humaneval.sandbox import detect_level
+from evals.judges.lexical import LexicalJudge
 from evals.statistics.rates import Interval
 from models.errors import UserError
 from models.store import prepare
@@ -60,10 +65,6 @@ class Probing:
     claims: tuple[OpenClaim, ...]
     others: tuple[tuple[str, str], ...]
     kind: str = ARC
-    kinds: str = (
-        "short answers (evals/items/data/SHORT_ANSWERS_CARD.md) of kinds that training has not, or "
-        f"{RECALL}, generated"
-    )
 
     @classmethod
     def of(cls, run: Path, manifest: Mapping[str, Any], gates: Gates) -> Probing:
@@ -83,16 +84,12 @@ class Probing:
 
     def _require_settleable(self) -> None:
         """Raise UserError where the claim is open and settle cannot add to it."""
-        if self.config.kind == JUDGE:
+        judge = self.config.source.judge
+        if judge is not None and judge.kind != LEXICAL:
             raise UserError(
                 f"{self.run}: its labels are a judge's ({self.config.labels}), which settle does "
                 "not ask again (of an API it would cost money); make a new run with a larger "
                 "--limit"
-            )
-        if self.config.kind != EXACT_MATCH:
-            raise UserError(
-                f"{self.run}: its labels are by {self.config.kind}; settle goes on with labels by "
-                "exact match, so make a new run with a larger --limit"
             )
         if self.config.ids_from is not None:
             raise UserError(
@@ -119,18 +116,24 @@ class Probing:
 
     @property
     def seconds_per_item(self) -> float | None:
-        """Answering, and reading features."""
+        """Answering, reading features, and running programs."""
         phases = (StoredRun(self.run).timing or {}).get("phases") or {}
         asked = sum(self.metrics["sets"][name]["answers"]["n"] for name in SETS)
-        known = [phases[name]["seconds"] for name in ("answer", "features") if name in phases]
-        return float(sum(known)) / asked if len(known) == 2 else None
+        wanted = ("answer", "features", *(("label",) if self.config.kind == EXECUTION else ()))
+        known = [phases[name]["seconds"] for name in wanted if name in phases]
+        return float(sum(known)) / asked if len(known) == len(wanted) else None
+
+    @property
+    def kinds(self) -> str:
+        """Of a file."""
+        return kinds(self.config.asked)
 
     def pools(self, data: Sequence[str], say: Reporter) -> list[Pool]:
         """See the protocol."""
         self._require_same_items()
         adapters = [] if self.config.adapter is None else [self.config.adapter]
-        asked, kinds = self.config.asked, self.manifest["questions"]["train"]["groups"]
-        more = [other_source(named(one, asked), asked, kinds) for one in data]
+        asked, trained = self.config.asked, self.manifest["questions"]["train"]["groups"]
+        more = [other_source(named(one, asked), asked, trained) for one in data]
         return pools(own_source(asked, self._used), self._used, more, adapters, say.say)
 
     def require_same_edits(self) -> None:
@@ -171,14 +174,17 @@ class Probing:
 
         del claims
         every = items_of(pool.source, self.config.asked)
-        if items_sha256(every) != pool.sha256:
+        if every.sha256 != pool.sha256:
             raise UserError(f"{pool.source}: it is no longer the set that was planned with")
-        by_id = {one.key: one for one in every}
+        chosen = every.picked(ids)
+        if chosen.benchmark is not None:
+            level = detect_level(allow_weak=self.config.allow_weak_sandbox)
+            require_solvable(chosen.benchmark, chosen.benchmark.problems, level, Limits(), reporter)
         engine = str(self.manifest["backend"]).split()[0]
         config = self.config.model_copy(update={"backend": engine, "difficulty": None})
         more = More(
-            pool.title, tuple(by_id[one] for one in ids),
-            str(self.manifest["model"].get("verification", "not known")), self._check,
+            pool.title, tuple(chosen.of),
+            str(self.manifest["model"].get("verification", "not known")), self._check, chosen.kinds,
         )  # fmt: skip
         with sub_run(path, MORE, config.model_dump(mode="json")) as own:
             if not (own.path / METRICS).exists():
@@ -272,6 +278,7 @@ class Probing:
             if manifest.get(key) != self.manifest.get(key):
                 raise UserError(f"{self.run}: {key} was another when it was run, so its items and "
                                 "new ones cannot be pooled; run arc3 anew")  # fmt: skip
+        self._require_same_labels()
         answered = self.manifest["engine"]
         other = differing(answered, definition["engine"])
         if other is not None:
@@ -281,6 +288,23 @@ class Probing:
                 "arc3 anew"
             )
         self._rows.require_same(definition)
+
+    def _require_same_labels(self) -> None:
+        """Raise UserError where new answers would be labelled by other rules, or programs run under
+        another isolation or other limits."""
+        now: dict[str, Any] = {}
+        if self.config.kind == EXECUTION:
+            level = detect_level(allow_weak=self.config.allow_weak_sandbox)
+            now = {"sandbox": level.name, "limits": Limits().description()}
+        elif self.config.kind == JUDGE:
+            now = {"judge": identity_of(LexicalJudge())}
+        was = self.manifest.get("labels") or {}
+        other = next((key for key in now if was.get(key) != now[key]), None)
+        if other is not None:
+            raise UserError(
+                f"{self.run}: its answers were labelled with {other} {was.get(other)}, and new "
+                f"ones would be with {now[other]}; settle where it was run, or run arc3 anew"
+            )
 
 
 def seen(claim: JudgedClaim) -> Seen:

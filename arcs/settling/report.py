@@ -21,8 +21,13 @@ def others(subject: Subject) -> list[str]:
 def hours(subject: Subject, plan: Plan) -> float | None:
     """To run every planned item on this machine, by the run's own timing."""
     seconds = subject.seconds_per_item
-    items = sum(len(portion.ids) for look in plan.looks for portion in look)
-    return None if seconds is None else seconds * items / 3600
+    return None if seconds is None else seconds * _counted(plan) / 3600
+
+
+def _counted(plan: Plan) -> int:
+    """New items, those apart that only come along."""
+    own = {one.claim.group for one in plan.claims}
+    return sum(group in own for look in plan.looks for portion in look for group in portion.groups)
 
 
 def planned(subject: Subject, plan: Plan) -> list[str]:
@@ -36,18 +41,23 @@ def planned(subject: Subject, plan: Plan) -> list[str]:
         out = "; ".join(f"{count} {why}" for why, count in pool.left_out.items())
         lines.append(f"Unused items of {pool.title}: {counts or 0}" + (f" ({out})" if out else "")
                      + ".")  # fmt: skip
-    if not plan.looks:
-        return [*lines, f"No item is left to look at. Give more with --data FILE: {subject.kinds}."]
     lacking = [f"{one.claim.key} {missing:,}" for one in plan.claims
                if (missing := plan.missing(one))]  # fmt: skip
+    if not plan.looks:
+        said = f"; short of the number that excludes an effect: {', '.join(lacking)} items" \
+            if lacking else ""  # fmt: skip
+        return [*lines, f"No item is left to look at{said}. Give more with --data FILE: "
+                f"{subject.kinds}."]  # fmt: skip
     if lacking:
         lines.append(f"Short of the number that excludes an effect: {', '.join(lacking)} items; "
                      f"more can be given with --data FILE: {subject.kinds}.")  # fmt: skip
     whole = hours(subject, plan)
-    items = sum(len(portion.ids) for look in plan.looks for portion in look)
+    items = _counted(plan)
+    along = sum(len(portion.ids) for look in plan.looks for portion in look) - items
+    beside = f" (and {along} {', '.join(plan.claims[0].claim.beside)} beside them)" if along else ""
     took = "time unknown" if whole is None else f"about {_hours(whole)} on this machine"
     lines.append(
-        f"{items} new items in {len(plan.looks)} looks at most, {took}, if all are needed."
+        f"{items} new items{beside} in {len(plan.looks)} looks at most, {took}, if all are needed."
     )
     lines.append(
         "The run was not planned as a look. It counts as the first: of alpha it is charged what "
@@ -69,7 +79,7 @@ def _claim(one: Planned, seconds: float | None) -> Iterator[str]:
     if len(one.schedule.sizes) > 1:
         yield (
             f"  looks at n = {_listed(one.schedule.sizes, 'd')}; alpha {one.alpha:.3g}"
-            f"{_family(claim.family)}, spent by then {_listed(one.allowed, '.2g')}; levels "
+            f"{_family(claim)}, spent by then {_listed(one.allowed, '.2g')}; levels "
             f"{_listed(one.levels, '.2g')}"
         )
         yield (
@@ -77,7 +87,12 @@ def _claim(one: Planned, seconds: float | None) -> Iterator[str]:
             f"{'AUC' if claim.auc else 'difference'} is as seen, {one.no_effect.power:.2f} if "
             f"there is {'no signal' if claim.auc else 'none'}; a false effect, "
             f"here or in the run's own test: {one.either:.3f} at most"
-            f"{' (of this axis alone)' if claim.family > 1 else ''}"
+            f"{f' (of one of the {claim.family} {claim.family_of})' if claim.family > 1 else ''}"
+        )
+    if claim.one_of_several:
+        yield (
+            f"  counted is {claim.one_of_several}; the claim asks for more than that, so a plan "
+            "that decides this number need not decide it"
         )
 
 
@@ -92,8 +107,8 @@ def _stated(claim: OpenClaim) -> str:
         if settles is not None:
             said += f"; about {settles:,} fresh items would settle it, if that is the true AUC"
         return f"{said}."
-    unit, scale = ("nats", 1.0) if claim.unit is not None else ("points", 100.0)
-    digits = 3 if claim.unit is not None else 1
+    nats = claim.unit is not None and not claim.in_points
+    unit, scale, digits = ("nats", 1.0, 3) if nats else ("points", 100.0, 1)
     return (
         f"{claim.key}: {scale * stated['delta']:+.{digits}f} {unit}, {n_and_p}; an effect that "
         f"matters: {scale * claim.smallest:.3g} {unit}."
@@ -107,8 +122,8 @@ def _needed(n: int | None, first: int, seconds: float | None, otherwise: str) ->
     return f"{n:,} items in all ({max(0, n - first):,} new{time})"
 
 
-def _family(count: int) -> str:
-    return f" (a share of {count} axes)" if count > 1 else ""
+def _family(claim: OpenClaim) -> str:
+    return f" (a share of {claim.family} {claim.family_of})" if claim.family > 1 else ""
 
 
 def _listed(values: Sequence[float], form: str) -> str:

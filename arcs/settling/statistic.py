@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from evals.statistics.auc import auc, delong_interval, hanley_mcneil_variance
+from evals.statistics.bootstrap import student_interval
 from evals.statistics.paired import tango_interval
 from evals.statistics.power import assumed_rates, n_to_exclude, n_to_show
 from evals.statistics.power_auc import n_to_exclude_auc, n_to_settle_auc
@@ -38,6 +38,12 @@ class Needs:
     """An effect of the size seen, if it is the true one; None: smaller than one that matters."""
     to_exclude: int | None
     """An effect that matters, if there is none."""
+
+    def at_least(self, fewest: int) -> Needs:
+        """Where fewer items could not do, whatever they came to."""
+        show, exclude = (None if n is None else max(n, fewest)
+                         for n in (self.to_show, self.to_exclude))  # fmt: skip
+        return Needs(show, exclude)
 
 
 @dataclass(frozen=True)
@@ -207,12 +213,9 @@ class Means(_Paired):
 
     def of_source(self, values: Values, level: float) -> tuple[float | None, Interval | None]:
         """See the protocol."""
-        n = len(values)
-        if n < 2:
+        if len(values) < 2:
             return self.summary(values).delta, None
-        mean, deviation = _moments(values)
-        half = float(student.isf((1 - level) / 2, n - 1)) * deviation / math.sqrt(n)
-        return mean, Interval(mean - half, mean + half, level)
+        return self.summary(values).delta, student_interval(values, level)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from arcs.claims import ClaimVerdict, ReasonCode, Verdict
+from arcs.claims import ClaimVerdict, Verdict
 from arcs.gates import Gates
 from arcs.progress import Reporter
 from arcs.settling.statistic import Auc, Means, Rates, Statistic, Values
@@ -39,6 +40,22 @@ class OpenClaim:
     """Claims that share one alpha."""
     auc: bool = False
     """Of scores against labels; there are no differences then."""
+    family_of: str = "axes"
+    """What the claims of the family, or the changes of one claim, differ in."""
+    in_points: bool = False
+    """Differences of rates although they have a unit: means over several answers an item."""
+    beside: tuple[str, ...] = ()
+    """Groups whose items it rests on as well; they grow with its own, in proportion at most."""
+    one_of_several: str = ""
+    """What is counted, where the claim asks for more than this one number; then its own rules say
+    what all items together show."""
+    fewest: int = 0
+    """Items in all without which something else that the claim asks for cannot be decided."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """All groups whose items it rests on, its own first."""
+        return (self.group, *self.beside)
 
     @property
     def statistic(self) -> Statistic:
@@ -83,7 +100,7 @@ class Seen:
     """What all items so far say of a claim, at one level."""
 
     verdict: Verdict
-    reasons: tuple[ReasonCode, ...]
+    reasons: tuple[StrEnum, ...]
     interval: Mapping[str, float] | None
     p_value: float | None
     sentence: str

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of a mean and of a paired difference, over items or over whole groups.
+"""Intervals of a mean and of a paired difference by bootstrap, over items or over whole groups.
 
 Where items come in groups (several answers to one prompt), the groups are the independent
 units. Resampling items then gives an interval that is too short, by about the square root of
@@ -11,11 +11,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import bootstrap
+from scipy.stats import t as student
 
 from evals.statistics.rates import Interval
 
 FloatArray = NDArray[np.float64]
 
+RESAMPLES = 2000
+"""Drawn where no other number is asked for."""
 _BATCH = 4_000_000
 """Most resampled values held at a time, about 32 MB."""
 
@@ -25,7 +28,7 @@ def bootstrap_mean(
     *,
     groups: ArrayLike | None = None,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
     """BCa interval (Efron 1987) of the mean of ``values`` [n], by scipy.
@@ -63,13 +66,24 @@ def bootstrap_mean(
     return Interval(float(found.low), float(found.high), level)
 
 
+def student_interval(values: ArrayLike, level: float) -> Interval:
+    """Of the mean of ``values`` [n], by Student's t: at levels so high that a bootstrap has no
+    tails there. Raises ValueError where a value is missing, and for fewer than two."""
+    checked = _finite(values)
+    if len(checked) < 2:
+        raise ValueError(f"an interval needs at least two values, not {len(checked)}")
+    mean, error = float(checked.mean()), float(checked.std(ddof=1)) / np.sqrt(len(checked))
+    half = float(student.isf((1 - level) / 2, len(checked) - 1)) * error
+    return Interval(mean - half, mean + half, level)
+
+
 def bootstrap_paired_difference(
     first: ArrayLike,
     second: ArrayLike,
     *,
     groups: ArrayLike | None = None,
     level: float = 0.95,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
     """BCa interval of the mean of (second - first), two rows [n] in the same item order.

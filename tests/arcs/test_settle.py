@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import pytest
 
 from arcs.claims import ReasonCode, Verdict
 from arcs.gates import load_gates
+from arcs.measure.config import parse
 from arcs.progress import Reporter
-from arcs.settling import measuring, pipeline, report
+from arcs.settling import pipeline, report
 from arcs.settling.looks import look, stratified
+from arcs.settling.measured import differences, judged, with_labels
 from arcs.settling.opened import why_not
 from arcs.settling.pipeline import Asked
 from arcs.settling.plan import Plan, make
@@ -294,11 +296,12 @@ def test_later_items_do_not_move_what_a_shift_is_held_against() -> None:
     """A first look of narrow spread, a second of wide: a fifth of both is above the shift."""
     rng = np.random.default_rng(0)
     before = [*rng.normal(0, 0.5, 40), *rng.normal(0, 5.0, 160)]
-    base = [reading("hedging", i, value) for i, value in enumerate(before)]
-    edited = [reading("hedging", i, value + 0.2) for i, value in enumerate(before)]
+    base = [asdict(reading("hedging", i, value)) for i, value in enumerate(before)]
+    edited = [asdict(reading("hedging", i, value + 0.2)) for i, value in enumerate(before)]
     claim = OpenClaim("edit", "edit", "hedging", "hedging", {}, 0.2 * 0.5, 0.2 / 50)
     assert 0.2 * float(np.std(before)) > 0.2 > claim.smallest
-    assert measuring._meter(claim, base, edited, load_gates()).verdict is Verdict.SUPPORTED
+    config = parse({"instrument": "meter"})
+    assert judged(config, claim, base, edited, load_gates()).verdict is Verdict.SUPPORTED
 
 
 def test_a_false_effect_in_either_counts_the_run_s_own_test_at_the_whole_alpha(
@@ -347,3 +350,43 @@ def test_a_source_without_an_interval_leaves_nothing_excluded(tmp_path: Path) ->
 def test_the_order_is_free_of_the_file() -> None:
     ids: Sequence[str] = [f"t/{i}" for i in range(50)]
     assert in_hash_order(ids) == in_hash_order(ids[::-1]) != list(ids)
+
+
+def test_what_free_answers_assert_is_read_at_the_largest_budget() -> None:
+    """Labels belong to the smallest budget at which an answer is what it is at the largest."""
+    config = parse({"instrument": "chef", "n_predict": (2, 4)})
+
+    def row(item: str, *ids: int, stop: bool = True) -> dict[str, Any]:
+        return {"item_id": item, "ids": ids, "finish_reason": "stop" if stop else "length"}
+
+    def label(question: str, value: str | None, status: str = "ok") -> dict[str, Any]:
+        return {"question_id": question, "instrument": "delivery", "value": value,
+                "status": status}  # fmt: skip
+
+    rows = [row("a", 1, 2), row("b", 1, 2, 3), row("c", 1, 2, 3, 4, stop=False), row("d", 9),
+            row("e", 7, 7, 7, 7, stop=False)]  # fmt: skip
+    labels = [
+        label("x/a@2", "ASSERT"), label("x/b@2", "ASSERT"), label("x/b@4", "HEDGE"),
+        label("x/c@4", None, "error"), label("x/c@4", "ASSERT"), label("y/d@2", "ASSERT"),
+    ]  # fmt: skip
+    found = with_labels(config, "x", rows, labels)
+    assert [one["asserted"] for one in found] == [True, False, True, None, None]
+    assert [one["cut"] for one in found][:3] == [False, False, True]
+    base = [{**one, "asserted": True} for one in found]
+    assert differences(config, base, found) == [0.0, -1.0, 0.0]  # those with a label under both
+
+
+def test_answers_that_hedge_more_are_shown_to_and_unlabelled_ones_are_a_fault() -> None:
+    config = parse({"instrument": "chef", "n_predict": (2,)})
+    claim = OpenClaim("edit", "edit", "assertion_rate", "", {}, 0.1, None)
+    base = [{"asserted": True, "cut": False}] * 60
+    edited = [{"asserted": i > 11, "cut": False} for i in range(60)]
+    seen = judged(config, claim, base, edited, load_gates())
+    assert seen.verdict is Verdict.SUPPORTED and seen.interval is not None
+    wanted = tango_interval(0, 12, 60)
+    assert seen.interval["low"] == pytest.approx(wanted.low) and "About" not in seen.sentence
+    for change, reason in (({"asserted": None}, ReasonCode.INFRASTRUCTURE),
+                           ({"cut": True}, ReasonCode.TRUNCATED)):  # fmt: skip
+        other = [{**one, **change} for one in edited[:30]] + edited[30:]
+        found = judged(config, claim, base, other, load_gates())
+        assert found.verdict is Verdict.INVALID and reason in found.reasons

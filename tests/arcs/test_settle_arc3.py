@@ -14,7 +14,7 @@ import pytest
 
 from arcs.arc2.config import resolve
 from arcs.arc3 import claims, features, probing
-from arcs.arc3.questions import FRESH, short_answers
+from arcs.arc3.questions import FRESH, SETS, _spread, chef_sides, short_answers, task_sides
 from arcs.arc3.table import Side
 from arcs.claims import Verdict
 from arcs.estimates import Direction, judge
@@ -22,7 +22,7 @@ from arcs.falsification import latest
 from arcs.gates import load_gates
 from arcs.progress import Reporter
 from arcs.settling import pipeline, report
-from arcs.settling.elsewhere import elsewhere
+from arcs.settling.elsewhere import elsewhere, larger_run
 from arcs.settling.looks import look
 from arcs.settling.opened import why_not
 from arcs.settling.pipeline import Asked
@@ -325,7 +325,49 @@ def test_unused_questions_are_fresh_ones_in_their_order(tmp_path: Path) -> None:
     (pool,) = pools(own_source("recall", used), used, [], [], lambda _: None)
     assert pool.items[""][:2] == ("recall-fresh-041", "recall-fresh-042")
     assert pool.left_out == {USED: 40}  # what training could still be is no loss
-    assert len(items_of(RECALL, "short-answers")) == pool.count("") + 40
+    assert len(items_of(RECALL, "short-answers").of) == pool.count("") + 40
+
+
+def test_unused_tasks_are_fresh_ones_in_the_order_of_a_larger_limit() -> None:
+    """What the run took is a limit of the same order; its training tasks are never fresh."""
+    for asked, title in (("small-tasks", "small tasks"), ("humaneval", "HumanEval")):
+        sides, kinds = task_sides(asked)
+        small, larger = ([one.task_id for name in SETS for one in _spread(sides[name], limit)]
+                         for limit in (20, 30))  # fmt: skip
+        own = own_source(asked, small)
+        (pool,) = pools(own, small, [], [], lambda _: None)
+        assert pool.title == title and pool.left_out[USED] == 40
+        fresh = {one.task_id for one in sides[FRESH]}
+        assert set(pool.items[""]) == fresh - set(small)
+        assert set(pool.items[""][:10]) == (set(larger) & fresh) - set(small)
+        rest = len(sides["train"]) - 20
+        assert pool.left_out.get(KNOWN_KIND, 0) == (rest if asked == "small-tasks" else 0)
+        # HumanEval beside small tasks is fresh; small tasks beside it have training's kinds
+        training = {kinds[one.task_id] for one in sides["train"]}
+        other = "humaneval" if asked == "small-tasks" else "small"
+        more = other_source(named(other, asked), asked, training)
+        assert bool(more.barred) == (other == "small") and len(more.asked) > 150
+        picked = items_of(OWN, asked).picked(pool.items[""][:2])
+        assert picked.benchmark is not None and picked.benchmark.ships
+        assert [one.task_id for one in picked.benchmark.problems] == list(pool.items[""][:2])
+        with pytest.raises(UserError, match="that is the run's own set"):
+            named("small" if asked == "small-tasks" else asked, asked)
+
+
+def test_unused_cooking_questions_are_the_fresh_set_s(tmp_path: Path) -> None:
+    sides = chef_sides()
+    used = [one.key for name in SETS for one in sides[name][:40]]
+    (pool,) = pools(own_source("chef", used), used, [], [], lambda _: None)
+    assert pool.items[""] == tuple(one.key for one in sides[FRESH][40:])
+    assert pool.left_out == {USED: 80, KNOWN_KIND: len(sides["train"]) - 40}
+    new = sides[FRESH][0].model_copy(
+        update={"id": "new", "prompt": "What is a roux made of, then?"}
+    )
+    path = lines(tmp_path / "mine.jsonl", new)
+    more = other_source(named(path, "chef"), "chef", {one.category for one in sides["train"]})
+    assert not more.barred and list(more.asked) == ["new"]
+    with pytest.raises(UserError, match="--data recall: no such file"):
+        named("recall", "chef")
 
 
 def test_of_a_file_what_is_known_or_nearly_known_is_left_out(tmp_path: Path) -> None:
@@ -389,10 +431,11 @@ def a_run(path: Path, config: dict[str, Any], **claim: Any) -> Path:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"labels": "judge:lexical"}, r"its labels are a judge's \(judge:lexical\), which settle"),
-        ({"labels": "execution"}, "its labels are by execution; settle goes on with labels by"),
+        ({"labels": "judge:gguf"}, r"its labels are a judge's \(judge:gguf.*\), which settle does"),
         ({"ids_from": "runs/arc3-torch"}, "another run's .--ids-from runs/arc3-torch., made by"),
         ({}, "its labels.json has no 'low'"),
+        ({"labels": "execution"}, "its labels.json has no 'low'"),  # not for its labels
+        ({"labels": "judge:lexical"}, "its labels.json has no 'low'"),
     ],
 )
 def test_what_cannot_be_added_to_is_one_line(
@@ -439,7 +482,7 @@ def test_the_page_shows_what_it_came_to(excluded: tuple[Arrays, Plan, dict[str, 
     assert "Settled: REFUTED (effect excluded), n = " in latest._later(claim)
 
 
-def test_falsify_and_arc2_say_what_settles_them(tmp_path: Path) -> None:
+def test_runs_that_are_not_added_to_say_what_to_do_instead(tmp_path: Path) -> None:
     def of(arc: str, **config: Any) -> str:
         return elsewhere(tmp_path, {"arc": arc, "config": config})
 
@@ -448,16 +491,11 @@ def test_falsify_and_arc2_say_what_settles_them(tmp_path: Path) -> None:
     assert "files of its own" in of("falsify", features="/f")
     began = {"profile": "quick", "labels": "execution", "disposition": "self-improving", "seed": 3}
     config = resolve(began).model_dump(mode="json")
-    why, command = of("arc2", **config).split(" is needed: threearc arc2 ")
-    assert "its heads were chosen on its own items" in why
-    words = command.split()
+    given = larger_run(config).removeprefix("begin a new run with a larger --limit: threearc arc2 ")
+    words = given.split()
     flags = {k.strip("-"): v for k, v in zip(words[::2], words[1::2], strict=True)}
     assert flags.pop("limit") == str(2 * config["limit"])
     assert resolve({**flags, "seed": int(flags["seed"])}).model_dump(mode="json") == config
-    assert "asked all of its set" in of("arc2", profile="standard", limit=None)
-    assert of("train").startswith("settle goes on with runs of eval, arc1, arc3 and measure")
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "manifest.json").write_text(json.dumps({"arc": "arc2", "config": {"limit": 96}}))
-    with pytest.raises(UserError, match="its heads were chosen on its own items"):
-        pipeline.subject_of(run)
+    assert "asked all of its set" in larger_run({"profile": "standard", "limit": None})
+    assert of("arc2-more").endswith("of a run of arc2; settle that run")
+    assert of("train").startswith("settle goes on with runs of eval, arc1, arc2, arc3 and measure")

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,20 @@ import pytest
 pytest.importorskip("torch")
 
 from arcs.arc3 import command, features
+from arcs.arc3.config import MORE, parse
 from arcs.arc3.edit import edit_of
 from arcs.arc3.engine import Engine, opened
+from arcs.arc3.further import run_more
+from arcs.arc3.pipeline import More
 from arcs.falsification import latest
+from arcs.gates import load_gates
 from arcs.progress import Reporter
+from arcs.settling.probe_items import items_of, own_source
+from arcs.settling.probing import Probing
+from arcs.settling.subject import OWN
+from arcs.subruns import sub_run
 from backends.interface import HiddenPoint
+from models.errors import UserError
 from models.store import prepare
 from tests.support.adapters import live_adapter, saved
 from tests.support.arc3_bench import SMALL
@@ -143,3 +153,30 @@ def test_another_engine_adapter_or_question_is_one_line(run: Path) -> None:
     (copy / "metrics.json").write_text(json.dumps(metrics))
     done = call_here("settle", copy, "--dry-run")
     assert done.returncode == 2 and "its answers give an AUC of" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", ["execution", "judge:lexical"])
+def test_new_answers_are_labelled_by_what_labelled_the_runs_own(
+    run: Path, tmp_path: Path, labels: str
+) -> None:
+    config = parse({"model": str(run.parent / "model"), "labels": labels, "backend": "torch",
+                    "n_predict": 3})  # fmt: skip
+    own = own_source(config.asked, [])
+    ids = [item for item in own.asked if item not in own.barred][:2]
+    chosen = items_of(OWN, config.asked).picked(ids)
+    checked: list[Any] = []
+    more = More(own.title, tuple(chosen.of), "known", lambda *given: checked.append(given),
+                chosen.kinds)  # fmt: skip
+    with sub_run(tmp_path / "more", MORE, config.model_dump(mode="json")) as directory:
+        found = run_more(config, directory, Reporter(quiet=True), more)
+    assert len(checked) == 1 and found["sets"]["fresh"]["labels"]["wrong"] == 2
+    manifest = json.loads((tmp_path / "more" / "manifest.json").read_text())
+    if labels == "execution":
+        assert set(manifest["questions"]["fresh"]["groups"]) == {chosen.kinds[one] for one in ids}
+    subject = Probing(run, manifest, {}, load_gates(), config, (), ())
+    subject._require_same_labels()
+    key = "sandbox" if labels == "execution" else "judge"
+    other = {**manifest, "labels": {**manifest["labels"], key: "another"}}
+    with pytest.raises(UserError, match=f"its answers were labelled with {key} another, and new"):
+        replace(subject, manifest=other)._require_same_labels()

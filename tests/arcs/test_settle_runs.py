@@ -155,6 +155,61 @@ def test_mistakes_are_one_line(
     assert "live: hedging: SUPPORTED (effect shown): nothing to settle." in done.stdout
 
 
+@pytest.mark.slow
+def test_an_evaluation_inside_a_run_is_settled_in_its_own_folder(
+    metered: tuple[MeasureBench, Path], tmp_path: Path
+) -> None:
+    """Its answers, asserted or hedged by the lexical rules, and adapters where the run is now."""
+    bench = metered[0]
+    flags = {**bench.flags("chef", limit=4, n_predict=(8, 32)), "tempers": (),
+             "adapters": (bench.live,)}  # fmt: skip
+    run, chef = tmp_path / "run", tmp_path / "run" / "evaluations" / "chef"
+    shutil.copytree(bench.run(flags), chef)
+    metrics = json.loads((chef / "metrics.json").read_text())
+    claim = metrics["conditions"]["live"]["comparison"]["claims"]["assertion_rate"][-1]
+    claim |= {"verdict": "INCONCLUSIVE", "reasons": ["underpowered"]}
+    (chef / "metrics.json").write_text(json.dumps(metrics))
+    manifest = json.loads((chef / "manifest.json").read_text())
+    (run / "arms").mkdir()
+    (run / "arms" / "live").symlink_to(bench.live)
+    manifest["config"]["adapters"] = ["/moved/from/arms/live"]
+    (chef / "manifest.json").write_text(json.dumps(manifest))
+    mcas = run / "evaluations" / "mcas" / "manifest.json"
+    mcas.parent.mkdir()
+    mcas.write_text(
+        json.dumps({"arc": "measure", "config": {"instrument": "mcas", "judge": "gguf"}})
+    )
+    (run / "manifest.json").write_text(json.dumps({"arc": "arc3", "config": {}}))
+    done = {"verdict": "SUPPORTED", "reasons": ["effect_shown"]}
+    (run / "metrics.json").write_text(json.dumps({"claims": {"transfer": done}}))
+
+    given = call(bench, run, "--data", chef / "base.jsonl", "--dry-run")
+    assert "--data adds to the run's own claim; open here: threearc settle" in given.stdout
+    made = call(bench, run, "--max-items", 8, "--json")
+    assert made.returncode == 0, made.stderr
+    found = json.loads(made.stdout)
+    assert found["claims"] == {} and "nothing to settle" in found["not_settled"][0]["why"]
+    assert "whose labels need more than items" in found["evaluations"]["mcas"]["why"]
+    settled = found["evaluations"]["chef"]
+    assert [one["n_items"] for one in settled["claims"]["live: assertion_rate"]["looks"]] == [4, 12]
+    part = chef / "settle" / "look-2" / "1"
+    asked, new = ({json.loads(line)["item_id"] for line in (path / "base.jsonl").open()}
+                  for path in (chef, part))  # fmt: skip
+    assert len(new) == 8 and not asked & new
+    # as the run of those items says of itself, and the run's own of its own
+    rates = [json.loads((path / "metrics.json").read_text())["conditions"]["live"]["comparison"]
+             ["claims"]["assertion_rate"][-1] for path in (chef, part)]  # fmt: skip
+    last = settled["claims"]["live: assertion_rate"]["looks"][-1]
+    for name in ("gained", "lost"):
+        assert last[name] == sum(one[name] for one in rates)
+    manifest["judge"]["version"] = "x"
+    (chef / "manifest.json").write_text(json.dumps(manifest))
+    shutil.rmtree(chef / "settle")
+    other = call(bench, run, "--max-items", 8)
+    assert other.returncode == 2 and "its labels are by other rules than this" in other.stderr
+    assert not (chef / "settle").exists()
+
+
 # Executed code -----------------------------------------------------------------------------
 
 

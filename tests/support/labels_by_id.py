@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from arcs.arc2 import sources
 from arcs.arc3 import labelling
 from evals.items.short_answer import Reading
 
@@ -26,4 +27,6 @@ def by_id(item: Any, text: str, ids: Any, *, truncated: bool) -> Any:
 
 def install(patch: pytest.MonkeyPatch | None = None) -> None:
     """For as long as the patch, or the process, lives."""
-    (patch or pytest.MonkeyPatch()).setattr(labelling, "score", by_id)
+    patch = patch or pytest.MonkeyPatch()
+    for module in (labelling, sources):
+        patch.setattr(module, "score", by_id)
