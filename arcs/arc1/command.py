@@ -125,7 +125,7 @@ def _settings_of(run: Path, flags: Mapping[str, Any]) -> Arc1Config:
         raise UserError(f"--run {run}: not an Arc 1 run")
     settings = parse(stored["config"], str(run / MANIFEST))
     now = settings.model_dump()
-    again = parse({**now, **absolute_paths(flags)}, "settings").model_dump()
+    again = parse({**now, **absolute_paths(flags)}).model_dump()
     for name, value in again.items():
         if value != now[name]:
             raise UserError(

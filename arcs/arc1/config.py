@@ -257,12 +257,12 @@ def resolve(flags: Mapping[str, Any]) -> Arc1Config:
     """
     profile = flags.get("profile", "standard")
     if not isinstance(profile, str) or profile not in PROFILES:
-        raise UserError(f"profile {profile!r}: unknown; choose from {', '.join(PROFILES)}")
+        raise UserError(f"--profile {profile!r}: unknown; choose from {', '.join(PROFILES)}")
     named = flags.get("recipe")
     chosen = {} if named is None else absolute_paths(recipe(named))
     base = profile_that_gives_way(PROFILES[profile], {**chosen, **flags})
     merged = {**base, **chosen, **flags, "profile": profile}
-    config = parse(merged, "settings")
+    config = parse(merged)
     _refuse_unused(config, flags)
     return config
 
@@ -306,25 +306,26 @@ def _refuse_unused(config: Arc1Config, given: Mapping[str, Any]) -> None:
         why = dict.fromkeys(OF_TRAINING, "--adapter is evaluated as it is, nothing is trained")
     elif config.method == "dpo":
         why = {
-            name: "dpo does not use it" + (f"; its own is {own.replace('_', '-')}" if own else "")
+            name: "dpo does not use it" + (f"; its own is --{own.replace('_', '-')}" if own else "")
             for name, own in SFT_ONLY.items()
         }
     elif config.method == "sft":
         why = dict.fromkeys(DPO_ONLY, "method sft does not use it; give sft+dpo or dpo")
     for name in given:
         if name in why:
-            raise UserError(f"{name.replace('_', '-')}: {why[name]}; leave it out")
+            raise UserError(f"--{name.replace('_', '-')}: {why[name]}; leave it out")
 
 
-def parse(values: Mapping[str, Any], where: str) -> Arc1Config:
-    """Validate; one line for the first thing wrong."""
+def parse(values: Mapping[str, Any], where: str | None = None) -> Arc1Config:
+    """Validate; one line for the first thing wrong. ``where``: their file, if not from flags."""
     try:
         return Arc1Config.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
         message = first["msg"].removeprefix("Value error, ")  # of several settings: it names them
-        raise UserError(": ".join(filter(None, (where, name, message)))) from None
+        flag = f"--{name}" if name and where is None else name
+        raise UserError(": ".join(filter(None, (where, flag, message)))) from None
 
 
 def absolute_paths(values: Mapping[str, Any]) -> dict[str, Any]:

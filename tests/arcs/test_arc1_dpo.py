@@ -176,7 +176,7 @@ def test_the_papers_recipe_is_the_paper_profile() -> None:
         ({"method": "dpo", "data": (Path("d"),)}, "dpo trains on --pairs alone"),
         ({"method": "dpo", "reference": "sft"}, "reference: sft needs"),
         ({"method": "dpo", "adapter": Path("a")}, "adapter: it is evaluated as it is"),
-        ({"method": "dpo", "learning_rate": 1e-6}, "does not use it; its own is dpo-learning-rate"),
+        ({"method": "dpo", "learning_rate": 1e-6}, "use it; its own is --dpo-learning-rate"),
         ({"method": "dpo", "train_limit": 3}, "train-limit: dpo does not use it; leave"),
         ({"method": "sft", "beta": 0.5}, "beta: method sft does not use it"),
         ({"method": "sft", "dpo_epochs": 9}, "dpo-epochs: method sft does not use it"),
@@ -188,6 +188,16 @@ def test_settings_that_would_go_unused_are_refused(flags: dict, named: str) -> N
     with pytest.raises(UserError, match=named) as caught:
         resolve(flags)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_wrong_is_named_as_the_flag_that_gave_it() -> None:
+    for flags, said in (
+        ({"limit": 0}, "--limit: "), ({"profile": "nix"}, "--profile 'nix': "),
+        ({"method": "sft", "dpo_epochs": 9}, "--dpo-epochs: "),
+    ):  # fmt: skip
+        with pytest.raises(UserError) as caught:
+            resolve(flags)
+        assert str(caught.value).startswith(said)
 
 
 def test_a_profiles_own_settings_are_not_what_was_asked_for() -> None:

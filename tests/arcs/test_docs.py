@@ -50,6 +50,14 @@ def root() -> Any:
     return typer.main.get_command(app)
 
 
+def test_what_threearc_says_of_a_mistake_stays_the_last_line_under_just() -> None:
+    text = (ROOT / "Justfile").read_text()
+    recipe = r"^([^\n]*)\n([a-z][\w-]*)[^\n:=]*:[^\n=]*\n    @(?:\"{{threearc}}|sh )"
+    named = re.findall(recipe, text, re.M)
+    assert RECIPES - {one for _, one in named} == {"default", "test", "test-all", "check"}
+    assert {one for before, one in named if before != "[no-exit-message]"} == set()
+
+
 def name_of(page: Path) -> str:
     """Two of them are a README.md."""
     return page.relative_to(ROOT).as_posix()
