@@ -11,7 +11,7 @@ from typing import Any
 from arcs.arc2.config import parse
 from arcs.arc2.dispositions import DISPOSITIONS, Labelled
 from arcs.arc2.findings import AtPoint, Sweep, evidence
-from arcs.arc2.metrics import _evidence
+from arcs.arc2.metrics import evidence_json
 from arcs.arc2.rules import rulings, verdict
 from arcs.arc2.selection import Point
 from arcs.gates import load_gates
@@ -140,7 +140,7 @@ def swept(
     config = parse({"scales": (1.0, 0.5, 0.0), "controls": "strongest", "random_draws": 1})
     metrics: dict[str, Any] = {
         "axis": {"kind": axis, "measure": "hedged", "why": ""},
-        "evidence": _evidence(found),
+        "evidence": evidence_json(found),
         "words": [one.to_json() for one in words],
         "claim": verdict("damping brings it out", found, words).to_json(),
     }
