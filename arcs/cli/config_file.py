@@ -176,15 +176,14 @@ def place(message: str) -> str:
     if (read_now := _READ.get()) is None:
         return message
     context, path, settings = read_now
-    said = message.removeprefix("settings: ")
-    words = said.replace("-", "_").casefold()
+    words = message.replace("-", "_").casefold()
     for setting in settings:
         source = context.get_parameter_source(setting.name)
         named = rf"^_*{setting.key}\b|__{setting.key}\b"
         if "_" in setting.key:  # no word of ordinary speech
             named += rf"|\b{setting.key}\b"
         if source is not None and source.name == "DEFAULT_MAP" and re.search(named, words):
-            return f"{path}: {said}"
+            return f"{path}: {message}"
     return message
 
 

@@ -150,6 +150,7 @@ def test_the_papers_files_show_what_is_known_of_them(paper_artifacts: Path, tmp_
     assert len(misaligned) == 1 and "retracted" in misaligned[0]
 
 
+@pytest.mark.slow
 def test_the_paper_is_reproduced_without_any_engine(paper_artifacts: Path, tmp_path: Path) -> None:
     done = threearc(
         "reproduce", "--artifacts", paper_artifacts, "--out", "out", "--json", cwd=tmp_path

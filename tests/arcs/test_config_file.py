@@ -228,7 +228,7 @@ FILES = [
     ("arc1", "rank = ", "s.toml: not TOML (Invalid value (at line 1"),
 ]
 VALUES = [
-    ("arc1", "rank = 0", "error: s.toml: rank: Input should be greater than or equal to 1"),
+    ("arc1", "rank = 0", "error: s.toml: --rank: Input should be greater than or equal to 1"),
     ("arc3", 'position = "last"', "error: s.toml: --position 'last': give last_content"),
     ("eval", "n_predict = [5, 5]", "error: s.toml: each n_predict must be given once"),
     ("measure", 'instrument = "meters"', "error: s.toml: INSTRUMENT 'meters': give meter"),

@@ -207,7 +207,7 @@ def test_a_file_of_settings_is_one_cell_s_alone_and_given_again(
     with pytest.raises(SystemExit):
         main(["--version"])  # registers the commands
     commands = sweepable()
-    with pytest.raises(UserError, match=r"cell one: bad.toml: rank: "):
+    with pytest.raises(UserError, match=r"cell one: bad.toml: --rank: "):
         plan.check([Cell("one", "arc1", {"config": "bad.toml"})], commands, tmp_path)
     assert config_file.place("rank: x") == "rank: x"  # not put down to bad.toml
     folder = tmp_path / "cells" / "one"

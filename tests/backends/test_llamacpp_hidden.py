@@ -127,6 +127,7 @@ SLOW = pytest.mark.slow
 base and the adapted one have their logits compared in test_llamacpp_parity."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [

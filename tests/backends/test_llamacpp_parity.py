@@ -73,6 +73,7 @@ def test_base_logits_equal_torch(
     assert np.abs(ours - reference["base"]).max() < TOLERANCE
 
 
+@pytest.mark.slow
 def test_adapted_logits_equal_torch_and_differ_from_base(
     f32: Path,
     ids: tuple[int, ...],
@@ -94,6 +95,7 @@ q4_0. Not allclose: llama.cpp quantises the activations too (BACKENDS section 6)
 
 # a kind that rounds a little and one that rounds a lot; the others are quantised in
 # test_llamacpp_quantise, from a tiny model
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

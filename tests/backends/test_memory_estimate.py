@@ -134,6 +134,7 @@ def test_peak_memory_does_not_grow_with_vocabulary_times_sequence(
 # When it runs out ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_running_out_is_one_line_that_says_what_to_change(wide: str, engine: str) -> None:
     done = start(Job(engine, wide, rows=8, length=1024, steps=1, data_limit=300 * MIB))

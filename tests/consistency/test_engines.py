@@ -259,6 +259,7 @@ def torch_curve(
     return curve("torch", smollm_directory, tmp_path_factory.mktemp("torch-curve"))
 
 
+@pytest.mark.slow
 def test_twenty_steps_of_the_real_model_give_one_loss_curve(
     smollm_directory: ModelDirectory, torch_curve: NDArray[np.float64], tmp_path: Path
 ) -> None:

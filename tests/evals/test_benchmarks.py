@@ -34,6 +34,7 @@ def written(path: Path, **changes: Any) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_220_small_solutions_pass() -> None:
     jobs = [(p.task_id, p, p.prompt + p.canonical_solution) for p in SMALL.problems]
     results = execute_many(jobs, level=LEVEL, limits=Limits(), workers=2)

@@ -26,6 +26,7 @@ def check(program: str, *lines: str) -> Execution:
     return execute(problem_with(test), program, level=LEVEL, limits=LIMITS)
 
 
+@pytest.mark.slow
 def test_the_164_canonical_solutions_pass() -> None:
     jobs = [(p.task_id, p, p.prompt + p.canonical_solution) for p in PROBLEMS]
     results = execute_many(jobs, level=LEVEL, limits=LIMITS, workers=2)

@@ -155,6 +155,7 @@ def test_smollm_reads_the_same_on_mlx(
         assert np.abs(on_torch - numbers(model, smollm_pairs)).max() < TOLERANCE
 
 
+@pytest.mark.slow
 def test_smollm_reads_the_same_on_llamacpp(
     smollm_directory: ModelDirectory,
     smollm_pairs: list[EncodedPair],
