@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from arcs.settling.subject import OWN
 from backends.interface import Completion
 from tests.support.arc2_bench import Bench
 from tests.support.command_line import call_here
-from tests.support.kills import kill_when
+from tests.support.killed_settle import settle_both
 from tests.support.labels_by_id import install
 
 pytestmark = pytest.mark.slow
@@ -49,28 +47,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_a_killed_settle_ends_in_the_same_bytes_with_the_same_heads(run: Path) -> None:
-    root = run.parent
-    for name in ("whole", "killed"):
-        shutil.copytree(run, root / name / "arc2")
-    whole, killed = root / "whole" / "arc2", root / "killed" / "arc2"
-    flags = ("--max-items", "16", "--json")
-    done = call_here("settle", whole, *flags)
-    assert done.returncode == 0, done.stderr
-    code = "from tests.support.labels_by_id import install; install(); " \
-           "from arcs.cli import main; main()"  # fmt: skip
-    here = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": here, "THREEARC_BLAS_TRIED": "1"}
-
-    def read() -> bool:
-        return (killed / "settle" / "look-2" / "1-hedging" / "meter.top-0.jsonl").is_file()
-
-    assert kill_when(read, [sys.executable, "-c", code, "settle", str(killed), *flags],
-                     environment)  # fmt: skip
-    assert not (killed / "settle" / "metrics.json").exists()
-    again = call_here("settle", killed, "--json")  # without its flags
-    assert again.returncode == 0, again.stderr
-    found, other = json.loads(done.stdout), json.loads(again.stdout)
-    assert found["claims"] == other["claims"] and found["plan_sha256"] == other["plan_sha256"]
+    until = "look-2/1-hedging/meter.top-0.jsonl"
+    whole, killed, found = settle_both(run, until, "--max-items", "16", "--json")
     parts = [f"look-2/1-hedging/{name}" for name in ("meter.top-0.jsonl", "metrics.json")]
     parts += [f"look-2/2-questions/{name}" for name in ("answers.top-0.jsonl",
                                                         "transcripts.jsonl")]  # fmt: skip

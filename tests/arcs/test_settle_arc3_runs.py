@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +34,7 @@ from tests.support.adapters import live_adapter, saved
 from tests.support.arc3_bench import SMALL
 from tests.support.command_line import call_here
 from tests.support.hedging import LORA
-from tests.support.kills import kill_when
+from tests.support.killed_settle import settle_both
 from tests.support.labels_by_id import install
 from tests.support.tiny_models import build_tiny
 from tests.support.tolerances import tolerance
@@ -71,28 +69,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_a_killed_settle_of_an_edited_model_ends_in_the_same_bytes(run: Path) -> None:
-    root = run.parent
-    for name in ("whole", "killed"):
-        shutil.copytree(run, root / name / "arc3")
-    whole, killed = root / "whole" / "arc3", root / "killed" / "arc3"
-    flags = ("--max-items", "16", "--json")
-    done = call_here("settle", whole, *flags)
-    assert done.returncode == 0, done.stderr
-    code = "from tests.support.labels_by_id import install; install(); " \
-           "from arcs.cli import main; main()"  # fmt: skip
-    here = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": here, "THREEARC_BLAS_TRIED": "1"}
-
-    def answered() -> bool:
-        return (killed / "settle" / "look-3" / "1" / "responses.jsonl").is_file()
-
-    assert kill_when(answered, [sys.executable, "-c", code, "settle", str(killed), *flags],
-                     environment)  # fmt: skip
-    assert not (killed / "settle" / "metrics.json").exists()
-    again = call_here("settle", killed, "--json")  # without its flags
-    assert again.returncode == 0, again.stderr
-    found, other = json.loads(done.stdout), json.loads(again.stdout)
-    assert found["claims"] == other["claims"] and found["plan_sha256"] == other["plan_sha256"]
+    until = "look-3/1/responses.jsonl"
+    whole, killed, found = settle_both(run, until, "--max-items", "16", "--json")
     looks = [f"look-{k}/1/{name}" for k in (2, 3) for name in MADE]
     for name in ("plan.json", "looks.jsonl", *looks):
         one, two = ((path / "settle" / name).read_bytes() for path in (whole, killed))
